@@ -1,0 +1,232 @@
+"""Band extraction: objective -> products -> band. `from_matvec` is the one core; the others bring their own product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ._jit import jit_call
+from ._probing import Probing, as_probing
+from ._stages import Layout
+from ._storage import as_index, clear_unused
+
+ChunkSize = int | str | None
+
+
+class Extraction(NamedTuple):
+    """What decides the extraction's program, checked. Hashable."""
+
+    bandwidth: int
+    probing: Probing
+    chunk_size: ChunkSize
+
+    @classmethod
+    def of(cls, bandwidth: int, probing: str | Probing, chunk_size: ChunkSize) -> Extraction:
+        if chunk_size is not None and chunk_size != "auto":
+            try:
+                chunk_size = as_index(chunk_size, "chunk_size", least=1)
+            except TypeError:
+                raise TypeError(f'chunk_size must be an int >= 1, None or "auto", got {chunk_size!r}') from None
+        return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), chunk_size)
+
+    def resolve(self, n: int, operands: Any) -> Extraction:
+        """With "auto" made a number: one probe at a time on a CPU, where a loop keeps its working set in cache and
+        lets no elementwise work be recomputed across probes; elsewhere as many as fit 2^26 numbers."""
+        if self.chunk_size != "auto":
+            return self
+        arrays = [leaf for leaf in jax.tree.leaves(operands) if isinstance(leaf, jax.Array)]
+        concrete = [leaf for leaf in arrays if not isinstance(leaf, jax.core.Tracer)]
+        platform = next(iter(concrete[0].devices())).platform if concrete else jax.default_backend()
+        return self._replace(chunk_size=1 if platform == "cpu" else max(1, 2**26 // max(n, 1)))
+
+
+def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Array:
+    """The band of `matvec`, a symmetric operator on the ravelled vector."""
+    T, d, k = layout.T, layout.d, options.bandwidth
+    if layout.n == 0:
+        return jnp.zeros(((k + 1) * d, 0), layout.dtype)
+    near = min(k, T - 1)  # blocks further off than T - 1 stages do not exist
+    probing, chunk = options.probing, options.chunk_size
+
+    def product(c: Array) -> Array:
+        y = matvec(probing.probe(c, T, d, near, layout.dtype))
+        return probing.keep(c, y, T, d, near)
+
+    probes = jnp.arange(probing.count(T, d, near))
+    if chunk is None or (isinstance(chunk, int) and 1 < len(probes) <= chunk):
+        kept = jax.vmap(product)(probes)
+    else:
+        assert isinstance(chunk, int)
+        kept = lax.map(product, probes, batch_size=None if chunk == 1 else chunk)
+    ab = clear_unused(probing.decode(kept, T, d, near))
+    if near < k:
+        ab = jnp.pad(ab, ((0, (k - near) * d), (0, 0)))
+    return ab.at[0].add(layout.dummies()) if layout.ragged else ab
+
+
+def _from_matvec(options: tuple[Layout, Extraction], matvec: Callable) -> Array:
+    layout, extraction = options
+    return extract(lambda v: layout.ravel(matvec(layout.unravel(v))), layout, extraction)
+
+
+def from_matvec(
+    matvec: Callable[[Any], Any],
+    like: Any,
+    bandwidth: int,
+    *,
+    probing: str | Probing = "direct",
+    chunk_size: ChunkSize = "auto",
+) -> Array:
+    """The band of any symmetric banded linear operator.
+
+    Args:
+      matvec: the operator: takes and returns a tree of the structure of `like`.
+      like: an array or tree of arrays (or `jax.ShapeDtypeStruct`s) that gives structure, shapes and dtype.
+      bandwidth: k >= 0, in stages: stage t couples to stages t - k .. t + k.
+      probing: which probes, and how the band is read off them: "direct", or an object as `_probing` describes.
+      chunk_size: probes multiplied at a time: an int bounds the memory to that many products (1 never vmaps, so host
+        callbacks work), None takes all in one batched call, "auto" decides by the platform.
+
+    Returns: `ab` `((k + 1) d, T d)` in lower band storage, for T stages of d scalars; `(k + 1, n)` for a vector.
+      Dummy variables of ragged leaves have a unit diagonal.
+
+    Cost: (2k + 1) d products for "direct". Raises TypeError or ValueError for a wrong argument, before tracing.
+    """
+    layout = Layout.of(like, "like")
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (like, matvec))
+    return jit_call(_from_matvec, (layout, extraction), matvec)
+
+
+class Objective(NamedTuple):
+    """Which argument of a function is differentiated, and its layout. Hashable."""
+
+    layout: Layout
+    argnums: int
+    has_aux: bool
+
+    @classmethod
+    def of(cls, argnums: int, has_aux: bool, args: tuple) -> Objective:
+        if not -len(args) <= argnums < len(args):
+            raise ValueError(f"argnums={argnums} needs at least {argnums + 1} positional arguments, got {len(args)}")
+        argnums %= len(args)
+        return cls(Layout.of(args[argnums], f"argument {argnums}"), argnums, bool(has_aux))
+
+    def bind(self, fun: Callable, args: tuple, kwargs: dict) -> tuple[Callable[[Array], tuple[Array, Any]], Array]:
+        """`(flat -> (value, aux), flat)`; the dummies of ragged leaves have zero gradient by construction."""
+
+        def flat_fun(flat: Array) -> tuple[Array, Any]:
+            out = fun(*args[: self.argnums], self.layout.unravel(flat), *args[self.argnums + 1 :], **kwargs)
+            if self.has_aux:
+                if not (isinstance(out, tuple) and len(out) == 2):
+                    raise TypeError(f"fun must return (value, aux) with has_aux=True, got {type(out).__name__}")
+                value, aux = out
+            else:
+                value, aux = out, None
+            if not hasattr(value, "shape") and not isinstance(value, (float, int)):
+                raise TypeError(f"fun must return a scalar array, got {type(value).__name__}; has_aux=True for a pair")
+            if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+                raise TypeError(
+                    f"fun must return a real scalar (shape ()), got shape {jnp.shape(value)} and dtype "
+                    f"{jnp.result_type(value)}; sum its terms, for example with jnp.sum"
+                )
+            return jnp.asarray(value), aux
+
+        return flat_fun, self.layout.ravel(args[self.argnums])
+
+
+def check_argnums(argnums: int) -> int:
+    try:
+        return as_index(argnums, "argnums", least=-(2**31))
+    except TypeError:
+        raise TypeError(f"argnums must be one int, got {argnums!r}; ravel several arguments into one pytree") from None
+
+
+def linearize_gradient(flat_fun: Callable, flat: Array) -> tuple[Array, Callable[[Array], Array], tuple]:
+    """`(grad, product, (value, aux))`, the function evaluated once.
+
+    Linearised here, outside the loop over probes: that loop then holds the linear part alone, and evaluates nothing
+    of the function (its transcendental functions above all) again for each probe.
+    """
+
+    def gradient(flat: Array) -> tuple[Array, tuple]:
+        out, grad = jax.value_and_grad(flat_fun, has_aux=True)(flat)
+        return grad, out
+
+    return jax.linearize(gradient, flat, has_aux=True)
+
+
+def _value_grad_hessian(options: tuple[Objective, Extraction], fun: Callable, args: tuple, kwargs: dict) -> tuple:
+    objective, extraction = options
+    flat_fun, flat = objective.bind(fun, args, kwargs)
+    grad, product, (value, aux) = linearize_gradient(flat_fun, flat)
+    ab = extract(product, objective.layout, extraction)
+    return (value, aux) if objective.has_aux else value, objective.layout.unravel(grad), ab
+
+
+def value_grad_hessian(
+    fun: Callable,
+    bandwidth: int,
+    *,
+    argnums: int = 0,
+    has_aux: bool = False,
+    probing: str | Probing = "direct",
+    chunk_size: ChunkSize = "auto",
+) -> Callable[..., tuple]:
+    """A function of `fun`'s arguments that returns `(value, grad, ab)`, with `fun` evaluated once.
+
+    Args:
+      fun: real scalar function of an array or tree of stages, pure and traceable. It is compiled, keyed by its
+        identity: calls with the same `fun` and arrays of the same shapes do not retrace. Python ints, strings and
+        functions among the arguments are static.
+      bandwidth: k >= 0, in stages; `band_error` tells whether it is wide enough.
+      argnums: the one argument to differentiate.
+      has_aux: `fun` returns `(value, aux)`, aux a pytree of arrays.
+      probing: as in `from_matvec`.
+      chunk_size: as in `from_matvec`.
+
+    Returns: the function; its value is `(value, grad, ab)`, or `((value, aux), grad, ab)` with has_aux: grad in the
+      argument's structure, ab `((k + 1) d, T d)` as `hessian` gives it.
+
+    Cost: one linearised gradient, then (2k + 1) d products with its linear part.
+    """
+    argnums = check_argnums(argnums)
+    extraction = Extraction.of(bandwidth, probing, chunk_size)
+
+    def value_grad_hessian_fun(*args: Any, **kwargs: Any) -> tuple:
+        objective = Objective.of(argnums, has_aux, args)
+        options = (objective, extraction.resolve(objective.layout.n, args))
+        return jit_call(_value_grad_hessian, options, fun, args, kwargs)
+
+    return value_grad_hessian_fun
+
+
+def hessian(
+    fun: Callable,
+    bandwidth: int,
+    *,
+    argnums: int = 0,
+    has_aux: bool = False,
+    probing: str | Probing = "direct",
+    chunk_size: ChunkSize = "auto",
+) -> Callable[..., Any]:
+    """A function of `fun`'s arguments that returns the band of the Hessian, as `jax.hessian` returns all of it.
+
+    Arguments as in `value_grad_hessian`. Returns a function giving `ab` (or `(ab, aux)` with has_aux): `ab[r, j]` is
+    `H[j + r, j]`, shape `(k + 1, n)` for a vector, `((k + 1) d, T d)` for T stages of d scalars. An entry of H further
+    than k stages from the diagonal would be added to a wrong cell: check a doubtful bandwidth with `band_error`.
+
+    Cost: (2k + 1) d Hessian-vector products. Composes with `jit`, `vmap`, `grad`.
+    """
+    pieces = value_grad_hessian(
+        fun, bandwidth, argnums=argnums, has_aux=has_aux, probing=probing, chunk_size=chunk_size
+    )
+
+    def hessian_fun(*args: Any, **kwargs: Any) -> Any:
+        value, _, ab = pieces(*args, **kwargs)
+        return (ab, value[1]) if has_aux else ab
+
+    return hessian_fun

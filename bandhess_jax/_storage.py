@@ -1,0 +1,129 @@
+"""Lower band storage: `ab[d, j] = H[j + d, j]`, shape `(w + 1, n)`, as in LAPACK's and SciPy's lower form.
+
+    H =  a b c 0 0        ab =  a d g i k        n = 5, w = 2 (w = number of subdiagonals, LAPACK's kd)
+         b d e f 0              b e h j *
+         c e g h .              c f . * *        * unused: stored as 0, and never read
+         0 f h i j
+         0 0 . j k
+
+A cell below the diagonal stands for two entries of H, so the gradient with respect to it is the sum over both.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+
+def as_index(value: Any, name: str, least: int = 0) -> int:
+    """`value` as a Python int that is at least `least`, or an error that names the argument."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int >= {least}, got {value!r} of type {type(value).__name__}") from None
+    if number < least:
+        raise ValueError(f"{name} must be an int >= {least}, got {number}")
+    return number
+
+
+def as_band(ab: ArrayLike, name: str = "ab") -> Array:
+    """`ab` as a floating `(w + 1, n)` array, or an error that says what came."""
+    ab = jnp.asarray(ab)
+    if ab.ndim != 2 or ab.shape[0] == 0:
+        raise ValueError(
+            f"{name} must be 2-D, shape (w + 1, n) in lower band storage, got shape {ab.shape}; "
+            "use jax.vmap for batches"
+        )
+    if not jnp.issubdtype(ab.dtype, jnp.floating):
+        raise TypeError(f"{name} must have a real floating dtype, got {ab.dtype}; convert it with .astype(float)")
+    return ab
+
+
+def as_rhs(b: ArrayLike, ab: Array, name: str = "b") -> Array:
+    """`b` as an `(n,)` or `(n, k)` array of `ab`'s dtype, or an error that says what came."""
+    b = jnp.asarray(b)
+    n = ab.shape[1]
+    if b.ndim not in (1, 2) or b.shape[0] != n:
+        raise ValueError(f"{name} must have shape ({n},) or ({n}, k) to match ab of shape {ab.shape}, got {b.shape}")
+    if b.dtype != ab.dtype:
+        raise TypeError(f"{name} and ab must have one dtype, got {b.dtype} and {ab.dtype}; convert one with .astype")
+    return b
+
+
+def clear_unused(ab: Array) -> Array:
+    """`ab` with exact zeros in the cells that storage does not use (whatever stood there, NaN included)."""
+    rows, n = ab.shape
+    row, column = lax.broadcasted_iota(jnp.int32, (rows, n), 0), lax.broadcasted_iota(jnp.int32, (rows, n), 1)
+    return jnp.where(row + column < n, ab, 0)
+
+
+def matvec(ab: ArrayLike, x: ArrayLike) -> Array:
+    """H x from the band of H.
+
+    Args:
+      ab: `(w + 1, n)`, lower band storage.
+      x: `(n,)` or `(n, k)`.
+
+    Returns: H x, of x's shape; about (4 w + 2) n flops per column.
+    """
+    ab = as_band(ab)
+    x = as_rhs(x, ab, "x")
+    n, w = ab.shape[1], min(ab.shape[0], ab.shape[1]) - 1
+    if n == 0:
+        return x
+    ab = ab.reshape(ab.shape + (1,) * (x.ndim - 1))
+    if w <= 16:  # one fused pass
+        y = ab[0] * x
+        for d in range(1, w + 1):
+            cells = ab[d, : n - d]
+            pad = [(0, 0)] * (x.ndim - 1)
+            y = y + jnp.pad(cells * x[: n - d], [(d, 0), *pad]) + jnp.pad(cells * x[d:], [(0, d), *pad])
+        return y
+
+    # A wide band in a loop over its diagonals: the program stays small.
+    clean = clear_unused(ab[..., 0] if x.ndim == 2 else ab).reshape(ab.shape)
+    ahead = jnp.pad(x, [(0, w), *[(0, 0)] * (x.ndim - 1)])
+
+    def add_diagonal(y: Array, d: Array) -> tuple[Array, None]:
+        cells = lax.dynamic_index_in_dim(clean, d, keepdims=False)
+        below = lax.dynamic_update_slice_in_dim(jnp.zeros_like(ahead), cells * x, d, 0)[:n]
+        return y + below + cells * lax.dynamic_slice_in_dim(ahead, d, n), None
+
+    return lax.scan(add_diagonal, clean[0] * x, jnp.arange(1, w + 1))[0]
+
+
+def to_dense(ab: ArrayLike) -> Array:
+    """The symmetric `(n, n)` matrix that `ab` `(w + 1, n)` stores. For looking at, and for tests."""
+    ab = as_band(ab)
+    i, j = jnp.indices((ab.shape[1],) * 2, dtype=jnp.int32)
+    offset = jnp.abs(i - j)
+    inside = offset < ab.shape[0]
+    return jnp.where(inside, ab[jnp.where(inside, offset, 0), jnp.minimum(i, j)], 0)
+
+
+def from_dense(h: ArrayLike, w: int) -> Array:
+    """The band `(w + 1, n)` of a symmetric `(n, n)` matrix; `w` counts scalars. Reads the lower triangle.
+
+    Raises ValueError outside jit when a non-zero entry of `h`, in either triangle, lies further than w from the
+    diagonal (under jit such entries are dropped).
+    """
+    h = jnp.asarray(h)
+    w = as_index(w, "w")
+    if h.ndim != 2 or h.shape[0] != h.shape[1]:
+        raise ValueError(f"h must be a square matrix, got shape {h.shape}")
+    n = h.shape[0]
+    if not isinstance(h, jax.core.Tracer):
+        i, j = jnp.nonzero(h)
+        reach = int(jnp.max(jnp.abs(i - j), initial=0))
+        if reach > w:
+            raise ValueError(f"h has non-zero entries up to {reach} off its diagonal, w is {w}; pass w={reach}")
+    row, column = jnp.arange(w + 1)[:, None], jnp.arange(n)[None, :]
+    inside = row + column < n
+    return jnp.where(inside, h[jnp.where(inside, row + column, 0), column], 0) if n else jnp.zeros((w + 1, 0), h.dtype)
