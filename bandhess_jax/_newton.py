@@ -109,6 +109,14 @@ def _reach(p: Array, z: Array, radius: Array) -> Array:
     return room / (pz + jnp.where(pz < 0, -1, 1) * jnp.sqrt(pz**2 + room))
 
 
+def _noise(n: int, seed: Array) -> Array:
+    """Numbers in [-1, 1) that are the same in both backends: a hash of the index (Murmur3's finaliser)."""
+    h = jnp.arange(n, dtype=jnp.uint32) * 2654435761 + seed.astype(jnp.uint32) * 40503
+    h = (h ^ (h >> 16)) * jnp.uint32(2246822507)
+    h = (h ^ (h >> 13)) * jnp.uint32(3266489909)
+    return (h ^ (h >> 16)) / 2**31 - 1
+
+
 def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Callable | None) -> tuple:
     layout = options.objective.layout
     flat_fun, x = options.objective.bind(fun, (x0, *args), {})
@@ -153,7 +161,7 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
         # A step that ends well inside the radius though the shift is positive: the hard case, or a saddle. An
         # approximate eigenvector of the least eigenvalue takes it to the boundary.
         def eigenvector(_: None) -> tuple[Array, Array]:
-            z = jax.random.normal(jax.random.fold_in(jax.random.key(0), s.turns), g.shape, dtype) * (1 - dummies)
+            z = _noise(g.shape[0], s.turns).astype(dtype) * (1 - dummies)
             for _repeat in range(2):
                 z = factored.solve(z)
                 z = z / jnp.linalg.norm(z)
@@ -197,8 +205,8 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
             low = jnp.where(moved, low, jnp.maximum(low, s.shift))
             high = jnp.maximum(low, high)
             shift = jnp.where(moved, low, jnp.where(s.shift > 0, jnp.minimum(2 * s.shift, high), _inside(low, high)))
-            collapsed = ~moved & (size <= 4 * eps * jnp.linalg.norm(point.x))
-            collapsed |= ~moved & (new_radius <= jnp.finfo(dtype).tiny ** 0.5)
+            least = jnp.maximum(4 * eps * jnp.linalg.norm(point.x), jnp.finfo(dtype).tiny ** 0.5)
+            collapsed = ~moved & ((size <= least) | (new_radius <= jnp.finfo(dtype).tiny ** 0.5))
             status = jnp.select(
                 [
                     value <= -(eps**-1.5) * jnp.maximum(1, jnp.abs(start.value)),  # -inf included
