@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from . import _cholesky
+from ._ldl import divide, first_bad_pivot, ldl_columns, unit_backward, unit_forward
 from ._storage import as_band, as_rhs, clear_unused, matvec
 
 
@@ -15,7 +16,8 @@ class Factor(NamedTuple):
     """A factorised positive definite band. Its fields are private. A pytree: it passes through jit, vmap and scan."""
 
     ab: Array
-    cb: Array
+    pivots: Array
+    unit: Array
     info: Array
 
     @property
@@ -28,14 +30,17 @@ class Factor(NamedTuple):
         b = as_rhs(b, self.ab)
         if b.size == 0:
             return b
-        cb = lax.stop_gradient(self.cb)
-        return lax.custom_linear_solve(
-            lambda x: matvec(self.ab, x), b, lambda _, b: _cholesky.substitute(cb, b), symmetric=True
-        )
+        # The factor is a constant to the linear solve: derivatives go through the product H x alone.
+        pivots, unit, ok = lax.stop_gradient((self.pivots, self.unit, self.ok))
+
+        def apply(_: object, b: Array) -> Array:
+            return jnp.where(ok, unit_backward(unit, divide(unit_forward(unit, b), pivots)), jnp.nan)
+
+        return lax.custom_linear_solve(lambda x: matvec(self.ab, x), b, apply, symmetric=True)
 
     def logdet(self) -> Array:
         """log det H, a scalar."""
-        return _cholesky.logdet(self.cb)
+        return jnp.where(self.ok, jnp.sum(jnp.log(self.pivots)), jnp.nan)
 
 
 def factor(ab: ArrayLike) -> Factor:
@@ -44,7 +49,9 @@ def factor(ab: ArrayLike) -> Factor:
     Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`. Cost: as `cholesky`.
     """
     ab = clear_unused(as_band(ab))
-    return Factor(ab, *_cholesky.cholesky_ex(ab))
+    columns = ldl_columns(ab)
+    pivots = columns[:, 0]
+    return Factor(ab, pivots, columns[:, 1:] / pivots[:, None], first_bad_pivot(lax.stop_gradient(pivots)))
 
 
 def solve(ab: ArrayLike, b: ArrayLike) -> Array:
@@ -56,10 +63,6 @@ def solve(ab: ArrayLike, b: ArrayLike) -> Array:
       derivative costs one more solve: with `v = solve(ab, xbar)`, `bbar = v`, and `abbar[d, j]` is
       `-(v[j + d] x[j] + v[j] x[j + d])` (once, for d = 0), summed over right-hand sides.
     """
-    ab = clear_unused(as_band(ab))
-    b = as_rhs(b, ab)
-    if b.size == 0:
-        return b
-    # The factor is taken outside the linear solve, and of a constant: a gradient then factorises nothing again.
-    cb = _cholesky.cholesky(lax.stop_gradient(ab))
-    return lax.custom_linear_solve(lambda x: matvec(ab, x), b, lambda _, b: _cholesky.substitute(cb, b), symmetric=True)
+    ab = as_band(ab)
+    # The factor is taken of a constant: a gradient then factorises nothing again.
+    return factor(lax.stop_gradient(ab))._replace(ab=clear_unused(ab)).solve(b)

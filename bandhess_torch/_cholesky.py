@@ -227,7 +227,7 @@ def solve_triangular(cb: Tensor, b: Tensor, *, transpose: bool = False) -> Tenso
       the cost of further substitutions.
     """
     cb = as_band(cb, "cb")
-    return _Substitution.apply(clear_unused(cb), as_rhs(b, cb), bool(transpose))
+    return _Substitution.apply(cb, as_rhs(b, cb), bool(transpose))
 
 
 def cho_solve(cb: Tensor, b: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import _cholesky, _lapack
 from ._cholesky import _batch, outer_band
-from ._storage import as_band, as_rhs, clear_unused, matvec
+from ._storage import as_band, as_rhs, matvec
 
 
 class _Solve(torch.autograd.Function):
@@ -69,7 +69,7 @@ def factor(ab: Tensor) -> Factor:
 
     Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`. Cost: as `cholesky`.
     """
-    ab = clear_unused(as_band(ab))
+    ab = as_band(ab)
     return Factor(ab, *_cholesky.cholesky_ex(ab))
 
 
@@ -83,6 +83,6 @@ def solve(ab: Tensor, b: Tensor) -> Tensor:
       derivative costs one more solve: with `v = solve(ab, xbar)`, `bbar = v`, and `abbar[d, j]` is
       `-(v[j + d] x[j] + v[j] x[j + d])` (once, for d = 0), summed over right-hand sides.
     """
-    ab = clear_unused(as_band(ab))
+    ab = as_band(ab)
     b = as_rhs(b, ab)
     return _Solve.apply(ab, _cholesky.cholesky(ab.detach()), b)

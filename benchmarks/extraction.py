@@ -1,0 +1,152 @@
+"""Extracting the band of a Hessian: bandhess against asdex, CasADi, torch's loops and dense Hessians, in one run.
+
+python benchmarks/extraction.py [--n 10000 100000] [--repeats 15] [--no-casadi] [--no-asdex] [--cases NAME ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from _common import OBJECTIVES, casadi_ops, jax_ops, machine, medians, seconds, start, table, torch_ops
+
+import bandhess_jax
+import bandhess_torch
+
+jax.config.update("jax_enable_x64", True)
+
+
+def dense(repeats: int) -> None:
+    """What a user has today: the dense Hessian, at a size where it still fits."""
+    rows = []
+    for name in ("window 2", "path2d"):
+        build, w = OBJECTIVES[name]
+        x = start(2000, name)
+        fj, ft, xj, xt = build(jax_ops()), build(torch_ops()), jnp.asarray(x), torch.tensor(x)
+        full, band = jax.jit(jax.hessian(fj)), bandhess_jax.hessian(fj, w)
+        np.testing.assert_allclose(
+            bandhess_jax.to_dense(band(xj)), full(xj), rtol=1e-9, atol=1e-9 * np.abs(full(xj)).max()
+        )
+        t = medians(
+            {
+                "jax band": lambda: band(xj).block_until_ready(),
+                "jax dense": lambda: full(xj).block_until_ready(),
+                "torch band": lambda: bandhess_torch.hessian(ft, w)(xt),
+                "torch dense": lambda: torch.func.hessian(ft)(xt),
+            },
+            max(3, repeats // 5),
+        )
+        rows.append([name, len(x), 2 * w + 1, len(x)])
+        rows[-1] += [t["jax band"], t["jax dense"], t["jax band"] / t["jax dense"]]
+        rows[-1] += [t["torch band"], t["torch dense"], t["torch band"] / t["torch dense"]]
+    header = ["objective", "n", "products", "dense", "jax ms", "dense ms", "ratio", "torch ms", "dense ms", "ratio"]
+    table(header, rows)
+
+
+def jax_case(name: str, n: int, repeats: int, with_asdex: bool, with_casadi: bool) -> dict[str, Any]:
+    build, w = OBJECTIVES[name]
+    fun, x = build(jax_ops()), jnp.asarray(start(n, name))
+    calls: dict[str, Any] = {}
+    out: dict[str, Any] = {"objective": name, "n": len(x)}
+
+    band = jax.jit(bandhess_jax.hessian(fun, w))
+    out["first s"], ab = seconds(lambda: band(x).block_until_ready())
+    calls["bandhess"] = lambda: band(x).block_until_ready()
+    grad = jax.jit(jax.grad(fun))
+    calls["gradient"] = lambda: grad(x).block_until_ready()
+
+    if with_asdex:
+        import asdex
+
+        out["asdex first s"], (colouring, modes) = seconds(lambda: _asdex(asdex, fun, x))
+        for label, mode in modes.items():
+            calls[label] = lambda mode=mode: jax.block_until_ready(mode(x))
+        check = modes["asdex"](x)
+        below = np.asarray(check.indices)
+        values = np.asarray(check.data)
+        keep = below[:, 0] >= below[:, 1]
+        mine = np.asarray(ab)[below[keep, 0] - below[keep, 1], below[keep, 1]]
+        np.testing.assert_allclose(mine, values[keep], rtol=1e-9, atol=1e-9 * np.abs(values).max())
+    if with_casadi:
+        import casadi
+
+        def make() -> Any:
+            sx = casadi.SX.sym("x", len(x))
+            return casadi.Function("H", [sx], [casadi.tril(casadi.hessian(build(casadi_ops())(sx), sx)[0])])
+
+        out["casadi build s"], function = seconds(make)
+        point = casadi.DM(np.asarray(x))
+        calls["casadi"] = lambda: function(point)
+    t = medians(calls, repeats)
+    out["bandhess ms"], out["gradient ms"] = t["bandhess"], t["gradient"]
+    if with_asdex:
+        best = min(t[key] for key in t if key.startswith("asdex"))
+        out["asdex ms"], out["/asdex"] = best, t["bandhess"] / best
+        out["first/asdex"] = out["first s"] / out["asdex first s"]
+    if with_casadi:
+        out["casadi ms"], out["/casadi"] = t["casadi"], t["bandhess"] / t["casadi"]
+    return out
+
+
+def _asdex(asdex: Any, fun: Any, x: Any) -> tuple[Any, dict[str, Any]]:
+    colouring = asdex.hessian_coloring(fun, x)
+    modes = {"asdex": jax.jit(asdex.hessian_from_coloring(fun, colouring))}
+    jax.block_until_ready(modes["asdex"](x))
+    modes["asdex chunk 1"] = jax.jit(asdex.hessian_from_coloring(fun, colouring, chunk_size=1))
+    return colouring, modes
+
+
+def torch_case(name: str, n: int, repeats: int) -> dict[str, Any]:
+    build, w = OBJECTIVES[name]
+    fun, x = build(torch_ops()), torch.tensor(start(n, name))
+    probes = (torch.arange(len(x)) % (2 * w + 1) == torch.arange(2 * w + 1)[:, None]).to(x.dtype)
+
+    def gradient() -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = x.clone().requires_grad_()
+        return torch.autograd.grad(fun(leaf), leaf, create_graph=True)[0], leaf
+
+    def loop() -> torch.Tensor:
+        grad, leaf = gradient()
+        return torch.stack([torch.autograd.grad(grad, leaf, v, retain_graph=True)[0] for v in probes])
+
+    def batched() -> torch.Tensor:
+        grad, leaf = gradient()
+        return torch.autograd.grad(grad, leaf, probes, is_grads_batched=True)[0]
+
+    band = bandhess_torch.hessian(fun, w)
+    t = medians({"band": lambda: band(x), "loop": loop, "batched": batched, "gradient": gradient}, repeats)
+    out: dict[str, Any] = {"objective": name, "n": len(x), "bandhess ms": t["band"], "gradient ms": t["gradient"]}
+    out |= {"loop ms": t["loop"], "/loop": t["band"] / t["loop"]}
+    return out | {"is_grads_batched ms": t["batched"], "/is_grads_batched": t["band"] / t["batched"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, nargs="+", default=[1000, 10000, 100000])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--cases", nargs="+", default=list(OBJECTIVES), choices=list(OBJECTIVES))
+    parser.add_argument("--no-asdex", action="store_true")
+    parser.add_argument("--no-casadi", action="store_true")
+    options = parser.parse_args()
+    peers = ["asdex"] * (not options.no_asdex) + ["casadi"] * (not options.no_casadi)
+    print(machine("jax", "torch", *peers), f"; float64, medians of {options.repeats}", sep="")
+    print("\nAgainst dense Hessians (jitted jax.hessian, torch.func.hessian)\n")
+    dense(options.repeats)
+    print("\nJAX: milliseconds a call, first call in seconds (asdex: detection, colouring, compilation)\n")
+    rows = [
+        jax_case(name, n, options.repeats, not options.no_asdex, not options.no_casadi)
+        for n in options.n
+        for name in options.cases
+    ]
+    table(list(rows[0]), [list(row.values()) for row in rows])
+    print("\nPyTorch: a Python loop over products, and one is_grads_batched call; peers stop at the products\n")
+    rows = [torch_case(name, n, options.repeats) for n in options.n for name in options.cases]
+    table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+if __name__ == "__main__":
+    main()
