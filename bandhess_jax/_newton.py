@@ -162,9 +162,12 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
         # approximate eigenvector of the least eigenvalue takes it to the boundary.
         def eigenvector(_: None) -> tuple[Array, Array]:
             z = _noise(g.shape[0], s.turns).astype(dtype) * (1 - dummies)
-            for _repeat in range(2):
+
+            def inverse_iteration(_: int, z: Array) -> Array:
                 z = factored.solve(z)
-                z = z / jnp.linalg.norm(z)
+                return z / jnp.linalg.norm(z)
+
+            z = lax.fori_loop(0, 2, inverse_iteration, z)
             return z, z @ matvec(point.ab, z) + s.shift
 
         short = ok & (s.shift > 0) & (length < 0.9 * radius)
