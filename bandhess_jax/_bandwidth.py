@@ -1,4 +1,4 @@
-"""Is the bandwidth right? One random product tells."""
+"""Is the bandwidth right? One random product tells. Which one is? Doubling finds it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from ._hessian import Objective, check_argnums
+from ._hessian import Extraction, Objective, check_argnums, extract, linearize_gradient
 from ._jit import jit_call
-from ._storage import as_band, clear_unused, matvec
+from ._storage import as_band, as_index, clear_unused, matvec
 
 
 def probe_error(product: Callable[[Array], Array], ab: Array, v: Array) -> tuple[Array, Array]:
@@ -20,13 +23,16 @@ def probe_error(product: Callable[[Array], Array], ab: Array, v: Array) -> tuple
     return jnp.abs(product(v) - matvec(ab, v)), matvec(jnp.abs(ab), jnp.abs(v))
 
 
+def _wrong(error: Array, scale: Array) -> Array:
+    eps = jnp.finfo(error.dtype).eps
+    return (error > eps**0.5 * scale) & (error > 32 * eps * jnp.max(scale, initial=0))
+
+
 def too_narrow(product: Callable[[Array], Array], ab: Array, seed: int = 0) -> Array:
     """True where the solvers refuse the band: some entry is off by more than sqrt(eps) of its own row, and by more
     than 32 eps of the largest row (a row that is rounding noise throughout would otherwise look wrong)."""
     v = jax.random.normal(jax.random.key(seed), ab.shape[1:], ab.dtype)
-    error, scale = probe_error(product, ab, v)
-    eps = jnp.finfo(ab.dtype).eps
-    return jnp.any((error > eps**0.5 * scale) & (error > 32 * eps * jnp.max(scale, initial=0)))
+    return jnp.any(_wrong(*probe_error(product, ab, v)))
 
 
 def _band_error(options: tuple[Objective, int], fun: Callable, ab: Array, args: tuple, kwargs: dict) -> Array:
@@ -63,3 +69,125 @@ def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: 
         return jit_call(_band_error, (objective, seed), fun, ab, args, kwargs)
 
     return band_error_fun
+
+
+def _perturbed(x: Array, seed: int) -> Array:
+    """x, each entry moved by up to a hundredth of itself (of the mean size, where it is 0): signs stay."""
+    size = jnp.mean(jnp.abs(x))
+    size = jnp.where(jnp.abs(x) > 0, jnp.abs(x), jnp.where(size > 0, size, 1))
+    return x + 0.01 * size * jax.random.uniform(jax.random.key(seed), x.shape, x.dtype, 0.5, 1)
+
+
+def _examine(options: tuple[Objective, Extraction], fun: Callable, args: tuple, kwargs: dict) -> tuple:
+    """At the perturbed x: is the band finite, does it miss something, and which cells of it count."""
+    objective, extraction = options
+    flat_fun, flat = objective.bind(fun, args, kwargs)
+    _, product, _ = linearize_gradient(flat_fun, _perturbed(flat, 1))
+    ab = extract(product, objective.layout, extraction)
+    if objective.layout.ragged:
+        ab = ab.at[0].add(-objective.layout.dummies())
+    rows = matvec(jnp.abs(ab), jnp.ones(ab.shape[1], ab.dtype))
+    # A cell counts if it does in its row or in its column.
+    reach = min(ab.shape)
+    below = jnp.stack([jnp.pad(rows[r:], (0, r), constant_values=jnp.inf) for r in range(reach)])
+    counts = _wrong(jnp.abs(ab[:reach]), jnp.minimum(rows, below))
+    return jnp.isfinite(ab).all(), too_narrow(product, ab), counts
+
+
+def _find(objective: Objective, limit: int, fun: Callable, args: tuple, kwargs: dict) -> tuple[int, np.ndarray] | None:
+    """The bandwidth, and which cells of the band count; None if it is past the limit."""
+    d, k = max(objective.layout.d, 1), 0
+    while True:
+        extraction = Extraction.of(k, "direct", "auto").resolve(objective.layout.n, args)
+        finite, narrow, counts = jit_call(_examine, (objective, extraction), fun, args, kwargs)
+        if not finite:
+            raise FloatingPointError("the Hessian is not finite at (or near) x; give an x inside the domain of fun")
+        if not narrow:
+            row, column = np.nonzero(np.asarray(counts))
+            return int(np.max((column % d + row) // d, initial=0)), np.asarray(counts)
+        if k == limit:
+            return None
+        k = min(max(1, 2 * k), limit)
+
+
+def _bind(argnums: int, args: tuple) -> Objective:
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+        raise TypeError("the bandwidth is a Python int and decides shapes: detect it outside jit, vmap and grad")
+    return Objective.of(argnums, False, args)
+
+
+def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | None = None) -> Callable[..., int]:
+    """A function of `fun`'s arguments that finds the bandwidth of the Hessian, an int, in stages. Runs outside jit.
+
+    The band is extracted at k = 0, 1, 2, 4, ... until one random product shows nothing outside it, then outer
+    diagonals that are zero are dropped. Entries below sqrt(eps) of their row and of their column (1.5e-8 in float64,
+    3.5e-4 in float32) count as zero. x is moved by about a hundredth first, so that curvature which vanishes exactly
+    at x (x^4 at 0) is seen; of a branch, only the side taken there is.
+
+    Args:
+      fun: as for `hessian`.
+      argnums: the one argument to differentiate.
+      max_bandwidth: give up past it; by default max(16, T // 4), at most T - 1.
+
+    Returns: the function. It raises ValueError when the Hessian is denser than max_bandwidth, and FloatingPointError
+    when it is not finite.
+
+    Cost: some 5 to 8 w products, whatever n is.
+    """
+    argnums = check_argnums(argnums)
+    if max_bandwidth is not None:
+        max_bandwidth = as_index(max_bandwidth, "max_bandwidth")
+
+    def detect_bandwidth_fun(*args: Any, **kwargs: Any) -> int:
+        objective = _bind(argnums, args)
+        T = objective.layout.T
+        if objective.layout.n == 0:
+            return 0
+        limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, T - 1)
+        found = _find(objective, limit, fun, args, kwargs)
+        if found is None:
+            raise ValueError(
+                f"the Hessian has entries more than max_bandwidth={limit} stages off its diagonal (T = {T}). Is the "
+                "order of the stages the natural one? reorder_bandwidth(fun)(x) looks for a better one; a larger "
+                "max_bandwidth, up to T - 1, allows a denser Hessian; for a dense one use jax.hessian"
+            )
+        return found[0]
+
+    return detect_bandwidth_fun
+
+
+def reorder_bandwidth(fun: Callable, *, argnums: int = 0) -> Callable[..., tuple[np.ndarray, int]]:
+    """A function of `fun`'s arguments that looks for an order of the stages with a small bandwidth.
+
+    Reverse Cuthill-McKee (`scipy.sparse.csgraph`) on the pattern of the Hessian, which is detected, if need be at full
+    width: for T up to a few thousand, outside jit.
+
+    Args:
+      fun: as for `hessian`.
+      argnums: the one argument to differentiate.
+
+    Returns: the function; its value is `(permutation, bandwidth)`: in the order `stages[permutation]` the Hessian has
+      that bandwidth, in stages.
+
+    Cost: up to 4 T d products, and a pattern of (T d)^2 cells for a dense Hessian.
+    """
+    argnums = check_argnums(argnums)
+
+    def reorder_bandwidth_fun(*args: Any, **kwargs: Any) -> tuple[np.ndarray, int]:
+        objective = _bind(argnums, args)
+        T, d = objective.layout.T, max(objective.layout.d, 1)
+        if objective.layout.n == 0:
+            return np.arange(T), 0
+        found = _find(objective, T - 1, fun, args, kwargs)
+        assert found is not None  # at T - 1 nothing is outside
+        row, column = np.nonzero(found[1])
+        low, high = column // d, (column + row) // d
+        pattern = coo_array((np.ones(len(low)), (high, low)), shape=(T, T)).tocsr()
+        permutation = reverse_cuthill_mckee(pattern + pattern.T, symmetric_mode=True)
+        place = np.argsort(permutation)
+        bandwidth = int(np.max(np.abs(place[high] - place[low]), initial=0))
+        if bandwidth >= found[0]:
+            return np.arange(T), found[0]
+        return permutation, bandwidth
+
+    return reorder_bandwidth_fun

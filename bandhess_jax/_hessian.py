@@ -44,8 +44,8 @@ class Extraction(NamedTuple):
         return self._replace(chunk_size=1 if platform == "cpu" else max(1, 2**26 // max(n, 1)))
 
 
-def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Array:
-    """The band of `matvec`, a symmetric operator on the ravelled vector."""
+def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Any:
+    """The band of `matvec`, a symmetric operator on the ravelled vector; `(ab, *notes)` if the probing adds some."""
     T, d, k = layout.T, layout.d, options.bandwidth
     if layout.n == 0:
         return jnp.zeros(((k + 1) * d, 0), layout.dtype)
@@ -62,10 +62,14 @@ def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extractio
     else:
         assert isinstance(chunk, int)
         kept = lax.map(product, probes, batch_size=None if chunk == 1 else chunk)
-    ab = clear_unused(probing.decode(kept, T, d, near))
+    decoded = probing.decode(kept, T, d, near)
+    ab, notes = (decoded[0], decoded[1:]) if isinstance(decoded, tuple) else (decoded, ())
+    ab = clear_unused(ab)
     if near < k:
         ab = jnp.pad(ab, ((0, (k - near) * d), (0, 0)))
-    return ab.at[0].add(layout.dummies()) if layout.ragged else ab
+    if layout.ragged:
+        ab = ab.at[0].add(layout.dummies())
+    return (ab, *notes) if notes else ab
 
 
 def _from_matvec(options: tuple[Layout, Extraction], matvec: Callable) -> Array:
@@ -87,14 +91,16 @@ def from_matvec(
       matvec: the operator: takes and returns a tree of the structure of `like`.
       like: an array or tree of arrays (or `jax.ShapeDtypeStruct`s) that gives structure, shapes and dtype.
       bandwidth: k >= 0, in stages: stage t couples to stages t - k .. t + k.
-      probing: which probes, and how the band is read off them: "direct", or an object as `_probing` describes.
+      probing: which probes, and how the band is read off them: "direct", "substitution", "fourier", "random", or
+        an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with the same methods.
       chunk_size: probes multiplied at a time: an int bounds the memory to that many products (1 never vmaps, so host
         callbacks work), None takes all in one batched call, "auto" decides by the platform.
 
     Returns: `ab` `((k + 1) d, T d)` in lower band storage, for T stages of d scalars; `(k + 1, n)` for a vector.
       Dummy variables of ragged leaves have a unit diagonal.
 
-    Cost: (2k + 1) d products for "direct". Raises TypeError or ValueError for a wrong argument, before tracing.
+    Cost: (2k + 1) d products for "direct", (k + 1) d for "substitution", 2 (k + 1) d - 1 for "fourier", 2 (2k + 1) d
+    for "random"; never more than T d for the first. Raises TypeError or ValueError for a wrong argument, before tracing.
     """
     layout = Layout.of(like, "like")
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (like, matvec))
@@ -230,3 +236,57 @@ def hessian(
         return (ab, value[1]) if has_aux else ab
 
     return hessian_fun
+
+
+def _gauss_newton(options: tuple[Objective, Extraction], residuals: Callable, args: tuple, kwargs: dict) -> Array:
+    objective, extraction = options
+    layout = objective.layout
+
+    def flat_residuals(flat: Array) -> Any:
+        return residuals(*args[: objective.argnums], layout.unravel(flat), *args[objective.argnums + 1 :], **kwargs)
+
+    flat = layout.ravel(args[objective.argnums])
+    try:
+        _, forward = jax.linearize(flat_residuals, flat)
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise TypeError(
+            "gauss_newton needs the residuals' forward derivative, which jax.custom_vjp functions do not have; give "
+            "them a jax.custom_jvp rule instead, or use hessian on 0.5 * sum(residuals**2)"
+        ) from error
+    backward = jax.linear_transpose(forward, flat)
+    return extract(lambda v: backward(forward(v))[0], layout, extraction)
+
+
+def gauss_newton(
+    residuals: Callable,
+    bandwidth: int,
+    *,
+    argnums: int = 0,
+    probing: str | Probing = "direct",
+    chunk_size: ChunkSize = "auto",
+) -> Callable[..., Array]:
+    """A function of `residuals`' arguments that returns the band of J^T J, for the objective 0.5 |residuals|^2.
+
+    Args:
+      residuals: function that returns an array of any shape, or a pytree of them.
+      bandwidth: of J^T J, in stages: residuals that couple stages t .. t + k give k.
+      argnums: the one argument to differentiate.
+      probing: as in `from_matvec`.
+      chunk_size: as in `from_matvec`.
+
+    Returns: the function; its value is `ab`, shaped as `hessian`'s: positive semidefinite up to rounding.
+
+    Cost: one linearisation, then a forward and a transposed product per probe. A `jax.custom_vjp` inside raises
+    TypeError, as it has no forward derivative.
+    """
+    argnums = check_argnums(argnums)
+    extraction = Extraction.of(bandwidth, probing, chunk_size)
+
+    def gauss_newton_fun(*args: Any, **kwargs: Any) -> Array:
+        objective = Objective.of(argnums, False, args)
+        options = (objective, extraction.resolve(objective.layout.n, args))
+        return jit_call(_gauss_newton, options, residuals, args, kwargs)
+
+    return gauss_newton_fun

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._bandwidth import too_narrow
+from ._bandwidth import detect_bandwidth, too_narrow
 from ._hessian import ChunkSize, Extraction, Objective, extract, linearize_gradient
 from ._jit import jit_call
 from ._probing import Probing
@@ -275,7 +275,7 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
 def newton(
     fun: Callable,
     x0: Any,
-    bandwidth: int,
+    bandwidth: int | None,
     *,
     args: tuple = (),
     tol: float | None = None,
@@ -291,7 +291,7 @@ def newton(
     Args:
       fun: real scalar function, twice differentiable, pure and traceable.
       x0: start: an array or tree of stages (`ravel_stages`).
-      bandwidth: of the Hessian, in stages.
+      bandwidth: of the Hessian, in stages; None detects it (`detect_bandwidth`; outside jit).
       args: further arguments of `fun`. New arrays in them do not retrace.
       tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
       max_steps: bound of the accepted steps.
@@ -320,6 +320,8 @@ def newton(
         tol = float(jnp.finfo(objective.layout.dtype).eps) ** 0.5
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")
+    if bandwidth is None:
+        bandwidth = detect_bandwidth(fun)(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(objective.layout.n, (x0, args))
     options = Options(objective, extraction, float(tol), as_index(max_steps, "max_steps"), bool(check_band))
     if callback is not None and verbose:

@@ -148,7 +148,7 @@ def run(options: argparse.Namespace) -> int:
             f"{result.status.name}: the Hessian has entries outside bandwidth {k} (band error {error:.2g}; it is of "
             "rounding size where the bandwidth is right); try a larger --bandwidth"
         )
-    if result.steps == 0 and not (np.isfinite([value, grad_norm]).all() and np.isfinite(ab).all()):
+    if result.steps == 0 and not (np.isfinite([value, grad_norm]).all() and np.isfinite(np.asarray(ab)).all()):
         raise BadInputError(f"{name} or a derivative of it is not finite at x0 (f = {value:g}, max|g| = {grad_norm:g})")
     arrays = {"x": result.x, "value": result.value, "grad_norm": result.grad_norm, "steps": result.steps, "ab": ab}
     save(options.out, status=int(result.status), status_name=result.status.name, **arrays)
