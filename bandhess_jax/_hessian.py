@@ -92,15 +92,17 @@ def from_matvec(
       like: an array or tree of arrays (or `jax.ShapeDtypeStruct`s) that gives structure, shapes and dtype.
       bandwidth: k >= 0, in stages: stage t couples to stages t - k .. t + k.
       probing: which probes, and how the band is read off them: "direct", "substitution", "fourier", "random", or
-        an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with the same methods.
+        an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with their methods.
       chunk_size: probes multiplied at a time: an int bounds the memory to that many products (1 never vmaps, so host
         callbacks work), None takes all in one batched call, "auto" decides by the platform.
 
     Returns: `ab` `((k + 1) d, T d)` in lower band storage, for T stages of d scalars; `(k + 1, n)` for a vector.
       Dummy variables of ragged leaves have a unit diagonal.
 
-    Cost: (2k + 1) d products for "direct", (k + 1) d for "substitution", 2 (k + 1) d - 1 for "fourier", 2 (2k + 1) d
-    for "random"; never more than T d for the first. Raises TypeError or ValueError for a wrong argument, before tracing.
+    Raises: TypeError or ValueError for a wrong argument.
+
+    Cost: products: (2k + 1) d for "direct", (k + 1) d for "substitution", 2 (k + 1) d - 1 for "fourier", twice those of
+    "direct" for "random"; never more than T d for the first two.
     """
     layout = Layout.of(like, "like")
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (like, matvec))

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._bandwidth import detect_bandwidth, too_narrow
+from ._bandwidth import detect_bandwidth, hash_noise, too_narrow
 from ._hessian import ChunkSize, Extraction, Objective, extract, linearize_gradient
 from ._jit import jit_call
 from ._probing import Probing
@@ -109,14 +109,6 @@ def _reach(p: Array, z: Array, radius: Array) -> Array:
     return room / (pz + jnp.where(pz < 0, -1, 1) * jnp.sqrt(pz**2 + room))
 
 
-def _noise(n: int, seed: Array) -> Array:
-    """Numbers in [-1, 1) that are the same in both backends: a hash of the index (Murmur3's finaliser)."""
-    h = jnp.arange(n, dtype=jnp.uint32) * 2654435761 + seed.astype(jnp.uint32) * 40503
-    h = (h ^ (h >> 16)) * jnp.uint32(2246822507)
-    h = (h ^ (h >> 13)) * jnp.uint32(3266489909)
-    return (h ^ (h >> 16)) / 2**31 - 1
-
-
 def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Callable | None) -> tuple:
     layout = options.objective.layout
     flat_fun, x = options.objective.bind(fun, (x0, *args), {})
@@ -161,7 +153,7 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
         # A step that ends well inside the radius though the shift is positive: the hard case, or a saddle. An
         # approximate eigenvector of the least eigenvalue takes it to the boundary.
         def eigenvector(_: None) -> tuple[Array, Array]:
-            z = _noise(g.shape[0], s.turns).astype(dtype) * (1 - dummies)
+            z = hash_noise(g, s.turns) * (1 - dummies)
 
             def inverse_iteration(_: int, z: Array) -> Array:
                 z = factored.solve(z)

@@ -56,7 +56,7 @@ class Substitution:
     """
 
     def count(self, T: int, d: int, k: int) -> int:
-        return (k + 1) * d
+        return (k + 1) * d  # k < T
 
     def probe(self, c: Array, T: int, d: int, k: int, dtype: Any) -> Array:
         return (jnp.arange(T * d) % self.count(T, d, k) == c).astype(dtype)

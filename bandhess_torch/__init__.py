@@ -1,31 +1,40 @@
 """Banded Hessians in PyTorch: extract them with a few products, factorise them, take Newton steps on them."""
 
-from ._bandwidth import band_error
+from ._bandwidth import band_error, detect_bandwidth, reorder_bandwidth
 from ._cholesky import cho_solve, cholesky, cholesky_ex, logdet, solve_triangular
-from ._hessian import from_matvec, hessian, value_grad_hessian
+from ._hessian import from_matvec, gauss_newton, hessian, value_grad_hessian
 from ._newton import NewtonResult, newton
+from ._probing import Direct, Fourier, Probing, Random, Substitution
 from ._solve import Factor, factor, solve
 from ._stages import ravel_stages
 from ._status import Status, StepInfo
 from ._storage import from_dense, matvec, to_dense
 
 __all__ = [
+    "Direct",
     "Factor",
+    "Fourier",
     "NewtonResult",
+    "Probing",
+    "Random",
     "Status",
     "StepInfo",
+    "Substitution",
     "band_error",
     "cho_solve",
     "cholesky",
     "cholesky_ex",
+    "detect_bandwidth",
     "factor",
     "from_dense",
     "from_matvec",
+    "gauss_newton",
     "hessian",
     "logdet",
     "matvec",
     "newton",
     "ravel_stages",
+    "reorder_bandwidth",
     "solve",
     "solve_triangular",
     "to_dense",

@@ -40,8 +40,8 @@ class Extraction(NamedTuple):
         return count if self.chunk_size is None else int(self.chunk_size)
 
 
-def extract(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Tensor:
-    """The band of `matvec`, a symmetric operator on the ravelled vector."""
+def extract(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Any:
+    """The band of `matvec`, a symmetric operator on the ravelled vector; `(ab, *notes)` if the probing adds some."""
     T, d, k = layout.T, layout.d, options.bandwidth
     if layout.n == 0:
         return torch.zeros(((k + 1) * d, 0), dtype=layout.dtype, device=layout.device)
@@ -56,10 +56,14 @@ def extract(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extract
         probes = [probing.probe(c, T, d, near, like) for c in colours]
         products = [matvec(probes[0])] if chunk == 1 else torch.func.vmap(matvec)(torch.stack(probes))
         kept += [probing.keep(c, y, T, d, near) for c, y in zip(colours, products, strict=True)]
-    ab = clear_unused(probing.decode(torch.stack(kept), T, d, near))
+    decoded = probing.decode(torch.stack(kept), T, d, near)
+    ab, notes = (decoded[0], decoded[1:]) if isinstance(decoded, tuple) else (decoded, ())
+    ab = clear_unused(ab)
     if near < k:
         ab = torch.nn.functional.pad(ab, (0, 0, 0, (k - near) * d))
-    return torch.cat([ab[:1] + layout.dummies(), ab[1:]]) if layout.ragged else ab
+    if layout.ragged:
+        ab = torch.cat([ab[:1] + layout.dummies(), ab[1:]])
+    return (ab, *notes) if notes else ab
 
 
 def from_matvec(
@@ -76,14 +80,18 @@ def from_matvec(
       matvec: the operator: takes and returns a tree of the structure of `like`.
       like: a tensor or tree of tensors that gives structure, shapes, dtype and device.
       bandwidth: k >= 0, in stages: stage t couples to stages t - k .. t + k.
-      probing: which probes, and how the band is read off them: "direct", or an object as `_probing` describes.
+      probing: which probes, and how the band is read off them: "direct", "substitution", "fourier", "random", or
+        an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with the same methods.
       chunk_size: probes multiplied at a time: an int bounds the memory to that many products (1 never vmaps), None
         takes all in one batched call, "auto" as many as fit the cache.
 
     Returns: `ab` `((k + 1) d, T d)` in lower band storage, for T stages of d scalars; `(k + 1, n)` for a vector.
       Dummy variables of ragged leaves have a unit diagonal.
 
-    Cost: (2k + 1) d products for "direct". Raises TypeError or ValueError for a wrong argument.
+    Raises: TypeError or ValueError for a wrong argument.
+
+    Cost: products: (2k + 1) d for "direct", (k + 1) d for "substitution", 2 (k + 1) d - 1 for "fourier", twice those of
+    "direct" for "random"; never more than T d for the first two.
     """
     layout = Layout.of(like, "like")
     extraction = Extraction.of(bandwidth, probing, chunk_size)
@@ -224,3 +232,43 @@ def hessian(
         return (ab, value[1]) if has_aux else ab
 
     return hessian_fun
+
+
+def gauss_newton(
+    residuals: Callable,
+    bandwidth: int,
+    *,
+    argnums: int = 0,
+    probing: str | Probing = "direct",
+    chunk_size: ChunkSize = "auto",
+) -> Callable[..., Tensor]:
+    """A function of `residuals`' arguments that returns the band of J^T J, for the objective 0.5 |residuals|^2.
+
+    Args:
+      residuals: function that returns a tensor of any shape, or a pytree of them.
+      bandwidth: of J^T J, in stages: residuals that couple stages t .. t + k give k.
+      argnums: the one argument to differentiate.
+      probing: as in `from_matvec`.
+      chunk_size: as in `from_matvec`.
+
+    Returns: the function; its value is `ab`, shaped as `hessian`'s: positive semidefinite up to rounding.
+
+    Cost: one graph of the residuals and of their pullback, then a forward and a transposed product per probe.
+    """
+    argnums = check_argnums(argnums)
+    extraction = Extraction.of(bandwidth, probing, chunk_size)
+
+    def gauss_newton_fun(*args: Any, **kwargs: Any) -> Tensor:
+        layout, index, _ = Objective.of(argnums, False, args)
+
+        def flat_residuals(flat: Tensor) -> list[Tensor]:
+            out = residuals(*args[:index], layout.unravel(flat), *args[index + 1 :], **kwargs)
+            return tree_flatten(out)[0]
+
+        flat = layout.ravel(args[index])
+        # J v is the transpose of the pullback u -> J^T u, which is linear: pulled back in its turn, at any u.
+        values, pullback, *_ = torch.func.vjp(flat_residuals, flat)
+        _, forward, *_ = torch.func.vjp(lambda u: pullback(u)[0], [torch.zeros_like(value) for value in values])
+        return extract(lambda v: pullback(forward(v)[0])[0], layout, extraction)
+
+    return gauss_newton_fun

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ._bandwidth import too_narrow
+from ._bandwidth import detect_bandwidth, hash_noise, too_narrow
 from ._hessian import ChunkSize, Extraction, Objective, extract, linearize_gradient
 from ._probing import Probing
 from ._solve import Factor, factor
@@ -96,15 +96,6 @@ def _reach(p: Tensor, z: Tensor, radius: float) -> float:
     return room / (pz + (-1 if pz < 0 else 1) * math.sqrt(pz**2 + room))
 
 
-def _noise(like: Tensor, seed: int) -> Tensor:
-    """Numbers in [-1, 1) that are the same in both backends: a hash of the index (Murmur3's finaliser)."""
-    mask = 2**32 - 1
-    h = (torch.arange(len(like), device=like.device) * 2654435761 + seed * 40503) & mask
-    h = ((h ^ (h >> 16)) * 2246822507) & mask
-    h = ((h ^ (h >> 13)) * 3266489909) & mask
-    return (h ^ (h >> 16)).to(like.dtype) / 2**31 - 1
-
-
 def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Callable | None) -> tuple:
     layout = options.objective.layout
     flat_fun, x = options.objective.bind(fun, (x0, *args), {})
@@ -167,7 +158,7 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
         short = ok and shift > 0 and length < 0.9 * radius
         hard, curvature = False, 0.0
         if short:
-            z = _noise(g, turns - 1) * (1 - dummies)
+            z = hash_noise(g, turns - 1) * (1 - dummies)
             for _ in range(2):
                 z = factored.solve(z)
                 z = z / torch.linalg.vector_norm(z)
@@ -253,7 +244,7 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
 def newton(
     fun: Callable,
     x0: Any,
-    bandwidth: int,
+    bandwidth: int | None,
     *,
     args: tuple = (),
     tol: float | None = None,
@@ -269,7 +260,7 @@ def newton(
     Args:
       fun: real scalar function, twice differentiable; anything that `torch.func.grad` takes.
       x0: start: a tensor or tree of stages (`ravel_stages`).
-      bandwidth: of the Hessian, in stages.
+      bandwidth: of the Hessian, in stages; None detects it (`detect_bandwidth`).
       args: further arguments of `fun`.
       tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
       max_steps: bound of the accepted steps.
@@ -296,6 +287,8 @@ def newton(
         tol = torch.finfo(objective.layout.dtype).eps ** 0.5
     if not tol > 0:
         raise ValueError(f"tol must be positive, got {tol}")
+    if bandwidth is None:
+        bandwidth = detect_bandwidth(fun)(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
     options = Options(objective, extraction, float(tol), as_index(max_steps, "max_steps"), bool(check_band))
     reporters = [reporter for reporter in (print_progress if verbose else None, callback) if reporter]
