@@ -17,8 +17,8 @@ import numpy as np
 def machine(*packages: str) -> str:
     cpu = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
-        names = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
-        cpu = names[0] if names else cpu
+        with open("/proc/cpuinfo") as lines:
+            cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     return f"{cpu}, {os.cpu_count()} cores; Python {platform.python_version()}; {versions}"
 

@@ -20,31 +20,25 @@ import bandhess_torch
 jax.config.update("jax_enable_x64", True)
 
 
-def dense(repeats: int) -> None:
+def dense_case(name: str, repeats: int) -> list[Any]:
     """What a user has today: the dense Hessian, at a size where it still fits."""
-    rows = []
-    for name in ("window 2", "path2d"):
-        build, w = OBJECTIVES[name]
-        x = start(2000, name)
-        fj, ft, xj, xt = build(jax_ops()), build(torch_ops()), jnp.asarray(x), torch.tensor(x)
-        full, band = jax.jit(jax.hessian(fj)), bandhess_jax.hessian(fj, w)
-        np.testing.assert_allclose(
-            bandhess_jax.to_dense(band(xj)), full(xj), rtol=1e-9, atol=1e-9 * np.abs(full(xj)).max()
-        )
-        t = medians(
-            {
-                "jax band": lambda: band(xj).block_until_ready(),
-                "jax dense": lambda: full(xj).block_until_ready(),
-                "torch band": lambda: bandhess_torch.hessian(ft, w)(xt),
-                "torch dense": lambda: torch.func.hessian(ft)(xt),
-            },
-            max(3, repeats // 5),
-        )
-        rows.append([name, len(x), 2 * w + 1, len(x)])
-        rows[-1] += [t["jax band"], t["jax dense"], t["jax band"] / t["jax dense"]]
-        rows[-1] += [t["torch band"], t["torch dense"], t["torch band"] / t["torch dense"]]
-    header = ["objective", "n", "products", "dense", "jax ms", "dense ms", "ratio", "torch ms", "dense ms", "ratio"]
-    table(header, rows)
+    build, w = OBJECTIVES[name]
+    x = start(2000, name)
+    fj, ft, xj, xt = build(jax_ops()), build(torch_ops()), jnp.asarray(x), torch.tensor(x)
+    full, band = jax.jit(jax.hessian(fj)), bandhess_jax.hessian(fj, w)
+    size = np.abs(full(xj)).max()
+    np.testing.assert_allclose(bandhess_jax.to_dense(band(xj)), full(xj), rtol=1e-9, atol=1e-9 * size)
+    t = medians(
+        {
+            "jax band": lambda: band(xj).block_until_ready(),
+            "jax dense": lambda: full(xj).block_until_ready(),
+            "torch band": lambda: bandhess_torch.hessian(ft, w)(xt),
+            "torch dense": lambda: torch.func.hessian(ft)(xt),
+        },
+        max(3, repeats // 5),
+    )
+    row = [name, len(x), 2 * w + 1, len(x), t["jax band"], t["jax dense"], t["jax band"] / t["jax dense"]]
+    return [*row, t["torch band"], t["torch dense"], t["torch band"] / t["torch dense"]]
 
 
 def jax_case(name: str, n: int, repeats: int, with_asdex: bool, with_casadi: bool) -> dict[str, Any]:
@@ -56,13 +50,18 @@ def jax_case(name: str, n: int, repeats: int, with_asdex: bool, with_casadi: boo
     band = jax.jit(bandhess_jax.hessian(fun, w))
     out["first s"], ab = seconds(lambda: band(x).block_until_ready())
     calls["bandhess"] = lambda: band(x).block_until_ready()
+    for chunk in (1, 4, None):
+        fixed = jax.jit(bandhess_jax.hessian(fun, w, chunk_size=chunk))
+        calls[f"chunk {chunk}"] = lambda fixed=fixed: fixed(x).block_until_ready()
+    half = jax.jit(bandhess_jax.hessian(fun, w, probing="substitution"))
+    calls["substitution"] = lambda: half(x).block_until_ready()
     grad = jax.jit(jax.grad(fun))
     calls["gradient"] = lambda: grad(x).block_until_ready()
 
     if with_asdex:
         import asdex
 
-        out["asdex first s"], (colouring, modes) = seconds(lambda: _asdex(asdex, fun, x))
+        out["asdex first s"], modes = seconds(lambda: _asdex(asdex, fun, x))
         for label, mode in modes.items():
             calls[label] = lambda mode=mode: jax.block_until_ready(mode(x))
         check = modes["asdex"](x)
@@ -82,7 +81,10 @@ def jax_case(name: str, n: int, repeats: int, with_asdex: bool, with_casadi: boo
         point = casadi.DM(np.asarray(x))
         calls["casadi"] = lambda: function(point)
     t = medians(calls, repeats)
-    out["bandhess ms"], out["gradient ms"] = t["bandhess"], t["gradient"]
+    best_chunk = min((key for key in t if key.startswith("chunk")), key=t.__getitem__)
+    out["gradient ms"], out["bandhess ms"] = t["gradient"], t["bandhess"]
+    out["best"], out["/best"] = best_chunk, t["bandhess"] / t[best_chunk]
+    out["substitution ms"], out["/direct"] = t["substitution"], t["substitution"] / t["bandhess"]
     if with_asdex:
         best = min(t[key] for key in t if key.startswith("asdex"))
         out["asdex ms"], out["/asdex"] = best, t["bandhess"] / best
@@ -92,12 +94,12 @@ def jax_case(name: str, n: int, repeats: int, with_asdex: bool, with_casadi: boo
     return out
 
 
-def _asdex(asdex: Any, fun: Any, x: Any) -> tuple[Any, dict[str, Any]]:
+def _asdex(asdex: Any, fun: Any, x: Any) -> dict[str, Any]:
     colouring = asdex.hessian_coloring(fun, x)
     modes = {"asdex": jax.jit(asdex.hessian_from_coloring(fun, colouring))}
     jax.block_until_ready(modes["asdex"](x))
     modes["asdex chunk 1"] = jax.jit(asdex.hessian_from_coloring(fun, colouring, chunk_size=1))
-    return colouring, modes
+    return modes
 
 
 def torch_case(name: str, n: int, repeats: int) -> dict[str, Any]:
@@ -135,7 +137,10 @@ def main() -> None:
     peers = ["asdex"] * (not options.no_asdex) + ["casadi"] * (not options.no_casadi)
     print(machine("jax", "torch", *peers), f"; float64, medians of {options.repeats}", sep="")
     print("\nAgainst dense Hessians (jitted jax.hessian, torch.func.hessian)\n")
-    dense(options.repeats)
+    table(
+        ["objective", "n", "products", "dense", "jax ms", "dense ms", "ratio", "torch ms", "dense ms", "ratio"],
+        [dense_case(name, options.repeats) for name in ("window 2", "path2d")],
+    )
     print("\nJAX: milliseconds a call, first call in seconds (asdex: detection, colouring, compilation)\n")
     rows = [
         jax_case(name, n, options.repeats, not options.no_asdex, not options.no_casadi)

@@ -1,0 +1,65 @@
+"""Peak memory of an extraction, each in its own process: what it adds to imports and the argument.
+
+python benchmarks/memory.py
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+from _common import OBJECTIVES, jax_ops, machine, seconds, start, table, torch_ops
+
+CASES = [(10**6, "window 8", 1), (10**6, "window 8", None), (10**7, "window 2", 1)]
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MiB
+
+
+def child(backend: str, n: int, name: str, chunk: int | None) -> None:
+    build, w = OBJECTIVES[name]
+    x = start(n, name)
+    if backend == "jax":
+        import jax
+        import jax.numpy as jnp
+
+        import bandhess_jax
+
+        jax.config.update("jax_enable_x64", True)
+        fun, point = build(jax_ops()), jnp.asarray(x)
+        compiled = jax.jit(bandhess_jax.hessian(fun, w, chunk_size=chunk)).lower(point).compile()
+        before = peak()
+        took, _ = seconds(lambda: compiled(point).block_until_ready())
+    else:
+        import torch
+
+        import bandhess_torch
+
+        fun, point = build(torch_ops()), torch.tensor(x)
+        before = peak()
+        took, _ = seconds(lambda: bandhess_torch.hessian(fun, w, chunk_size=chunk)(point))
+    print(peak() - before, took)
+
+
+def main() -> None:
+    print(machine("jax", "torch"), "; float64, one call\n", sep="")
+    rows = []
+    for n, name, chunk in CASES:
+        for backend in ("jax", "torch"):
+            command = [sys.executable, __file__, backend, str(n), name, str(chunk)]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            added, took = map(float, out.split())
+            band = 8 * (OBJECTIVES[name][1] + 1) * n / 2**20
+            rows.append([backend, name, n, chunk, added, band, added / band, took])
+    header = ["backend", "objective", "n", "chunk_size", "peak MiB", "band MiB", "peak / band", "seconds"]
+    table(header, rows)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        backend, n, name, chunk = sys.argv[1:]
+        child(backend, int(n), name, None if chunk == "None" else int(chunk))
+    else:
+        main()
