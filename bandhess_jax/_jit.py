@@ -43,7 +43,7 @@ def jit_call(core: Callable, options: Hashable, *operands: Any) -> Any:
     leaves, treedef = jax.tree.flatten(operands)
     statics = tuple(None if _is_dynamic(leaf) else _Static(leaf) for leaf in leaves)
     try:
-        hash((treedef, statics))
+        hash((options, treedef, statics))
     except TypeError:  # an unhashable callable or option has no cache key: run it as it stands
         return core(options, *operands)
     return _run(core, options, treedef, statics, [leaf for leaf in leaves if _is_dynamic(leaf)])

@@ -10,8 +10,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import bandhess_jax
-import bandhess_torch
 import jax
 import jax.numpy as jnp
 import jax.test_util
@@ -19,6 +17,9 @@ import numpy as np
 import torch
 import torch.utils._pytree as torch_tree
 from torch.utils._python_dispatch import TorchDispatchMode
+
+import bandhess_jax
+import bandhess_torch
 
 
 def largest_in(jaxpr: Any) -> int:

@@ -1,0 +1,82 @@
+"""Positive definite bands, and what LAPACK and plain loops make of them."""
+
+import math
+
+import numpy as np
+from problems import store
+from scipy.linalg import lapack
+
+# (n, w): empty, single, diagonal, usual, full, wider than the matrix, wide.
+SIZES = [(0, 2), (1, 2), (7, 0), (8, 3), (5, 4), (3, 6), (30, 17)]
+
+
+def lower_factor(n: int, w: int, seed: int = 0) -> np.ndarray:
+    """A banded lower triangle with a positive diagonal, well conditioned."""
+    rng = np.random.default_rng(seed)
+    L = np.tril(rng.normal(size=(n, n))) / math.sqrt(w + 1)
+    L[np.subtract.outer(np.arange(n), np.arange(n)) > w] = 0
+    np.fill_diagonal(L, rng.uniform(1, 2, n))
+    return L
+
+
+def positive_band(n: int, w: int, seed: int = 0) -> np.ndarray:
+    L = lower_factor(n, w, seed)
+    return store(L @ L.T, w)
+
+
+def poisoned(ab: np.ndarray) -> np.ndarray:
+    """The band with NaN in the cells that storage does not use."""
+    return np.where(np.arange(ab.shape[0])[:, None] + np.arange(ab.shape[1]) < ab.shape[1], ab, np.nan)
+
+
+def cleared(ab: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(ab.shape[0])[:, None] + np.arange(ab.shape[1]) < ab.shape[1], ab, 0)
+
+
+def naive_cholesky(h: np.ndarray) -> np.ndarray:
+    """L L^T = H entry by entry; NaN from the first pivot that is not positive."""
+    n = len(h)
+    L = np.zeros((n, n))
+    for j in range(n):
+        pivot = h[j, j] - sum(L[j, k] ** 2 for k in range(j))
+        L[j, j] = math.sqrt(pivot) if pivot > 0 else math.nan
+        for i in range(j + 1, n):
+            L[i, j] = (h[i, j] - sum(L[i, k] * L[j, k] for k in range(j))) / L[j, j]
+    return L
+
+
+def naive_forward(L: np.ndarray, b: np.ndarray) -> np.ndarray:
+    x = np.zeros_like(b)
+    for i in range(len(b)):
+        x[i] = (b[i] - sum(L[i, k] * x[k] for k in range(i))) / L[i, i]
+    return x
+
+
+def naive_backward(L: np.ndarray, b: np.ndarray) -> np.ndarray:
+    x = np.zeros_like(b)
+    for i in reversed(range(len(b))):
+        x[i] = (b[i] - sum(L[k, i] * x[k] for k in range(i + 1, len(b)))) / L[i, i]
+    return x
+
+
+def lapack_factor(ab: np.ndarray) -> tuple[np.ndarray, int]:
+    cb, info = (lapack.dpbtrf if ab.dtype == np.float64 else lapack.spbtrf)(ab, lower=1)
+    return cleared(cb), info
+
+
+def lapack_solve(ab: np.ndarray, b: np.ndarray) -> np.ndarray:
+    cb, info = lapack.dpbtrf(ab, lower=1)
+    assert info == 0
+    x, info = lapack.dpbtrs(cb, b, lower=1)
+    assert info == 0
+    return x
+
+
+def rhs(n: int, columns: int | None, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n,) if columns is None else (n, columns))
+
+
+def scaled_residual(h: np.ndarray, x: np.ndarray, b: np.ndarray) -> float:
+    """max |H x - b| / (|H| |x| + |b|): the component-wise backward error."""
+    scale = np.abs(h) @ np.abs(x) + np.abs(b)
+    return float(np.max(np.divide(np.abs(h @ x - b), scale, where=scale > 0, out=np.zeros_like(scale)), initial=0))

@@ -1,0 +1,375 @@
+"""Banded Cholesky and substitution: by definition, against LAPACK, failing minors, derivatives, transforms."""
+
+import jax
+import numpy as np
+import pytest
+import torch
+from backends import BACKENDS, Backend
+from hypothesis import given
+from hypothesis import strategies as st
+from matrices import (
+    SIZES,
+    lapack_factor,
+    lower_factor,
+    naive_backward,
+    naive_cholesky,
+    naive_forward,
+    poisoned,
+    positive_band,
+    rhs,
+    scaled_residual,
+)
+from problems import reals, store, unstore, unstore_lower
+from scipy.linalg import lapack
+
+EPS = np.finfo("float64").eps
+sizes = pytest.mark.parametrize(("n", "w"), SIZES)
+
+
+def rounding(w: int, dtype: str = "float64") -> float:
+    """The backward error of a banded factorisation or substitution is below (w + some) eps (Higham 2002, theorem
+    10.3); well-conditioned factors add a small factor in the forward direction."""
+    return 8 * (w + 2) * float(np.finfo(dtype).eps)
+
+
+# --- The factor ------------------------------------------------------------------------------------------------------
+
+
+def test_worked_example(backend: Backend) -> None:
+    """[[4, 2], [2, 10]] = [[2, 0], [1, 3]] [[2, 1], [0, 3]]."""
+    cb = backend.package.cholesky(backend.array([[4.0, 10.0], [2.0, 0.0]]))
+    np.testing.assert_allclose(backend.numpy(cb), [[2, 3], [1, 0]], rtol=2 * EPS)
+
+
+@sizes
+def test_cholesky(backend: Backend, n: int, w: int) -> None:
+    ab = positive_band(n, w)
+    cb, info = map(backend.numpy, backend.package.cholesky_ex(backend.array(poisoned(ab))))
+    assert cb.shape == ab.shape
+    assert cb.dtype == ab.dtype
+    assert (info.shape, info.dtype, int(info)) == ((), np.int32, 0)
+    np.testing.assert_allclose(cb, store(naive_cholesky(unstore(ab)), w), rtol=0, atol=4 * rounding(w))
+    if n:
+        np.testing.assert_allclose(cb, lapack_factor(ab)[0], rtol=0, atol=4 * rounding(w))
+    # Unused cells are exactly 0, and the product gives H back.
+    np.testing.assert_array_equal(cb, store(unstore_lower(cb), w))
+    L = unstore_lower(cb)
+    assert np.all(np.abs(L @ L.T - unstore(ab)) <= rounding(w) * (np.abs(L) @ np.abs(L).T))
+
+
+@given(size=st.sampled_from([(7, 0), (9, 1), (8, 3)]), seed=st.integers(0, 999), exponent=st.integers(-8, 8))
+def test_cholesky_is_backward_stable(backend: Backend, size: tuple[int, int], seed: int, exponent: int) -> None:
+    """Whatever the scaling of rows and columns: |L L^T - H| <= c eps |L| |L|^T entry by entry."""
+    n, w = size
+    scale = 10.0 ** np.linspace(0, exponent, n)
+    L = scale[:, None] * lower_factor(n, w, seed)
+    ab = store(L @ L.T, w)
+    cb = backend.numpy(backend.package.cholesky(backend.array(ab)))
+    L = unstore_lower(cb)
+    assert np.all(np.abs(L @ L.T - unstore(ab)) <= rounding(w) * (np.abs(L) @ np.abs(L).T))
+
+
+def test_float32(backend: Backend) -> None:
+    ab = positive_band(8, 3).astype("float32")
+    cb, info = map(backend.numpy, backend.package.cholesky_ex(backend.array(ab, "float32")))
+    assert int(info) == 0
+    assert cb.dtype == np.float32
+    np.testing.assert_allclose(cb, lapack_factor(ab)[0], rtol=0, atol=4 * rounding(3, "float32"))
+    x = backend.package.cho_solve(backend.array(cb), backend.array(rhs(8, 2), "float32"))
+    assert backend.numpy(x).dtype == np.float32
+    assert scaled_residual(unstore(ab), backend.numpy(x), rhs(8, 2)) <= 4 * rounding(3, "float32")
+    assert backend.package.logdet(backend.array(cb)).dtype == backend.dtype("float32")
+
+
+@sizes
+def test_backends_agree(n: int, w: int) -> None:
+    ab = positive_band(n, w)
+    factors = [backend.numpy(backend.package.cholesky(backend.array(ab))) for backend in BACKENDS.values()]
+    np.testing.assert_allclose(*factors, rtol=0, atol=4 * rounding(w))
+
+
+# --- Failure ---------------------------------------------------------------------------------------------------------
+
+
+def break_minor(ab: np.ndarray, order: int, pivot: float) -> np.ndarray:
+    """The band with its order-th pivot made what is given: the first minor to fail where that is not positive."""
+    h = unstore(ab)
+    L = naive_cholesky(h)
+    ab = ab.copy()
+    ab[0, order - 1] += pivot - L[order - 1, order - 1] ** 2
+    return ab
+
+
+def expect_failure(backend: Backend, ab: np.ndarray, order: int) -> None:
+    """Both faces of failure: `info` and NaN from cholesky_ex, and NaN (JAX) or an error (torch) from cholesky."""
+    cb, info = backend.package.cholesky_ex(backend.array(ab))
+    assert int(info) == order
+    assert np.isnan(backend.numpy(cb)).all()
+    if backend.name == "jax":
+        assert np.isnan(backend.numpy(backend.package.cholesky(backend.array(ab)))).all()
+    else:
+        with pytest.raises(torch.linalg.LinAlgError, match=rf"leading minor of order {order} is not positive definite"):
+            backend.package.cholesky(backend.array(ab))
+
+
+@pytest.mark.parametrize("w", [0, 1, 3])
+@pytest.mark.parametrize("order", [1, 2, 5, 8, 9])
+@pytest.mark.parametrize("pivot", [-2.0, -1e-3])
+def test_failing_minor_is_lapacks(backend: Backend, w: int, order: int, pivot: float) -> None:
+    ab = break_minor(positive_band(9, w), order, pivot)
+    assert lapack_factor(ab)[1] == order, "the test's own matrix"
+    expect_failure(backend, ab, order)
+
+
+@pytest.mark.parametrize("w", [0, 2])
+def test_zero_pivot_fails(backend: Backend, w: int) -> None:
+    ab = np.zeros((w + 1, 4))
+    ab[0] = [1, 2, 0, 1]
+    assert lapack_factor(ab)[1] == 3
+    expect_failure(backend, ab, 3)
+
+
+def test_first_of_several_failures(backend: Backend) -> None:
+    ab = np.array([[1.0, 1, -1, 1, -1, 1], [0.5, 0, 0, 0, 0, 0]])
+    assert lapack_factor(ab)[1] == 3
+    expect_failure(backend, ab, 3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("row", "order"), [(0, 4), (1, 5)])
+def test_nonfinite_entries_fail(backend: Backend, bad: float, row: int, order: int) -> None:
+    """A NaN or infinity in column 4 spoils pivot 4 (on the diagonal) or 5 (below it). LAPACK lets NaN pass."""
+    ab = positive_band(7, 1)
+    ab[row, 3] = bad
+    expect_failure(backend, ab, order)
+
+
+def test_singular_semidefinite(backend: Backend) -> None:
+    """[[1, 1], [1, 1]] has an exactly zero last pivot."""
+    expect_failure(backend, np.array([[1.0, 1.0], [1.0, 0.0]]), 2)
+
+
+def test_error_reaches_through_solve(backend: Backend) -> None:
+    ab = break_minor(positive_band(9, 2), 4, -1.0)
+    if backend.name == "jax":
+        assert np.isnan(backend.numpy(backend.package.solve(backend.array(ab), backend.array(np.ones(9))))).all()
+    else:
+        with pytest.raises(torch.linalg.LinAlgError, match="leading minor of order 4"):
+            backend.package.solve(backend.array(ab), backend.array(np.ones(9)))
+
+
+# --- Substitution ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "w", "columns"),
+    [(0, 2, None), (1, 2, None), (7, 0, 3), (8, 3, None), (8, 3, 0), (8, 3, 1), (3, 6, 3), (30, 17, None)],
+)
+def test_substitution(backend: Backend, n: int, w: int, columns: int | None) -> None:
+    L, b = lower_factor(n, w), rhs(n, columns)
+    cb = backend.array(poisoned(store(L, w)))
+
+    def check(x, naive: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        x = backend.numpy(x)
+        assert x.shape == b.shape
+        assert x.dtype == b.dtype
+        np.testing.assert_allclose(x, naive, rtol=0, atol=32 * rounding(w) * np.abs(naive).max(initial=1))
+        return x
+
+    x = check(backend.package.solve_triangular(cb, backend.array(b)), naive_forward(L, b), L)
+    assert scaled_residual(L, x, b) <= rounding(w)
+    x = check(backend.package.solve_triangular(cb, backend.array(b), transpose=True), naive_backward(L, b), L.T)
+    assert scaled_residual(L.T, x, b) <= rounding(w)
+    x = check(backend.package.cho_solve(cb, backend.array(b)), naive_backward(L, naive_forward(L, b)), L @ L.T)
+    if n and b.size:
+        expected, info = lapack.dpbtrs(store(L, w), b, lower=1)
+        assert info == 0
+        np.testing.assert_allclose(x, expected, rtol=0, atol=32 * rounding(w) * np.abs(expected).max())
+
+
+def test_drawing_from_the_gaussian(backend: Backend) -> None:
+    """What L^-T is for: x = L^-T z has covariance H^-1, exactly so column by column."""
+    ab = positive_band(6, 2)
+    cb = backend.package.cholesky(backend.array(ab))
+    X = backend.numpy(backend.package.solve_triangular(cb, backend.array(np.eye(6)), transpose=True))
+    np.testing.assert_allclose(X @ X.T @ unstore(ab), np.eye(6), rtol=0, atol=64 * EPS)
+
+
+@pytest.mark.parametrize(("n", "w"), [(0, 1), (1, 0), (8, 3), (30, 17)])
+def test_logdet(backend: Backend, n: int, w: int) -> None:
+    L = lower_factor(n, w)
+    value = backend.numpy(backend.package.logdet(backend.array(poisoned(store(L, w)))))
+    assert value.shape == ()
+    np.testing.assert_allclose(value, np.linalg.slogdet(L @ L.T)[1], rtol=0, atol=16 * (n + 1) * EPS)
+
+
+def test_logdet_beyond_the_range_of_det(backend: Backend) -> None:
+    cb = backend.array(np.full((1, 500), 1e-10))
+    np.testing.assert_allclose(float(backend.package.logdet(cb)), 1000 * np.log(1e-10), rtol=1e-14)
+
+
+# --- Derivatives -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "w"), [("cholesky", 3, 4), ("logdet", 5, 2), ("forward", 5, 2), ("backward", 4, 0)]
+)
+def test_derivatives(backend: Backend, name: str, n: int, w: int) -> None:
+    """First and second order, both modes, against finite differences; the unused cells included (they count 0)."""
+    p = backend.package
+    factor, band, b = store(lower_factor(n, w), w), positive_band(n, w), rhs(n, 2)
+    cases = {
+        "cholesky": (p.cholesky, (band,)),
+        "logdet": (lambda ab: p.logdet(p.cholesky(ab)), (band,)),
+        "forward": (p.solve_triangular, (factor, b)),
+        "backward": (lambda cb, b: p.solve_triangular(cb, b, transpose=True), (factor, b)),
+    }
+    fun, args = cases[name]
+    backend.check_derivatives(backend.jit(fun), *args)
+
+
+@pytest.mark.parametrize(("n", "w"), [(6, 0), (3, 5), (40, 17)])
+def test_logdet_gradient_is_the_inverse(backend: Backend, n: int, w: int) -> None:
+    """d logdet / d ab[0, j] = (H^-1)[j, j], and twice (H^-1)[j + d, j] off the diagonal: two entries of H."""
+    ab = positive_band(n, w)
+    inverse = store(np.linalg.inv(unstore(ab)), w)
+    inverse[1:] *= 2
+    grad = backend.grad(lambda ab: backend.package.logdet(backend.package.cholesky(ab)))
+    grad = backend.jit(grad)(backend.array(poisoned(ab)))
+    np.testing.assert_allclose(backend.numpy(grad), inverse, rtol=0, atol=256 * rounding(w))
+
+
+@pytest.mark.parametrize(("n", "w"), [(9, 1), (70, 3)])
+def test_cholesky_gradient_against_dense(backend: Backend, n: int, w: int) -> None:
+    """Against differentiating the dense factorisation of the dense matrix, at sizes of several blocks."""
+    ab, weight = positive_band(n, w), unstore_lower(np.where(positive_band(n, w), reals(n, 3), 0))
+
+    def dense(ab):
+        L = backend.xp.linalg.cholesky(backend.package.to_dense(ab))
+        return backend.xp.sum(backend.array(weight) * L)
+
+    def banded(ab):
+        return backend.xp.sum(backend.array(store(weight, w)) * backend.package.cholesky(ab))
+
+    expected = backend.numpy(backend.jit(backend.grad(dense))(backend.array(ab)))
+    grad = backend.numpy(backend.jit(backend.grad(banded))(backend.array(ab)))
+    np.testing.assert_allclose(grad, expected, rtol=0, atol=256 * rounding(w) * np.abs(expected).max())
+
+
+def test_second_derivative_of_logdet(backend: Backend) -> None:
+    """For a diagonal H: - 1 / h^2 on the diagonal."""
+    h = np.array([1.0, 2.0, 4.0])
+    hessian = backend.dense_hessian(lambda h: backend.package.logdet(backend.package.cholesky(h[None])))
+    np.testing.assert_allclose(
+        backend.numpy(backend.jit(hessian)(backend.array(h))), np.diag(-1 / h**2), rtol=0, atol=4 * EPS
+    )
+
+
+# --- Transforms ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("w", [0, 2])
+def test_vmap(backend: Backend, w: int) -> None:
+    ab = np.stack([positive_band(8, w, seed) for seed in range(3)])
+    b = rhs(3 * 8, None).reshape(3, 8)
+    p = backend.package
+    cb = backend.vmap(p.cholesky)(backend.array(ab))
+    x = backend.vmap(p.cho_solve)(cb, backend.array(b))
+    y = backend.vmap(lambda cb, b: p.solve_triangular(cb, b, transpose=True), (0, None))(cb, backend.array(b[0]))
+    values = backend.vmap(p.logdet)(cb)
+    for i in range(3):
+        one = p.cholesky(backend.array(ab[i]))
+        np.testing.assert_allclose(backend.numpy(cb[i]), backend.numpy(one), rtol=0, atol=rounding(w))
+        assert scaled_residual(unstore(ab[i]), backend.numpy(x[i]), b[i]) <= 8 * rounding(w)
+        np.testing.assert_allclose(
+            unstore_lower(backend.numpy(one)).T @ backend.numpy(y[i]), b[0], atol=rounding(w) * 8
+        )
+        np.testing.assert_allclose(float(values[i]), np.linalg.slogdet(unstore(ab[i]))[1], rtol=0, atol=256 * EPS)
+
+
+def test_vmap_reports_each_lane(backend: Backend) -> None:
+    ab = positive_band(6, 1)
+    lanes = np.stack([ab, break_minor(ab, 3, -1.0), ab, break_minor(ab, 6, -1.0)])
+    cb, info = map(backend.numpy, backend.vmap(backend.package.cholesky_ex)(backend.array(lanes)))
+    np.testing.assert_array_equal(info, [0, 3, 0, 6])
+    np.testing.assert_array_equal(np.isnan(cb).all(axis=(1, 2)), [False, True, False, True])
+    np.testing.assert_allclose(cb[0], lapack_factor(ab)[0], rtol=0, atol=rounding(1))
+    np.testing.assert_array_equal(cb[2], cb[0])
+
+
+def test_vmap_of_grad(backend: Backend) -> None:
+    ab = np.stack([positive_band(6, 1, seed) for seed in range(2)])
+    grad = backend.grad(lambda ab: backend.package.logdet(backend.package.cholesky(ab)))
+    batched = backend.jit(backend.vmap(grad))(backend.array(ab))
+    for i in range(2):
+        inverse = store(np.linalg.inv(unstore(ab[i])), 1)
+        inverse[1] *= 2
+        np.testing.assert_allclose(backend.numpy(batched[i]), inverse, rtol=0, atol=64 * EPS)
+
+
+def test_jit() -> None:
+    package, ab = BACKENDS["jax"].package, positive_band(8, 3)
+    cb, info = jax.jit(package.cholesky_ex)(ab)
+    assert int(info) == 0
+    np.testing.assert_allclose(cb, lapack_factor(ab)[0], rtol=0, atol=rounding(3))
+    _, info = jax.jit(package.cholesky_ex)(break_minor(ab, 5, -1.0))
+    assert int(info) == 5
+
+
+def test_no_dense_matrix(backend: Backend) -> None:
+    n, w = 1009, 3
+    ab, b = positive_band(n, w), rhs(n, None)
+    p = backend.package
+    calls = [
+        (p.cholesky, backend.array(ab)),
+        (lambda ab: p.logdet(p.cholesky(ab)), backend.array(ab)),
+        (backend.grad(lambda ab: p.logdet(p.cholesky(ab))), backend.array(ab)),
+        (p.solve_triangular, backend.array(ab), backend.array(b)),
+        (p.solve, backend.array(ab), backend.array(b)),
+        (backend.grad(lambda ab, b: backend.xp.sum(p.solve(ab, b))), backend.array(ab), backend.array(b)),
+    ]
+    for fun, *args in calls:
+        # The gradient of the factor may work on blocks of some tens of columns.
+        assert backend.largest_array(fun, *args) <= 64 * n
+    assert backend.largest_array(p.to_dense, backend.array(ab)) >= n * n, "this test could not fail"
+
+
+# --- Bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_bad_input(backend: Backend) -> None:
+    p = backend.package
+    ab, b = backend.array(positive_band(4, 1)), backend.array(np.ones(4))
+    flat, single = backend.array(np.ones(4)), backend.array(np.ones(4), "float32")
+    for name in ("cholesky", "cholesky_ex", "factor"):
+        fun = getattr(p, name)
+        with pytest.raises(ValueError, match=r"ab must be 2-D, shape \(w \+ 1, n\).*vmap"):
+            fun(flat)
+        with pytest.raises(ValueError, match="ab must be 2-D"):
+            fun(backend.array(np.ones((2, 3, 4))))
+        with pytest.raises(ValueError, match="ab must be 2-D"):
+            fun(backend.array(np.ones((0, 4))))
+        with pytest.raises(TypeError, match=r"ab must have a real floating dtype, got .*int64"):
+            fun(backend.array(np.ones((2, 4), "int64")))
+        with pytest.raises(TypeError, match=r"ab must have a real floating dtype, got .*complex"):
+            fun(backend.array(np.ones((2, 4), "complex128")))
+    for name, first in [("solve", "ab"), ("cho_solve", "cb"), ("solve_triangular", "cb")]:
+        fun = getattr(p, name)
+        with pytest.raises(ValueError, match=f"{first} must be 2-D"):
+            fun(flat, b)
+        with pytest.raises(TypeError, match=f"{first} must have a real floating dtype"):
+            fun(backend.array(np.ones((2, 4), "int64")), b)
+        with pytest.raises(ValueError, match=r"b must have shape \(4,\) or \(4, k\).*\(3,\)"):
+            fun(ab, backend.array(np.ones(3)))
+        with pytest.raises(ValueError, match=r"b must have shape \(4,\).*\(2, 4\)"):
+            fun(ab, backend.array(np.ones((2, 4))))
+        with pytest.raises(ValueError, match=r"b must have shape \(4,\).*\(4, 1, 1\)"):
+            fun(ab, backend.array(np.ones((4, 1, 1))))
+        with pytest.raises(TypeError, match=r"b and ab must have one dtype.*float32.*float64"):
+            fun(ab, single)
+    with pytest.raises(ValueError, match="cb must be 2-D"):
+        p.logdet(flat)
+    with pytest.raises(TypeError, match="cb must have a real floating dtype"):
+        p.logdet(backend.array(np.ones((2, 4), "int64")))
+    with pytest.raises(ValueError, match=r"b must have shape \(4,\)"):
+        p.factor(ab).solve(backend.array(np.ones(5)))

@@ -1,0 +1,427 @@
+"""Newton's method: reference optima, honest ends, the same steps in both backends, transforms, arguments."""
+
+import functools
+import inspect
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from backends import BACKENDS, Backend
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import (
+    MINIMISATIONS,
+    Landscape,
+    Minimisation,
+    genrose,
+    landscape,
+    landscape_derivatives,
+    ramp,
+    reals,
+    rosenbrock,
+    steering_stages,
+    window,
+)
+
+EPS = np.finfo("float64").eps
+TOL = EPS**0.5  # the default
+N = 6
+HERE = np.array([0.5, -0.3, 0.8, 0.1, -0.6, 0.4])
+
+# One function object per backend, so that every test with it runs the program compiled first.
+LANDSCAPE = {name: landscape(backend.xp) for name, backend in BACKENDS.items()}
+
+
+def on_landscape(backend: Backend, x: np.ndarray, c: Landscape, **options: Any) -> Any:
+    args = (backend.array(c.array()),)
+    return backend.package.newton(LANDSCAPE[backend.name], backend.array(x), 1, args=args, **options)
+
+
+@functools.cache
+def minimise(problem: Minimisation, name: str) -> Any:
+    backend = BACKENDS[name]
+    return backend.package.newton(problem.objective(backend.xp), backend.array(problem.start), problem.bandwidth)
+
+
+# --- Reference problems ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("problem", MINIMISATIONS, ids=str)
+def test_reference_optimum(backend: Backend, problem: Minimisation) -> None:
+    result = minimise(problem, backend.name)
+    fun = problem.objective(backend.xp)
+    assert result.status in (backend.package.Status.CONVERGED, backend.package.Status.PRECISION_FLOOR)
+    assert abs(float(result.value) - problem.optimum) <= 1e-8 * max(1, abs(problem.optimum))
+    # What is reported is what is there. (An entry of the gradient is a difference of much larger terms.)
+    assert tuple(result.x.shape) == problem.start.shape
+    scale = max(1, abs(problem.optimum))
+    np.testing.assert_allclose(float(fun(result.x)), float(result.value), rtol=0, atol=64 * EPS * scale)
+    gradient = np.abs(backend.numpy(backend.jit(backend.grad(fun))(result.x))).max()
+    np.testing.assert_allclose(gradient, float(result.grad_norm), rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.parametrize("problem", MINIMISATIONS, ids=str)
+def test_backends_take_the_same_steps(problem: Minimisation) -> None:
+    """To the step on short runs; along GENROSE's valley, rounding adds up over several hundred of them."""
+    by_jax, by_torch = minimise(problem, "jax"), minimise(problem, "torch")
+    if max(by_jax.steps, by_torch.steps) < 50:
+        assert by_jax.steps == by_torch.steps
+    else:
+        assert abs(by_jax.steps - by_torch.steps) <= 0.05 * max(by_jax.steps, by_torch.steps)
+    assert by_jax.status == by_torch.status
+    np.testing.assert_allclose(float(by_jax.value), float(by_torch.value), rtol=1e-8, atol=1e-8)
+
+
+def test_ragged_tree(backend: Backend) -> None:
+    """{"q": (T, 3), "u": (T - 1, 2)}: to the minimiser, in the structure of the start."""
+    problem = steering_stages(7, ragged=True)
+    fun, args = problem.objective(backend.xp), tuple(map(backend.array, problem.args))
+    x0 = backend.tree_map(lambda leaf: backend.array(leaf), problem.x)
+    result = backend.package.newton(fun, x0, 1, args=args)
+    assert result.status == backend.package.Status.CONVERGED
+    assert {key: tuple(leaf.shape) for key, leaf in result.x.items()} == {k: v.shape for k, v in problem.x.items()}
+    # 0.5 |r|^2 + sum u^4 / 4 + q^2 / 2 >= 0, with equality at the origin alone.
+    assert 0 <= float(result.value) <= 1e-8
+    largest = max(np.abs(backend.numpy(leaf)).max() for leaf in backend.leaves(backend.grad(fun)(result.x, *args)))
+    np.testing.assert_allclose(largest, float(result.grad_norm), rtol=1e-6, atol=1e-15)
+
+
+def test_tree_against_its_vector(backend: Backend) -> None:
+    """The same chain as a vector and as {"a": (T,), "b": (T, 1)}, interleaved: the same minimiser."""
+    fun = rosenbrock(backend.xp)
+
+    def on_tree(x):
+        return fun(backend.xp.concatenate([x["a"][:, None], x["b"]], 1).reshape(-1))
+
+    start = np.full(10, -0.5)
+    tree = {"a": backend.array(start[::2]), "b": backend.array(start[1::2, None])}
+    by_tree = backend.package.newton(on_tree, tree, 1)
+    flat, _ = backend.package.ravel_stages(by_tree.x)
+    assert by_tree.status == backend.package.Status.CONVERGED
+    np.testing.assert_allclose(backend.numpy(flat), np.ones(10), rtol=0, atol=1e-7)
+
+
+def test_float32(backend: Backend) -> None:
+    x0 = backend.array(np.full(50, 2.0), "float32")
+    result = backend.package.newton(
+        lambda x: backend.xp.sum((x - 1) ** 4) + backend.xp.sum((x[1:] - x[:-1]) ** 2), x0, 1
+    )
+    assert result.status in (backend.package.Status.CONVERGED, backend.package.Status.PRECISION_FLOOR)
+    for part in (result.x, result.value, result.grad_norm):
+        assert part.dtype == backend.dtype("float32")
+    assert 0 <= float(result.value) <= 50 * np.finfo("float32").eps ** 0.5
+
+
+# --- Honest ends -----------------------------------------------------------------------------------------------------
+
+ENDS = {
+    "convex": (Landscape(curvature=1, spring=2), HERE, "CONVERGED"),
+    "quartic": (Landscape(quartic=1, spring=1), HERE, "CONVERGED"),
+    "at the minimum": (Landscape(curvature=1, spring=2), np.zeros(N), "CONVERGED"),
+    "flat": (Landscape(), HERE, "CONVERGED"),
+    "falling plane": (Landscape(tilt=1), HERE, "UNBOUNDED"),
+    "concave": (Landscape(curvature=-1), HERE, "UNBOUNDED"),
+    "concave, from its maximum": (Landscape(curvature=-1), np.zeros(N), "UNBOUNDED"),
+    "falling quartic": (Landscape(quartic=-1, spring=1), HERE, "UNBOUNDED"),
+    "NaN at the start": (Landscape(tilt=math.nan, curvature=1), HERE, "NONFINITE"),
+    "infinity at the start": (Landscape(tilt=math.inf, curvature=1), HERE, "NONFINITE"),
+    "coupling outside the band": (Landscape(curvature=5, far=1), HERE, "BAND_TOO_NARROW"),
+    "coupling that shows later": (Landscape(tilt=-1, curvature=1, far_later=1), np.zeros(N), "BAND_TOO_NARROW"),
+    "kinks": (Landscape(kink=1), HERE, "STALLED"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_ends(backend: Backend, end: str) -> None:
+    c, x0, status = ENDS[end]
+    result = on_landscape(backend, x0, c)
+    assert result.status == backend.package.Status[status]
+    assert isinstance(result.status, backend.package.Status)
+    assert type(result.steps) is int
+    if status in ("NONFINITE", "BAND_TOO_NARROW") and end != "coupling that shows later":
+        assert result.steps == 0
+        np.testing.assert_array_equal(result.x, x0)
+
+
+@pytest.mark.parametrize("end", ["convex", "falling plane", "kinks"])
+def test_the_value_never_rises(backend: Backend, end: str) -> None:
+    c, x0, _ = ENDS[end]
+    result = on_landscape(backend, x0, c)
+    start = float(LANDSCAPE[backend.name](backend.array(x0), backend.array(c.array())))
+    assert float(result.value) < start
+
+
+@pytest.mark.parametrize("spring", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize(
+    "start",
+    [np.zeros(N), np.array([1.0, 0, 0, 0, 0, 0]), np.full(N, 1e-9), np.array([1.0, 1, 1, -1, -1, -1])],
+    ids=["maximum", "off the maximum", "near the maximum", "wells"],
+)
+def test_double_well_is_left_at_its_top(backend: Backend, spring: float, start: np.ndarray) -> None:
+    """x^4/4 - x^2/2 in every variable: x = 0 is a stationary maximum, and no end for a minimisation."""
+    c = Landscape(curvature=-1, quartic=1, spring=spring)
+    result = on_landscape(backend, start, c)
+    assert result.status == backend.package.Status.CONVERGED
+    gradient, hessian = landscape_derivatives(backend.numpy(result.x), c)
+    assert np.abs(gradient).max() <= TOL * max(1, np.abs(landscape_derivatives(start, c)[0]).max())
+    assert np.linalg.eigvalsh(hessian)[0] >= -TOL * np.linalg.norm(hessian, 2)
+    assert float(result.value) < -0.1
+
+
+def test_saddle_is_left(backend: Backend) -> None:
+    """Gradient zero and curvature of both signs at the start: minus in the rigid motion, plus in all others."""
+    c = Landscape(curvature=-0.01, quartic=1, spring=10)
+    _, hessian = landscape_derivatives(np.zeros(N), c)
+    low, second = np.linalg.eigvalsh(hessian)[:2]
+    assert low < 0 < second
+    result = on_landscape(backend, np.zeros(N), c)
+    assert result.status == backend.package.Status.CONVERGED
+    np.testing.assert_allclose(np.abs(backend.numpy(result.x)), 0.1, rtol=0, atol=1e-6)
+
+
+@given(
+    tilt=st.sampled_from([0.0, 0.3, -1.0]),
+    curvature=st.sampled_from([-2.0, -0.5, 0.0, 1.0]),
+    spring=st.sampled_from([-0.5, 0.0, 0.3, 5.0]),
+    size=st.sampled_from([1e-6, 0.5, 4.0]),
+    seed=st.integers(0, 99),
+)
+def test_converged_means_a_minimum(
+    backend: Backend, tilt: float, curvature: float, spring: float, size: float, seed: int
+) -> None:
+    """The stopping formula of the docstring, and second-order honesty, on landscapes that have a minimum."""
+    c = Landscape(tilt, curvature, quartic=1, spring=spring)
+    x0 = size * reals(N, seed)
+    result = on_landscape(backend, x0, c)
+    assert result.status == backend.package.Status.CONVERGED
+    x = backend.numpy(result.x)
+    gradient, hessian = landscape_derivatives(x, c)
+    np.testing.assert_allclose(float(result.grad_norm), np.abs(gradient).max(), rtol=1e-6, atol=1e-14)
+    assert np.abs(gradient).max() <= TOL * max(1, np.abs(landscape_derivatives(x0, c)[0]).max())
+    assert np.linalg.eigvalsh(hessian)[0] >= -TOL * np.abs(hessian).sum(1).max()
+
+
+@pytest.mark.parametrize("max_steps", [0, 2])
+def test_max_steps(backend: Backend, max_steps: int) -> None:
+    result = on_landscape(backend, 4 * HERE, Landscape(quartic=1, spring=1), max_steps=max_steps)
+    assert result.status == backend.package.Status.MAX_STEPS
+    assert result.steps == max_steps
+
+
+def test_unchecked_band(backend: Backend) -> None:
+    c, x0, _ = ENDS["coupling outside the band"]
+    result = on_landscape(backend, x0, c, check_band=False)
+    assert result.status != backend.package.Status.BAND_TOO_NARROW
+    assert float(result.value) < float(LANDSCAPE[backend.name](backend.array(x0), backend.array(c.array())))
+
+
+def test_domain_with_a_border(backend: Backend) -> None:
+    """Trial points where f is NaN (log of a negative number) are turned down, not fallen for."""
+
+    def fun(x):
+        return backend.xp.sum(x**2 / 2 - backend.xp.log(x)) + backend.xp.sum((x[1:] - x[:-1]) ** 2)
+
+    result = backend.package.newton(fun, backend.array(10.0 ** np.linspace(-3, 1, N)), 1)
+    assert result.status == backend.package.Status.CONVERGED
+    np.testing.assert_allclose(backend.numpy(result.x), np.ones(N), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(("n", "k"), [(0, 1), (1, 0), (2, 5)])
+def test_small_sizes(backend: Backend, n: int, k: int) -> None:
+    result = backend.package.newton(lambda x: backend.xp.sum((x - 3) ** 2), backend.array(np.zeros(n)), k)
+    assert result.status == backend.package.Status.CONVERGED
+    assert float(result.grad_norm) <= TOL
+    np.testing.assert_allclose(backend.numpy(result.x), np.full(n, 3.0), rtol=0, atol=1e-12)
+
+
+def test_tolerance(backend: Backend) -> None:
+    """A looser tolerance than the default takes fewer steps and leaves a larger gradient."""
+    c = Landscape(quartic=1, spring=1)
+    loose, tight = on_landscape(backend, 4 * HERE, c, tol=1e-2), on_landscape(backend, 4 * HERE, c)
+    assert loose.status == tight.status == backend.package.Status.CONVERGED
+    assert loose.steps < tight.steps
+    assert float(tight.grad_norm) < float(loose.grad_norm)
+
+
+# --- What is reported ------------------------------------------------------------------------------------------------
+
+
+def test_result_fields(backend: Backend) -> None:
+    assert backend.package.NewtonResult._fields[:5] == ("x", "value", "grad_norm", "steps", "status")
+    codes = ["CONVERGED", "PRECISION_FLOOR", "MAX_STEPS", "STALLED", "NONFINITE", "BAND_TOO_NARROW", "INFEASIBLE",
+             "RANK_DEFICIENT", "UNBOUNDED", "TIME_LIMIT"]  # fmt: skip
+    assert [(status.name, int(status)) for status in backend.package.Status] == [(c, i) for i, c in enumerate(codes)]
+
+
+def test_callback(backend: Backend) -> None:
+    """Called at x0 and after every accepted step, with the values along the way."""
+    infos: list = []
+    x0, c = 4 * HERE, Landscape(curvature=-1, quartic=1, spring=1)
+    result = on_landscape(backend, x0, c, callback=infos.append)
+    plain = on_landscape(backend, x0, c)
+    assert result.steps == plain.steps > 3
+    assert [int(info.step) for info in infos] == list(range(result.steps + 1))
+    assert all(isinstance(info, backend.package.StepInfo) for info in infos)
+    values = [float(info.value) for info in infos]
+    np.testing.assert_allclose(values[0], float(LANDSCAPE[backend.name](backend.array(x0), backend.array(c.array()))))
+    assert values[-1] == float(result.value)
+    assert float(infos[-1].grad_norm) == float(result.grad_norm)
+    assert np.all(np.diff(values) <= EPS**0.5 * np.abs(values[:-1]))  # the last polish may rise by rounding
+    assert all(float(info.radius) > 0 and float(info.shift) >= 0 for info in infos)
+
+
+def test_verbose(backend: Backend, capsys: pytest.CaptureFixture) -> None:
+    infos: list = []
+    result = on_landscape(backend, HERE, Landscape(curvature=1), verbose=True, callback=infos.append)
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["step", "f", "|grad|"]
+    assert [int(line.split()[0]) for line in lines] == list(range(result.steps + 1))
+    np.testing.assert_allclose(float(lines[-1].split()[1]), float(result.value), rtol=1e-11, atol=1e-11)
+    assert len(infos) == len(lines)
+
+
+def test_evaluations(backend: Backend) -> None:
+    """On a quadratic: derivatives at both ends, a value per trial, and at most one more for the band check."""
+    calls: list = []
+    fun = backend.tapped(lambda x: backend.xp.sum((x[1:] - 2 * x[:-1]) ** 2) + backend.xp.sum(x**2), calls)
+    result = backend.package.newton(fun, backend.array(HERE), 1)
+    backend.settle()
+    assert (result.status, result.steps) == (backend.package.Status.CONVERGED, 1)
+    assert 3 <= len(calls) <= 4
+
+
+def test_no_dense_matrix(backend: Backend) -> None:
+    n, w = 1009, 3
+    x0 = backend.array(reals(n, 0))
+    fun = window(w)(backend.xp)
+    largest = backend.largest_array(lambda x: backend.package.newton(fun, x, w, max_steps=2).x, x0)
+    assert n < largest <= (2 * w + 1) * (n + 2 * (2 * w + 1))
+
+
+# --- Transforms ------------------------------------------------------------------------------------------------------
+
+
+def test_jit() -> None:
+    backend = BACKENDS["jax"]
+
+    @jax.jit
+    def solve(x0, c):
+        return backend.package.newton(LANDSCAPE["jax"], x0, 1, args=(c,))
+
+    for end in ("convex", "concave", "NaN at the start"):
+        c, x0, status = ENDS[end]
+        result = solve(jnp.asarray(x0), jnp.asarray(c.array()))
+        assert int(result.status) == backend.package.Status[status]
+        assert result.status.dtype == result.steps.dtype == np.int32
+        np.testing.assert_array_equal(result.x, on_landscape(backend, x0, c).x)
+
+
+def test_vmap_keeps_lanes_apart() -> None:
+    """Lanes of every end in one batch: each as if it were alone."""
+    backend = BACKENDS["jax"]
+    starts = jnp.asarray([x0 for _, x0, _ in ENDS.values()])
+    coefficients = jnp.asarray([c.array() for c, _, _ in ENDS.values()])
+    batch = jax.vmap(lambda x0, c: backend.package.newton(LANDSCAPE["jax"], x0, 1, args=(c,)))
+    result = batch(starts, coefficients)
+    for lane, (end, (c, x0, status)) in enumerate(ENDS.items()):
+        assert backend.package.Status(int(result.status[lane])).name == status, end
+        alone = on_landscape(backend, x0, c)
+        if status == "CONVERGED":
+            assert int(result.steps[lane]) == alone.steps
+            np.testing.assert_allclose(result.x[lane], alone.x, rtol=0, atol=1e-7)
+
+
+def test_new_arguments_do_not_retrace() -> None:
+    traces: list = []
+    package = BACKENDS["jax"].package
+
+    def fun(x, target):
+        traces.append(None)
+        return jnp.sum((x - target) ** 2) + jnp.sum((x[1:] - x[:-1]) ** 2)
+
+    first = None
+    for seed in range(3):
+        target = jnp.full(5, float(seed))
+        result = package.newton(fun, jnp.asarray(reals(5, seed)), 1, args=(target,))
+        first = first or len(traces)
+        np.testing.assert_allclose(result.x, target, rtol=0, atol=1e-12)
+    assert len(traces) == first
+
+
+def test_torch_leaves_autograd_alone() -> None:
+    """A start that requires grad, a module's parameter say, gives a plain result; grad mode stays as it was."""
+    x0 = torch.tensor(HERE, requires_grad=True)
+    c = torch.tensor(Landscape(curvature=1).array(), requires_grad=True)
+    result = BACKENDS["torch"].package.newton(LANDSCAPE["torch"], x0, 1, args=(c,))
+    assert result.status == BACKENDS["torch"].package.Status.CONVERGED
+    assert not result.x.requires_grad
+    assert not result.value.requires_grad
+    assert torch.is_grad_enabled()
+    assert x0.grad is None
+    np.testing.assert_array_equal(x0.detach(), HERE)
+
+
+# --- Arguments -------------------------------------------------------------------------------------------------------
+
+
+def test_arguments(backend: Backend) -> None:
+    """Trees, floats, ints and strings in `args`."""
+
+    def fun(x, tree, order, kind, factor):
+        assert (order, kind) == (1, "chain")
+        return factor * backend.xp.sum((x - tree["target"]) ** 2) + 0 * backend.xp.sum(x[order:] * x[:-order])
+
+    target = backend.array(reals(4, 0))
+    args = ({"target": target}, 1, "chain", 2.5)
+    result = backend.package.newton(fun, backend.array(np.zeros(4)), 1, args=args)
+    np.testing.assert_allclose(backend.numpy(result.x), reals(4, 0), rtol=0, atol=1e-12)
+
+
+def test_chunk_size(backend: Backend) -> None:
+    fun = genrose(backend.xp)
+    x0 = backend.array(ramp(8))
+    one, two = (backend.package.newton(fun, x0, 1, chunk_size=chunk) for chunk in (1, None))
+    assert one.steps == two.steps
+    np.testing.assert_allclose(backend.numpy(one.x), np.ones(8), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(backend.numpy(two.x), np.ones(8), rtol=0, atol=1e-7)
+
+
+def test_defaults(backend: Backend) -> None:
+    defaults = {name: p.default for name, p in inspect.signature(backend.package.newton).parameters.items()}
+    assert (defaults["args"], defaults["callback"], defaults["verbose"]) == ((), None, False)
+
+
+def test_bad_input(backend: Backend) -> None:
+    x0 = backend.array(HERE)
+
+    def call(fun=lambda x: backend.xp.sum(x**2), x0=x0, bandwidth=1, **options):
+        return lambda: backend.package.newton(fun, x0, bandwidth, **options)
+
+    bad = [
+        (TypeError, "args must be a tuple, got list", call(args=[1.0])),
+        (TypeError, r"args must be a tuple.*args=\(value,\)", call(args=x0)),
+        (ValueError, "tol must be positive, got 0", call(tol=0)),
+        (ValueError, "tol must be positive, got -1", call(tol=-1.0)),
+        (ValueError, "tol must be positive, got nan", call(tol=math.nan)),
+        (ValueError, "max_steps must be an int >= 0, got -1", call(max_steps=-1)),
+        (TypeError, "max_steps must be an int >= 0, got 1.5", call(max_steps=1.5)),
+        (ValueError, "bandwidth must be an int >= 0, got -1", call(bandwidth=-1)),
+        (TypeError, "bandwidth must be an int >= 0, got 1.0", call(bandwidth=1.0)),
+        (ValueError, "probing must be one of", call(probing="none")),
+        (ValueError, "chunk_size must be an int >= 1", call(chunk_size=0)),
+        (TypeError, r"fun must return a real scalar.*\(6,\)", call(lambda x: x**2)),
+        (TypeError, "fun must return a scalar", call(lambda x: None)),
+        (TypeError, "x0 must have a real floating dtype, got .*int64", call(x0=backend.array(np.arange(6)))),
+        (TypeError, "x0 must have a real floating dtype, got .*complex", call(x0=backend.array(HERE * 1j))),
+        (TypeError, "x0 must be a", call(x0=[0.0, 1.0])),
+        (ValueError, "every leaf of x0 needs a leading stage axis", call(x0=backend.array(1.0))),
+        (ValueError, "leaves of x0 must share a leading", call(x0=[x0, x0[:2]])),
+        (TypeError, "leaves of x0 must share one dtype", call(x0=[x0, backend.array(HERE, "float32")])),
+    ]
+    for error, message, attempt in bad:
+        with pytest.raises(error, match=message):
+            attempt()
