@@ -117,9 +117,11 @@ class Objective(NamedTuple):
     has_aux: bool
 
     @classmethod
-    def of(cls, argnums: int, has_aux: bool, args: tuple) -> Objective:
+    def of(cls, fun: Callable, argnums: int, has_aux: bool, args: tuple) -> Objective:
+        if not callable(fun):
+            raise TypeError(f"fun must be a function, got {type(fun).__name__}")
         if not -len(args) <= argnums < len(args):
-            raise ValueError(f"argnums={argnums} needs at least {argnums + 1} positional arguments, got {len(args)}")
+            raise ValueError(f"argument {argnums} (argnums) must be given by position; got {len(args)} positional ones")
         argnums %= len(args)
         return cls(Layout.of(args[argnums], f"argument {argnums}"), argnums, bool(has_aux))
 
@@ -188,8 +190,9 @@ def value_grad_hessian(
 
     Args:
       fun: real scalar function of an array or tree of stages, pure and traceable. It is compiled, keyed by its
-        identity: calls with the same `fun` and arrays of the same shapes do not retrace. Python ints, strings and
-        functions among the arguments are static.
+        identity: calls with the same `fun` and arrays of the same shapes do not retrace, and what `fun` reads from
+        outside is read once. Python ints, strings and functions among the arguments are static (a new value
+        compiles anew), arrays and Python floats are traced.
       bandwidth: k >= 0, in stages; `band_error` tells whether it is wide enough.
       argnums: the one argument to differentiate.
       has_aux: `fun` returns `(value, aux)`, aux a pytree of arrays.
@@ -205,7 +208,7 @@ def value_grad_hessian(
     extraction = Extraction.of(bandwidth, probing, chunk_size)
 
     def value_grad_hessian_fun(*args: Any, **kwargs: Any) -> tuple:
-        objective = Objective.of(argnums, has_aux, args)
+        objective = Objective.of(fun, argnums, has_aux, args)
         options = (objective, extraction.resolve(objective.layout.n, args))
         return jit_call(_value_grad_hessian, options, fun, args, kwargs)
 
@@ -287,7 +290,7 @@ def gauss_newton(
     extraction = Extraction.of(bandwidth, probing, chunk_size)
 
     def gauss_newton_fun(*args: Any, **kwargs: Any) -> Array:
-        objective = Objective.of(argnums, False, args)
+        objective = Objective.of(residuals, argnums, False, args)
         options = (objective, extraction.resolve(objective.layout.n, args))
         return jit_call(_gauss_newton, options, residuals, args, kwargs)
 

@@ -59,6 +59,7 @@ class Point(NamedTuple):
     ab: Array
     low: Array  # Gershgorin's bounds of the spectrum
     high: Array
+    rounding: Array  # size of the gradient's rounding errors, eps |H| |x|, at its largest
 
     @property
     def norm(self) -> Array:
@@ -84,6 +85,8 @@ class State(NamedTuple):
     turns: Array
     tries: Array  # factorisations since the step or the radius changed
     bad_trial: Array  # the last trial point was not finite
+    grad_unit: Array  # the largest max|g| met so far
+    fall: Array  # the size of f: |f(x0)|, or the first predicted decrease
     status: Array
 
 
@@ -123,7 +126,8 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
         low, high = _gershgorin(bare)
         # Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
         ab = bare.at[0].add(dummies * jnp.where(high > 0, high, 1))
-        return Point(x, value.astype(dtype), grad, ab, low, high), lambda v: product(v) + dummies * ab[0] * v
+        rounding = eps * jnp.max(matvec(jnp.abs(bare), jnp.abs(x)), initial=0)
+        return Point(x, value.astype(dtype), grad, ab, low, high, rounding), lambda v: product(v) + dummies * ab[0] * v
 
     def report(state: State, shift: Array) -> None:
         if callback is not None:
@@ -131,9 +135,7 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
             jax.debug.callback(callback, info)
 
     start, product = derivatives(x)
-    # The stopping formula's units: of the gradient, and of the objective (relative, absolute only for f0 >= 1).
-    grad_unit = options.tol * jnp.maximum(1, start.grad_norm)
-    value_floor = jnp.minimum(1, jnp.abs(start.value))
+    value_floor = eps**0.25 * jnp.minimum(1, jnp.abs(start.value))  # for objectives that end at 0
 
     def turn(s: State) -> State:
         point = s.point
@@ -145,7 +147,7 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
         ok = factored.ok & jnp.isfinite(length)
         radius = jnp.where(ok & (s.turns == 0), jnp.maximum(s.radius, length), s.radius)
 
-        small = point.grad_norm <= grad_unit
+        small = point.grad_norm <= jnp.maximum(options.tol * s.grad_unit, 8 * point.rounding)
         flat = s.shift <= soft
         converged = ok & flat & small & (-(g @ p) / 2 <= options.tol**1.5 * unit)
         ended = converged | (s.steps >= options.max_steps)
@@ -179,16 +181,16 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
             predicted = -slope - p @ matvec(point.ab, p) / 2
             value = flat_fun(point.x + p)[0].astype(dtype)
             ratio = (point.value - value) / predicted
-            # Near the end differences of f are noise: there the gradient decides.
+            # Near the end differences of f are noise: where they do not speak for the step, the gradient decides.
             noise = eps**0.6 * unit
-            polish = flat & (predicted <= noise) & (value <= point.value + noise)
             accepted = (predicted > 0) & (ratio >= ACCEPT)
+            polish = ~accepted & flat & (predicted <= noise) & (value <= point.value + noise)
             new = lax.cond(polish | accepted, lambda _: derivatives(point.x + p)[0], lambda _: point, None)
             bad = ~jnp.isfinite(value) | ~new.finite
             better = new.grad_norm < point.grad_norm
             halved = new.grad_norm <= point.grad_norm / 2
-            moved = ~bad & jnp.where(polish, better, accepted)
-            floor = polish & ~bad & ~halved
+            moved = ~bad & (accepted | (polish & better))
+            floor = polish & ~bad & ~halved & (small | (predicted <= 32 * eps * unit))
 
             grown = jnp.where((ratio > 0.75) & (size >= 0.8 * radius), jnp.maximum(radius, 2 * size), radius)
             curved = value - point.value - slope
@@ -202,9 +204,10 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
             shift = jnp.where(moved, low, jnp.where(s.shift > 0, jnp.minimum(2 * s.shift, high), _inside(low, high)))
             least = jnp.maximum(4 * eps * jnp.linalg.norm(point.x), jnp.finfo(dtype).tiny ** 0.5)
             collapsed = ~moved & ((size <= least) | (new_radius <= jnp.finfo(dtype).tiny ** 0.5))
+            fall = jnp.where(s.fall > 0, s.fall, jnp.maximum(jnp.abs(start.value), predicted))
             status = jnp.select(
                 [
-                    value <= -(eps**-1.5) * jnp.maximum(1, jnp.abs(start.value)),  # -inf included
+                    value <= -(eps**-1.5) * fall,  # -inf included
                     floor,
                     collapsed & bad,
                     collapsed,
@@ -214,7 +217,7 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
             ).astype(jnp.int32)
             state = State(
                 new, new_radius, shift, low, high, jnp.where(moved, s.shift / 3, s.last_shift), s.steps + moved,
-                s.turns + 1, jnp.int32(0), bad, status,
+                s.turns + 1, jnp.int32(0), bad, jnp.maximum(s.grad_unit, new.grad_norm), fall, status,
             )  # fmt: skip
             if callback is not None:
                 lax.cond(moved, lambda _: report(state, s.shift), lambda _: None, None)
@@ -227,10 +230,12 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
             high = jnp.where(~ok & (s.shift >= high), 2 * jnp.maximum(s.shift, soft), high)
             # Newton's method on the secular equation 1/radius - 1/|p(shift)| = 0, where it stays in the bracket.
             secular = s.shift + (length / radius - 1) * length**2 / (p @ factored.solve(p))
-            guess = jnp.where(small & (s.shift < soft), soft, s.last_shift)
-            first = ~ok & (s.tries == 0) & (guess > low) & (guess < high)
+            guessed = ~ok & (s.tries == 0) & (s.last_shift > low) & (s.last_shift < high)
             newton = ok & ~hard & (secular > low) & (secular < high)
-            shift = jnp.where(newton, secular, jnp.where(first, guess, _inside(low, high)))
+            shift = jnp.where(newton, secular, jnp.where(guessed, s.last_shift, _inside(low, high)))
+            # At a stationary point: is the curvature negative, or merely zero?
+            shift = jnp.where(~ok & small & (s.shift < soft), soft, shift)
+            high = jnp.maximum(high, shift)
             status = jnp.where(s.tries >= TRIES, Status.STALLED, RUNNING).astype(jnp.int32)
             return s._replace(
                 radius=radius, shift=shift, shift_low=low, shift_high=high, turns=s.turns + 1, tries=s.tries + 1,
@@ -248,7 +253,21 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
     if options.check_band:
         status = jnp.where((status == RUNNING) & too_narrow(product, start.ab), Status.BAND_TOO_NARROW, status)
     zero, none = jnp.zeros((), dtype), jnp.int32(0)
-    state = State(start, radius, low, low, high, zero, none, none, none, ~start.finite, status.astype(jnp.int32))
+    state = State(
+        start,
+        radius,
+        low,
+        low,
+        high,
+        zero,
+        none,
+        none,
+        none,
+        ~start.finite,
+        start.grad_norm,
+        zero,
+        status.astype(jnp.int32),
+    )
     report(state, zero)
     state = lax.while_loop(lambda s: s.status == RUNNING, turn, state)
     status = state.status
@@ -296,9 +315,11 @@ def newton(
     Returns: `NewtonResult`. Its status is CONVERGED where, with H = H(x) + s I for some 0 <= s <= sqrt(eps) |H|
       positive definite,
 
-          max|g| <= tol max(1, max|g(x0)|)   and   g^T H^-1 g / 2 <= tol^1.5 max(|f(x)|, min(1, |f(x0)|)).
+          max|g| <= max(tol G, 8 eps max(|H| |x|))   and
+          g^T H^-1 g / 2 <= tol^1.5 max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
 
-      PRECISION_FLOOR: the second holds to rounding and Newton steps reduce the gradient no more. Other ends: MAX_STEPS,
+      G being the largest max|g| met on the way. PRECISION_FLOOR: what Newton steps promise is at rounding level, and
+      they reduce the gradient no more. Other ends: MAX_STEPS,
       STALLED, NONFINITE, BAND_TOO_NARROW, UNBOUNDED. x is always the best point found. Status and steps are Python
       integers outside jit, integer arrays inside, and nothing is raised there.
 
@@ -307,11 +328,11 @@ def newton(
     """
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
-    objective = Objective.of(0, False, (x0, *args))
+    objective = Objective.of(fun, 0, False, (x0, *args))
     if tol is None:
         tol = float(jnp.finfo(objective.layout.dtype).eps) ** 0.5
-    if not tol > 0:
-        raise ValueError(f"tol must be positive, got {tol}")
+    if not (isinstance(tol, float | int) and tol > 0):
+        raise ValueError(f"tol must be a positive number, got {tol!r}")
     if bandwidth is None:
         bandwidth = detect_bandwidth(fun)(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(objective.layout.n, (x0, args))
@@ -326,7 +347,7 @@ def newton(
     elif verbose:
         callback = print_progress
     if objective.layout.n == 0:
-        value = fun(x0, *args)
+        value = jnp.asarray(fun(x0, *args))
         return NewtonResult(x0, value, jnp.zeros_like(value), 0, Status.CONVERGED)
     x, value, grad_norm, steps, status = jit_call(_newton, options, fun, x0, args, callback)
     if not isinstance(status, jax.core.Tracer):

@@ -106,9 +106,11 @@ class Objective(NamedTuple):
     has_aux: bool
 
     @classmethod
-    def of(cls, argnums: int, has_aux: bool, args: tuple) -> Objective:
+    def of(cls, fun: Callable, argnums: int, has_aux: bool, args: tuple) -> Objective:
+        if not callable(fun):
+            raise TypeError(f"fun must be a function, got {type(fun).__name__}")
         if not -len(args) <= argnums < len(args):
-            raise ValueError(f"argnums={argnums} needs at least {argnums + 1} positional arguments, got {len(args)}")
+            raise ValueError(f"argument {argnums} (argnums) must be given by position; got {len(args)} positional ones")
         argnums %= len(args)
         return cls(Layout.of(args[argnums], f"argument {argnums}"), argnums, bool(has_aux))
 
@@ -197,7 +199,7 @@ def value_grad_hessian(
     extraction = Extraction.of(bandwidth, probing, chunk_size)
 
     def value_grad_hessian_fun(*args: Any, **kwargs: Any) -> tuple:
-        objective = Objective.of(argnums, has_aux, args)
+        objective = Objective.of(fun, argnums, has_aux, args)
         flat_fun, flat = objective.bind(fun, args, kwargs)
         grad, product, (value, aux) = linearize_gradient(flat_fun, flat)
         ab = extract(product, objective.layout, extraction)
@@ -259,7 +261,7 @@ def gauss_newton(
     extraction = Extraction.of(bandwidth, probing, chunk_size)
 
     def gauss_newton_fun(*args: Any, **kwargs: Any) -> Tensor:
-        layout, index, _ = Objective.of(argnums, False, args)
+        layout, index, _ = Objective.of(residuals, argnums, False, args)
 
         def flat_residuals(flat: Tensor) -> list[Tensor]:
             out = residuals(*args[:index], layout.unravel(flat), *args[index + 1 :], **kwargs)

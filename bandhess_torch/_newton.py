@@ -58,6 +58,7 @@ class Point(NamedTuple):
     ab: Tensor
     low: float  # Gershgorin's bounds of the spectrum
     high: float
+    rounding: float  # size of the gradient's rounding errors, eps |H| |x|, at its largest
     product: Callable[[Tensor], Tensor]
 
     @property
@@ -93,7 +94,8 @@ def _inside(low: float, high: float) -> float:
 def _reach(p: Tensor, z: Tensor, radius: float) -> float:
     """The tau of smaller size with |p + tau z| = radius, for |p| < radius, |z| = 1."""
     pz, room = float(p @ z), max(radius**2 - float(p @ p), 0.0)
-    return room / (pz + (-1 if pz < 0 else 1) * math.sqrt(pz**2 + room))
+    root = pz + (-1 if pz < 0 else 1) * math.sqrt(pz**2 + room)
+    return room / root if root else 0.0
 
 
 def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Callable | None) -> tuple:
@@ -107,15 +109,16 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
         ab = extract(product, layout, options.extraction)
         ab[0] -= dummies
         low, high = _gershgorin(ab)
+        rounding = eps * float(matvec(ab.abs(), x.abs()).max())
         # Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
         size = dummies * (high if high > 0 else 1)
         ab[0] += size
-        return Point(x, float(value), grad, ab, low, high, lambda v: product(v) + size * v)
+        return Point(x, float(value), grad, ab, low, high, rounding, lambda v: product(v) + size * v)
 
     point = start = derivatives(x)
-    # The stopping formula's units: of the gradient, and of the objective (relative, absolute only for f0 >= 1).
-    grad_unit = options.tol * max(1.0, start.grad_norm)
-    value_floor = min(1.0, abs(start.value))
+    value_floor = eps**0.25 * min(1.0, abs(start.value))  # for objectives that end at 0
+    grad_unit = start.grad_norm  # the largest max|g| met so far
+    fall = 0.0  # the size of f: |f(x0)|, or the first predicted decrease
 
     radius = max(1.0, float(torch.linalg.vector_norm(x)))
     low, high = _bracket(start, radius)
@@ -144,7 +147,7 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
             radius = max(radius, length)
         turns += 1
 
-        small = point.grad_norm <= grad_unit
+        small = point.grad_norm <= max(options.tol * grad_unit, 8 * point.rounding)
         flat = shift <= soft
         if ok and flat and small and -float(g @ p) / 2 <= options.tol**1.5 * unit:
             status = Status.CONVERGED
@@ -177,18 +180,20 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
             predicted = -slope - float(p @ matvec(point.ab, p)) / 2
             value = float(flat_fun(point.x + p)[0])
             ratio = (point.value - value) / predicted if predicted else math.nan
-            # Near the end differences of f are noise: there the gradient decides.
+            # Near the end differences of f are noise: where they do not speak for the step, the gradient decides.
             noise = eps**0.6 * unit
-            polish = flat and predicted <= noise and value <= point.value + noise
             accepted = predicted > 0 and ratio >= ACCEPT
+            polish = not accepted and flat and predicted <= noise and value <= point.value + noise
             new = derivatives(point.x + p) if polish or accepted else point
             bad = not (math.isfinite(value) and new.finite)
             floor = polish and not bad and not new.grad_norm <= point.grad_norm / 2
-            moved = not bad and (new.grad_norm < point.grad_norm if polish else accepted)
+            floor = floor and (small or predicted <= 32 * eps * unit)
+            moved = not bad and (accepted or (polish and new.grad_norm < point.grad_norm))
             if moved:
                 if ratio > 0.75 and size >= 0.8 * radius:
                     radius = max(radius, 2 * size)
                 point, last_shift, steps = new, shift / 3, steps + 1
+                grad_unit = max(grad_unit, point.grad_norm)
                 report(shift)
                 low, high = _bracket(point, radius)
                 shift = low  # 0, mostly: the Newton step itself is tried first
@@ -205,7 +210,8 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
             collapsed = not moved and (
                 size <= 4 * eps * float(torch.linalg.vector_norm(point.x)) or radius <= tiny**0.5
             )
-            if value <= -(eps**-1.5) * max(1.0, abs(start.value)):  # -inf included
+            fall = fall or max(abs(start.value), predicted)
+            if value <= -(eps**-1.5) * fall:  # -inf included
                 status = Status.UNBOUNDED
             elif floor:
                 status = Status.PRECISION_FLOOR
@@ -225,12 +231,15 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
             if not ok and shift >= high:
                 high = 2 * max(shift, soft)
             # Newton's method on the secular equation 1/radius - 1/|p(shift)| = 0, where it stays in the bracket.
-            secular = shift + (length / radius - 1) * length**2 / float(p @ factored.solve(p)) if ok and length else 0.0
-            guess = soft if small and shift < soft else last_shift
-            if ok and low < secular < high:
+            curve = float(p @ factored.solve(p)) if ok else 0.0
+            secular = shift + (length / radius - 1) * length**2 / curve if curve > 0 else 0.0
+            if not ok and small and shift < soft:  # a stationary point: is the curvature negative, or merely zero?
+                shift = soft
+                high = max(high, soft)
+            elif ok and low < secular < high:
                 shift = secular
-            elif not ok and tries == 1 and low < guess < high:
-                shift = guess
+            elif not ok and tries == 1 and low < last_shift < high:
+                shift = last_shift
             else:
                 shift = _inside(low, high)
 
@@ -273,20 +282,22 @@ def newton(
     Returns: `NewtonResult`. Its status is CONVERGED where, with H = H(x) + s I for some 0 <= s <= sqrt(eps) |H|
       positive definite,
 
-          max|g| <= tol max(1, max|g(x0)|)   and   g^T H^-1 g / 2 <= tol^1.5 max(|f(x)|, min(1, |f(x0)|)).
+          max|g| <= max(tol G, 8 eps max(|H| |x|))   and
+          g^T H^-1 g / 2 <= tol^1.5 max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
 
-      PRECISION_FLOOR: the second holds to rounding and Newton steps reduce the gradient no more. Other ends: MAX_STEPS,
+      G being the largest max|g| met on the way. PRECISION_FLOOR: what Newton steps promise is at rounding level, and
+      they reduce the gradient no more. Other ends: MAX_STEPS,
       STALLED, NONFINITE, BAND_TOO_NARROW, UNBOUNDED. x is always the best point found; it has no autograd graph.
 
     Cost: a step takes one `value_grad_hessian`, about 1 to 5 banded Cholesky factorisations, and one value per trial.
     """
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
-    objective = Objective.of(0, False, (x0, *args))
+    objective = Objective.of(fun, 0, False, (x0, *args))
     if tol is None:
         tol = torch.finfo(objective.layout.dtype).eps ** 0.5
-    if not tol > 0:
-        raise ValueError(f"tol must be positive, got {tol}")
+    if not (isinstance(tol, float | int) and tol > 0):
+        raise ValueError(f"tol must be a positive number, got {tol!r}")
     if bandwidth is None:
         bandwidth = detect_bandwidth(fun)(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size)

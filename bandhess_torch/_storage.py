@@ -115,11 +115,13 @@ def from_dense(h: Tensor, w: int) -> Tensor:
     if h.ndim != 2 or h.shape[0] != h.shape[1]:
         raise ValueError(f"h must be a square matrix, got shape {tuple(h.shape)}")
     n = h.shape[0]
-    if not torch._C._functorch.is_batchedtensor(h):  # values cannot be looked at inside vmap
+    try:
         i, j = torch.nonzero(h.detach(), as_tuple=True)
         reach = int((i - j).abs().max()) if len(i) else 0
-        if reach > w:
-            raise ValueError(f"h has non-zero entries up to {reach} off its diagonal, w is {w}; pass w={reach}")
+    except RuntimeError:  # inside vmap values cannot be looked at
+        reach = 0
+    if reach > w:
+        raise ValueError(f"h has non-zero entries up to {reach} off its diagonal, w is {w}; pass w={reach}")
     if n == 0:
         return h.new_zeros((w + 1, 0))
     row, column = torch.arange(w + 1, device=h.device)[:, None], torch.arange(n, device=h.device)
