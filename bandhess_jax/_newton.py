@@ -155,7 +155,9 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
         # A step that ends well inside the radius though the shift is positive: the hard case, or a saddle. An
         # approximate eigenvector of the least eigenvalue takes it to the boundary.
         def eigenvector(_: None) -> tuple[Array, Array]:
+            # p itself leans that way, and carries what the gradient prefers; the noise is for saddles, where p is 0.
             z = hash_noise(g, s.turns) * (1 - dummies)
+            z = 1e-3 * z / jnp.linalg.norm(z) + p / jnp.where(length > 0, length, 1)
 
             def inverse_iteration(_: int, z: Array) -> Array:
                 z = factored.solve(z)
@@ -227,7 +229,8 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
             high = jnp.where(ok & (length < radius), jnp.minimum(s.shift_high, s.shift), s.shift_high)
             low = jnp.where(ok & (length < radius), s.shift_low, jnp.maximum(s.shift_low, s.shift))
             low = jnp.where(short, jnp.maximum(low, s.shift - curvature), low)
-            high = jnp.where(~ok & (s.shift >= high), 2 * jnp.maximum(s.shift, soft), high)
+            # Gershgorin's bound may be attained: never close in on it.
+            high = jnp.where(~ok & (s.shift >= 0.9999 * high), 1.1 * jnp.maximum(s.shift, soft), high)
             # Newton's method on the secular equation 1/radius - 1/|p(shift)| = 0, where it stays in the bracket.
             secular = s.shift + (length / radius - 1) * length**2 / (p @ factored.solve(p))
             guessed = ~ok & (s.tries == 0) & (s.last_shift > low) & (s.last_shift < high)

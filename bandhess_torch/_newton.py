@@ -161,7 +161,9 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
         short = ok and shift > 0 and length < 0.9 * radius
         hard, curvature = False, 0.0
         if short:
+            # p itself leans that way, and carries what the gradient prefers; the noise is for saddles, where p is 0.
             z = hash_noise(g, turns - 1) * (1 - dummies)
+            z = 1e-3 * z / torch.linalg.vector_norm(z) + p / (length or 1.0)
             for _ in range(2):
                 z = factored.solve(z)
                 z = z / torch.linalg.vector_norm(z)
@@ -228,8 +230,8 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
                 low = max(low, shift)
             if short:
                 low = max(low, shift - curvature)
-            if not ok and shift >= high:
-                high = 2 * max(shift, soft)
+            if not ok and shift >= 0.9999 * high:  # Gershgorin's bound may be attained: never close in on it
+                high = 1.1 * max(shift, soft)
             # Newton's method on the secular equation 1/radius - 1/|p(shift)| = 0, where it stays in the bracket.
             curve = float(p @ factored.solve(p)) if ok else 0.0
             secular = shift + (length / radius - 1) * length**2 / curve if curve > 0 else 0.0

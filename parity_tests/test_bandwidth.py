@@ -11,6 +11,8 @@ from problems import PROBLEMS, Problem, integers, polynomial, reals, store, uniq
 # Gaussian coefficients may be small where an entry is wrong, but not by this much.
 SEEN = 1e-3
 ROUNDING = 256
+NAMES = ("rosenbrock", "polynomial n=14 w=0", "polynomial matrix k=2", "steering ragged", "path2d flat", "curly10")
+CHOSEN = [problem for problem in PROBLEMS if problem.name in NAMES]
 
 
 def inputs(backend: Backend, problem: Problem, dtype: str = "float64") -> tuple:
@@ -26,12 +28,12 @@ def error_of(backend: Backend, problem: Problem, ab: np.ndarray, dtype: str = "f
     return float(error)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS[::2], ids=str)
+@pytest.mark.parametrize("problem", CHOSEN, ids=str)
 def test_right_band(backend: Backend, problem: Problem) -> None:
     assert error_of(backend, problem, problem.band) <= ROUNDING * np.finfo("float64").eps
 
 
-@pytest.mark.parametrize("problem", [p for p in PROBLEMS if p.bandwidth > 0][::2], ids=str)
+@pytest.mark.parametrize("problem", [problem for problem in CHOSEN if problem.bandwidth > 0], ids=str)
 def test_too_narrow(backend: Backend, problem: Problem) -> None:
     """The band that `hessian` itself gives when the bandwidth is one stage short."""
     check = backend.package.band_error(problem.objective(backend.xp))

@@ -179,15 +179,18 @@ def test_value_grad_hessian(backend: Backend, problem: Problem) -> None:
 # --- Chunks ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 1000, None, "auto"])
-@pytest.mark.parametrize("problem", [staged_polynomial("tree", TREE, 1), window_chain(31, 5)], ids=str)
+EXACT, ROUNDED = staged_polynomial("tree", TREE, 1), window_chain(31, 5)
+
+
+@pytest.mark.parametrize(
+    ("problem", "chunk_size"),
+    [*((EXACT, size) for size in (1, 2, 3, 1000, None, "auto")), (ROUNDED, 3), (ROUNDED, None)],
+)
 def test_chunks_change_nothing(backend: Backend, problem: Problem, chunk_size: int | str | None) -> None:
     fun = problem.objective(backend.xp)
     ab = backend.package.hessian(fun, problem.bandwidth, chunk_size=chunk_size)(*inputs(backend, problem))
-    if problem.exact:
-        np.testing.assert_array_equal(ab, problem.band)
-    # The compiler may fuse a batched product otherwise; nothing else may differ.
-    assert_close(backend.numpy(ab), band(problem, backend.name), 0 if problem.exact else 4)
+    # The compiler may fuse a batched product in another way; nothing else may differ.
+    assert_same_band(problem, backend.numpy(ab), problem.band if problem.exact else band(problem, backend.name), 4)
 
 
 # --- The promised cost -----------------------------------------------------------------------------------------------

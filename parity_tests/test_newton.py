@@ -17,12 +17,9 @@ from problems import (
     MINIMISATIONS,
     Landscape,
     Minimisation,
-    genrose,
     landscape,
     landscape_derivatives,
-    ramp,
     reals,
-    rosenbrock,
     steering_stages,
     window,
 )
@@ -59,9 +56,10 @@ def test_reference_optimum(backend: Backend, problem: Minimisation) -> None:
     # What is reported is what is there. (An entry of the gradient is a difference of much larger terms.)
     assert tuple(result.x.shape) == problem.start.shape
     scale = max(1, abs(problem.optimum))
-    np.testing.assert_allclose(float(fun(result.x)), float(result.value), rtol=0, atol=64 * EPS * scale)
-    gradient = np.abs(backend.numpy(backend.jit(backend.grad(fun))(result.x))).max()
-    np.testing.assert_allclose(gradient, float(result.grad_norm), rtol=1e-3, atol=1e-8)
+    value, gradient = backend.jit(lambda x: (fun(x), backend.grad(fun)(x)))(result.x)
+    np.testing.assert_allclose(float(value), float(result.value), rtol=0, atol=64 * EPS * scale)
+    largest = np.abs(backend.numpy(gradient)).max()
+    np.testing.assert_allclose(largest, float(result.grad_norm), rtol=1e-3, atol=1e-8)
 
 
 @pytest.mark.parametrize("problem", MINIMISATIONS, ids=str)
@@ -86,23 +84,9 @@ def test_ragged_tree(backend: Backend) -> None:
     assert {key: tuple(leaf.shape) for key, leaf in result.x.items()} == {k: v.shape for k, v in problem.x.items()}
     # 0.5 |r|^2 + sum u^4 / 4 + q^2 / 2 >= 0, with equality at the origin alone.
     assert 0 <= float(result.value) <= 1e-8
-    largest = max(np.abs(backend.numpy(leaf)).max() for leaf in backend.leaves(backend.grad(fun)(result.x, *args)))
+    gradient = backend.leaves(backend.jit(backend.grad(fun))(result.x, *args))
+    largest = max(np.abs(backend.numpy(leaf)).max() for leaf in gradient)
     np.testing.assert_allclose(largest, float(result.grad_norm), rtol=1e-6, atol=1e-15)
-
-
-def test_tree_against_its_vector(backend: Backend) -> None:
-    """The same chain as a vector and as {"a": (T,), "b": (T, 1)}, interleaved: the same minimiser."""
-    fun = rosenbrock(backend.xp)
-
-    def on_tree(x):
-        return fun(backend.xp.concatenate([x["a"][:, None], x["b"]], 1).reshape(-1))
-
-    start = np.full(10, -0.5)
-    tree = {"a": backend.array(start[::2]), "b": backend.array(start[1::2, None])}
-    by_tree = backend.package.newton(on_tree, tree, 1)
-    flat, _ = backend.package.ravel_stages(by_tree.x)
-    assert by_tree.status == backend.package.Status.CONVERGED
-    np.testing.assert_allclose(backend.numpy(flat), np.ones(10), rtol=0, atol=1e-7)
 
 
 def test_float32(backend: Backend) -> None:
@@ -167,7 +151,7 @@ def test_double_well_is_left_at_its_top(backend: Backend, spring: float, start: 
     result = on_landscape(backend, start, c)
     assert result.status == backend.package.Status.CONVERGED
     gradient, hessian = landscape_derivatives(backend.numpy(result.x), c)
-    assert np.abs(gradient).max() <= TOL * max(1, np.abs(landscape_derivatives(start, c)[0]).max())
+    assert np.abs(gradient).max() <= 1e-6
     assert np.linalg.eigvalsh(hessian)[0] >= -TOL * np.linalg.norm(hessian, 2)
     assert float(result.value) < -0.1
 
@@ -183,6 +167,13 @@ def test_saddle_is_left(backend: Backend) -> None:
     np.testing.assert_allclose(np.abs(backend.numpy(result.x)), 0.1, rtol=0, atol=1e-6)
 
 
+WAY: list = []  # one callback for all examples below, so that they share a program
+
+
+def note(info: Any) -> None:
+    WAY.append(float(info.grad_norm))
+
+
 @given(
     tilt=st.sampled_from([0.0, 0.3, -1.0]),
     curvature=st.sampled_from([-2.0, -0.5, 0.0, 1.0]),
@@ -195,13 +186,14 @@ def test_converged_means_a_minimum(
 ) -> None:
     """The stopping formula of the docstring, and second-order honesty, on landscapes that have a minimum."""
     c = Landscape(tilt, curvature, quartic=1, spring=spring)
-    x0 = size * reals(N, seed)
-    result = on_landscape(backend, x0, c)
+    WAY.clear()
+    result = on_landscape(backend, size * reals(N, seed), c, callback=note)
     assert result.status == backend.package.Status.CONVERGED
     x = backend.numpy(result.x)
     gradient, hessian = landscape_derivatives(x, c)
     np.testing.assert_allclose(float(result.grad_norm), np.abs(gradient).max(), rtol=1e-6, atol=1e-14)
-    assert np.abs(gradient).max() <= TOL * max(1, np.abs(landscape_derivatives(x0, c)[0]).max())
+    rounding = 8 * EPS * (np.abs(hessian) @ np.abs(x)).max()
+    assert np.abs(gradient).max() <= 1.001 * max(TOL * max(1, *WAY), rounding)
     assert np.linalg.eigvalsh(hessian)[0] >= -TOL * np.abs(hessian).sum(1).max()
 
 
@@ -230,7 +222,7 @@ def test_domain_with_a_border(backend: Backend) -> None:
     np.testing.assert_allclose(backend.numpy(result.x), np.ones(N), rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize(("n", "k"), [(0, 1), (1, 0), (2, 5)])
+@pytest.mark.parametrize(("n", "k"), [(0, 1), (1, 3)])
 def test_small_sizes(backend: Backend, n: int, k: int) -> None:
     result = backend.package.newton(lambda x: backend.xp.sum((x - 3) ** 2), backend.array(np.zeros(n)), k)
     assert result.status == backend.package.Status.CONVERGED
@@ -257,31 +249,31 @@ def test_result_fields(backend: Backend) -> None:
     assert [(status.name, int(status)) for status in backend.package.Status] == [(c, i) for i, c in enumerate(codes)]
 
 
-def test_callback(backend: Backend) -> None:
-    """Called at x0 and after every accepted step, with the values along the way."""
+def test_callback_and_verbose(backend: Backend, capsys: pytest.CaptureFixture) -> None:
+    """At x0 and after every accepted step: a call with the values along the way, and a line that says the same."""
     infos: list = []
     x0, c = 4 * HERE, Landscape(curvature=-1, quartic=1, spring=1)
-    result = on_landscape(backend, x0, c, callback=infos.append)
-    plain = on_landscape(backend, x0, c)
-    assert result.steps == plain.steps > 3
+    result = on_landscape(backend, x0, c, callback=infos.append, verbose=True)
+    assert result.steps == on_landscape(backend, x0, c).steps > 3  # looking on changes nothing
     assert [int(info.step) for info in infos] == list(range(result.steps + 1))
     assert all(isinstance(info, backend.package.StepInfo) for info in infos)
     values = [float(info.value) for info in infos]
-    np.testing.assert_allclose(values[0], float(LANDSCAPE[backend.name](backend.array(x0), backend.array(c.array()))))
+    start = float(LANDSCAPE[backend.name](backend.array(x0), backend.array(c.array())))
+    np.testing.assert_allclose(values[0], start, rtol=8 * EPS)
     assert values[-1] == float(result.value)
     assert float(infos[-1].grad_norm) == float(result.grad_norm)
-    assert np.all(np.diff(values) <= EPS**0.5 * np.abs(values[:-1]))  # the last polish may rise by rounding
+    assert np.all(np.diff(values) <= TOL * np.abs(values[:-1]))  # the last polish may rise by rounding
     assert all(float(info.radius) > 0 and float(info.shift) >= 0 for info in infos)
 
-
-def test_verbose(backend: Backend, capsys: pytest.CaptureFixture) -> None:
-    infos: list = []
-    result = on_landscape(backend, HERE, Landscape(curvature=1), verbose=True, callback=infos.append)
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split()[:3] == ["step", "f", "|grad|"]
     assert [int(line.split()[0]) for line in lines] == list(range(result.steps + 1))
-    np.testing.assert_allclose(float(lines[-1].split()[1]), float(result.value), rtol=1e-11, atol=1e-11)
-    assert len(infos) == len(lines)
+    np.testing.assert_allclose([float(line.split()[1]) for line in lines], values, rtol=1e-11)
+
+
+def test_silent_by_default(backend: Backend, capsys: pytest.CaptureFixture) -> None:
+    on_landscape(backend, HERE, Landscape(curvature=1))
+    assert capsys.readouterr().out == ""
 
 
 def test_evaluations(backend: Backend) -> None:
@@ -381,15 +373,6 @@ def test_arguments(backend: Backend) -> None:
     np.testing.assert_allclose(backend.numpy(result.x), reals(4, 0), rtol=0, atol=1e-12)
 
 
-def test_chunk_size(backend: Backend) -> None:
-    fun = genrose(backend.xp)
-    x0 = backend.array(ramp(8))
-    one, two = (backend.package.newton(fun, x0, 1, chunk_size=chunk) for chunk in (1, None))
-    assert one.steps == two.steps
-    np.testing.assert_allclose(backend.numpy(one.x), np.ones(8), rtol=0, atol=1e-7)
-    np.testing.assert_allclose(backend.numpy(two.x), np.ones(8), rtol=0, atol=1e-7)
-
-
 def test_defaults(backend: Backend) -> None:
     defaults = {name: p.default for name, p in inspect.signature(backend.package.newton).parameters.items()}
     assert (defaults["args"], defaults["callback"], defaults["verbose"]) == ((), None, False)
@@ -404,9 +387,9 @@ def test_bad_input(backend: Backend) -> None:
     bad = [
         (TypeError, "args must be a tuple, got list", call(args=[1.0])),
         (TypeError, r"args must be a tuple.*args=\(value,\)", call(args=x0)),
-        (ValueError, "tol must be positive, got 0", call(tol=0)),
-        (ValueError, "tol must be positive, got -1", call(tol=-1.0)),
-        (ValueError, "tol must be positive, got nan", call(tol=math.nan)),
+        (ValueError, r"tol must be .*positive.*got 0", call(tol=0)),
+        (ValueError, r"tol must be .*positive.*got -1", call(tol=-1.0)),
+        (ValueError, r"tol must be .*positive.*got nan", call(tol=math.nan)),
         (ValueError, "max_steps must be an int >= 0, got -1", call(max_steps=-1)),
         (TypeError, "max_steps must be an int >= 0, got 1.5", call(max_steps=1.5)),
         (ValueError, "bandwidth must be an int >= 0, got -1", call(bandwidth=-1)),
