@@ -28,6 +28,7 @@ from ._storage import as_index, matvec
 
 RUNNING = -1
 ACCEPT = 0.25  # least ratio of actual to predicted decrease; accepting less lets early steps land far from the valley
+HARD = 0.02  # tolerance of the model where an eigenvector helps; at 0.2 chance picks among local minima
 TRIES = 60  # factorisations spent on one shift before giving up
 
 
@@ -155,9 +156,7 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
         # A step that ends well inside the radius though the shift is positive: the hard case, or a saddle. An
         # approximate eigenvector of the least eigenvalue takes it to the boundary.
         def eigenvector(_: None) -> tuple[Array, Array]:
-            # p itself leans that way, and carries what the gradient prefers; the noise is for saddles, where p is 0.
             z = hash_noise(g, s.turns) * (1 - dummies)
-            z = 1e-3 * z / jnp.linalg.norm(z) + p / jnp.where(length > 0, length, 1)
 
             def inverse_iteration(_: int, z: Array) -> Array:
                 z = factored.solve(z)
@@ -169,7 +168,7 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
         short = ok & (s.shift > 0) & (length < 0.9 * radius)
         z, curvature = lax.cond(short & ~ended, eigenvector, lambda _: (jnp.zeros_like(g), jnp.zeros((), dtype)), None)
         tau = _reach(p, z, radius)
-        hard = short & (tau**2 * curvature <= 0.2 * (s.shift * radius**2 - g @ p))
+        hard = short & (tau**2 * curvature <= HARD * (s.shift * radius**2 - g @ p))
         p = jnp.where(hard, p + tau * z, p)
 
         near = jnp.abs(length - radius) <= 0.1 * radius

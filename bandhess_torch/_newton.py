@@ -27,6 +27,7 @@ from ._status import Status, StepInfo, print_progress
 from ._storage import as_index, matvec
 
 ACCEPT = 0.25  # least ratio of actual to predicted decrease; accepting less lets early steps land far from the valley
+HARD = 0.02  # tolerance of the model where an eigenvector helps; at 0.2 chance picks among local minima
 TRIES = 60  # factorisations spent on one shift before giving up
 
 
@@ -161,15 +162,13 @@ def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Cal
         short = ok and shift > 0 and length < 0.9 * radius
         hard, curvature = False, 0.0
         if short:
-            # p itself leans that way, and carries what the gradient prefers; the noise is for saddles, where p is 0.
             z = hash_noise(g, turns - 1) * (1 - dummies)
-            z = 1e-3 * z / torch.linalg.vector_norm(z) + p / (length or 1.0)
             for _ in range(2):
                 z = factored.solve(z)
                 z = z / torch.linalg.vector_norm(z)
             curvature = float(z @ matvec(point.ab, z)) + shift
             tau = _reach(p, z, radius)
-            hard = tau**2 * curvature <= 0.2 * (shift * radius**2 - float(g @ p))
+            hard = tau**2 * curvature <= HARD * (shift * radius**2 - float(g @ p))
             if hard:
                 p = p + tau * z
         near = abs(length - radius) <= 0.1 * radius

@@ -192,7 +192,7 @@ def test_bad_input(backend: Backend) -> None:
         (ValueError, "ab must be 2-D", lambda: check(x, x)),
         (TypeError, "ab must have a real floating dtype", lambda: check(backend.array(np.ones((2, 4)), "int32"), x)),
         (TypeError, "argument 0 must have a real floating dtype", lambda: check(ab, backend.array([1, 2, 3, 4]))),
-        (ValueError, "argnums=0 needs", lambda: check(ab)),
+        (ValueError, r"argument 0 .*argnums", lambda: check(ab)),
         (TypeError, "fun must return a real scalar", lambda: backend.package.band_error(lambda x: x)(ab, x)),
     ]
     for error, message, call in bad:

@@ -1,5 +1,6 @@
 """Finding the bandwidth, seeing a wrong one, finding a better order, and Gauss-Newton's matrix."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from backends import Backend
+from backends import BACKENDS, Backend
 from operators import PROBINGS, block_banded, counted_quadratic, error_in_eps
 from problems import (
-    RAGGED_TREE,
     Problem,
     blog_chain,
     integers,
@@ -30,11 +30,9 @@ from problems import (
 
 PROBLEMS = [
     blog_chain(12),
-    window_chain(20, 3),
-    path2d_stages(16),
-    steering_stages(7, ragged=False),
+    window_chain(14, 2),
+    path2d_stages(12),
     steering_stages(7, ragged=True),
-    staged_polynomial("polynomial ragged k=2", RAGGED_TREE, 2),
     staged_polynomial("polynomial stages k=0", integers(12, 3).reshape(4, 3), 0),
 ]
 
@@ -58,22 +56,26 @@ def coupled(offset: int) -> Callable[[Any], Callable]:
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 def test_bandwidth_found(backend: Backend, problem: Problem) -> None:
-    found = backend.package.detect_bandwidth(problem.objective(backend.xp))(*inputs(backend, problem))
+    fun, args = problem.objective(backend.xp), inputs(backend, problem)
+    found = backend.package.detect_bandwidth(fun)(*args)
     assert type(found) is int
     assert found == problem.bandwidth
+    permutation, bandwidth = backend.package.reorder_bandwidth(fun)(*args)
+    np.testing.assert_array_equal(np.sort(permutation), np.arange(sizes(problem.x)[0]))
+    assert type(bandwidth) is int
+    assert bandwidth == problem.bandwidth
 
 
-@pytest.mark.parametrize("problem", [window_chain(20, 3), steering_stages(7, ragged=True)], ids=str)
-def test_float32(backend: Backend, problem: Problem) -> None:
+def test_float32(backend: Backend) -> None:
+    problem = window_chain(14, 2)
     detect = backend.package.detect_bandwidth(problem.objective(backend.xp))
     assert detect(*inputs(backend, problem, "float32")) == problem.bandwidth
 
 
-@pytest.mark.parametrize("offset", [2, 3, 5, 11])
-def test_single_coupling(backend: Backend, offset: int) -> None:
+def test_single_coupling(backend: Backend) -> None:
     """At narrower bandwidths its entry falls on a cell of another diagonal, and must not pass for that."""
-    x = backend.array(reals(30, 0))
-    assert backend.package.detect_bandwidth(coupled(offset)(backend.xp))(x) == offset
+    x = backend.array(reals(20, 0))
+    assert backend.package.detect_bandwidth(coupled(5)(backend.xp))(x) == 5
 
 
 def test_small_coupling(backend: Backend) -> None:
@@ -81,19 +83,18 @@ def test_small_coupling(backend: Backend) -> None:
     xp = backend.xp
 
     def fun(x: Any, size: Any) -> Any:
-        return xp.sum(x**2) + size * xp.sum(x[4:] * x[:-4])
+        return xp.sum(x**2) + size * xp.sum(x[2:] * x[:-2])
 
     x = backend.array(reals(30, 0))
     detect = backend.package.detect_bandwidth(fun)
-    assert detect(x, backend.array(1e-5)) == 4
+    assert detect(x, backend.array(1e-5)) == 2
     assert detect(x, backend.array(1e-12)) == 0
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("at", ["zero", "constant"])
-def test_curvature_that_vanishes_at_x(backend: Backend, dtype: str, at: str) -> None:
+@pytest.mark.parametrize(("at", "dtype"), [(0.0, "float64"), (3.0, "float32")])
+def test_curvature_that_vanishes_at_x(backend: Backend, at: float, dtype: str) -> None:
     """(x_{i+2} - x_i)^4 has a zero Hessian where all x are equal."""
-    x = np.zeros(20) if at == "zero" else np.full(20, 3.0)
+    x = np.full(20, at)
 
     def fun(x: Any) -> Any:
         return backend.xp.sum((x[2:] - x[:-2]) ** 4)
@@ -106,14 +107,14 @@ def test_curvature_that_vanishes_at_x(backend: Backend, dtype: str, at: str) -> 
 
 def test_coupling_that_vanishes_at_zero_beside_one_that_does_not(backend: Backend) -> None:
     def fun(x: Any) -> Any:
-        return backend.xp.sum(x[3:] ** 2 * x[:-3] ** 2) + backend.xp.sum(x**2)
+        return backend.xp.sum(x[2:] ** 2 * x[:-2] ** 2) + backend.xp.sum(x**2)
 
-    assert backend.package.detect_bandwidth(fun)(backend.array(np.zeros(20))) == 3
+    assert backend.package.detect_bandwidth(fun)(backend.array(np.zeros(20))) == 2
 
 
 def test_stays_in_the_domain(backend: Backend) -> None:
     """x is moved, but no entry past zero."""
-    x = np.concatenate([10.0 ** np.arange(-12, 0), np.ones(3)])
+    x = np.concatenate([10.0 ** np.arange(-4, 0), np.ones(3)])
 
     def fun(x: Any) -> Any:
         return -backend.xp.sum(backend.xp.log(x)) + backend.xp.sum(backend.xp.sqrt(x[1:] * x[:-1]))
@@ -150,9 +151,9 @@ def test_dense(backend: Backend) -> None:
     def dense(x: Any) -> Any:
         return backend.xp.sum(x) ** 2
 
-    T = 70
+    T = 24
     x, detect = backend.array(reals(T, 0)), backend.package.detect_bandwidth
-    message = rf"max_bandwidth={max(16, T // 4)}.*T = {T}.*reorder_bandwidth.*max_bandwidth"
+    message = rf"max_bandwidth={max(16, T // 4)} .*T = {T}.*reorder_bandwidth.*max_bandwidth"
     with pytest.raises(ValueError, match=message):
         detect(dense)(x)
     assert detect(dense, max_bandwidth=T - 1)(x) == T - 1
@@ -161,11 +162,11 @@ def test_dense(backend: Backend) -> None:
 
 def test_max_bandwidth(backend: Backend) -> None:
     x, detect = backend.array(reals(30, 0)), backend.package.detect_bandwidth
-    fun = coupled(5)(backend.xp)
-    assert detect(fun, max_bandwidth=5)(x) == 5
-    with pytest.raises(ValueError, match="max_bandwidth=4"):
-        detect(fun, max_bandwidth=4)(x)
-    with pytest.raises(ValueError, match="max_bandwidth=0"):
+    fun = coupled(3)(backend.xp)
+    assert detect(fun, max_bandwidth=3)(x) == 3
+    with pytest.raises(ValueError, match="max_bandwidth=2 "):
+        detect(fun, max_bandwidth=2)(x)
+    with pytest.raises(ValueError, match="max_bandwidth=0 "):
         detect(fun, max_bandwidth=0)(x)
 
 
@@ -175,8 +176,8 @@ def test_argnums_and_other_arguments(backend: Backend) -> None:
     def fun(order: int, x: Any, y: Any, *, scale: Any) -> Any:
         return scale * xp.sum(x[order:] * x[:-order]) + xp.sum(y[2:] * y[:-2]) + xp.sum(x) * xp.sum(y)
 
-    args = (3, backend.array(reals(12, 0)), backend.array(reals(20, 1)))
-    for argnums, expected in [(1, 3), (2, 2), (-1, 2), (-2, 3)]:
+    args = (1, backend.array(reals(12, 0)), backend.array(reals(20, 1)))
+    for argnums, expected in [(1, 1), (2, 2), (-1, 2), (-2, 1)]:
         detect = backend.package.detect_bandwidth(fun, argnums=argnums)
         assert detect(*args, scale=backend.array(2.0)) == expected
 
@@ -188,7 +189,7 @@ def test_not_finite(backend: Backend, where: str) -> None:
         x[:-1] = 1
     for function in ("detect_bandwidth", "reorder_bandwidth"):
         find = getattr(backend.package, function)(lambda x: backend.xp.sum(x**2.5))
-        with pytest.raises(FloatingPointError, match="not finite.*domain"):
+        with pytest.raises(FloatingPointError, match=r"not finite.*domain"):
             find(backend.array(x))
 
 
@@ -232,35 +233,34 @@ def test_refused_inside_transforms(backend: Backend, function: str) -> None:
             jax.jit(lambda x: backend.package.newton(rosenbrock(jnp), x, None).x)(x)
 
 
-@pytest.mark.parametrize("w", [1, 3, 4])
-def test_cost_does_not_depend_on_n(backend: Backend, w: int) -> None:
-    """Some 5 to 8 w products: (2k + 1) at every bandwidth tried, 0, 1, 2, 4, ..., and a few to test it."""
-    tried = 2 + int(np.ceil(np.log2(w)))
+def test_cost_does_not_depend_on_n(backend: Backend) -> None:
+    """Some 5 to 8 w products: (2k + 1) at every bandwidth tried, 0, 1, 2, 4, ..., and at most four to test it."""
+    w, tried = 2, [0, 1, 2]
     products = {}
     for n in (40, 120):
         products[n] = []
         fun = counted_quadratic(backend, block_banded(n, 1, w, seed=0), products[n])
         assert backend.package.detect_bandwidth(fun)(backend.array(reals(n, 0))) == w
     assert len(products[40]) == len(products[120])
-    assert 2 * w + 1 < len(products[40]) <= 8 * w + 4 * tried
+    assert sum(2 * k + 1 for k in tried) < len(products[40]) <= sum(2 * k + 1 + 4 for k in tried)
 
 
 def test_evaluations_do_not_depend_on_n(backend: Backend) -> None:
     calls: dict[int, list] = {20: [], 60: []}
     for n in calls:
-        fun = backend.tapped(coupled(3)(backend.xp), calls[n])
-        assert backend.package.detect_bandwidth(fun)(backend.array(reals(n, 0))) == 3
+        fun = backend.tapped(coupled(1)(backend.xp), calls[n])
+        assert backend.package.detect_bandwidth(fun)(backend.array(reals(n, 0))) == 1
         backend.settle()
-    assert 1 <= len(calls[20]) == len(calls[60]) <= 2 * len([0, 1, 2, 4])
+    assert 1 <= len(calls[20]) == len(calls[60]) <= 2 * len([0, 1])
 
 
 # --- Seeing a wrong one ----------------------------------------------------------------------------------------------
 
-T, D = 12, 2
+T, D = 6, 2
 
 
 def trajectory(xp: Any) -> Callable:
-    """(12, 2) stages: neighbours coupled in and across their scalars. Convex, and its minimum is not at 0."""
+    """(6, 2) stages: neighbours coupled in and across their scalars. Convex, and its minimum is not at 0."""
 
     def fun(x: Any) -> Any:
         step = x[1:] - x[:-1]
@@ -269,44 +269,41 @@ def trajectory(xp: Any) -> Callable:
     return fun
 
 
-SHUFFLE = np.random.default_rng(0).permutation(T)
+SHUFFLE = np.array([3, 0, 5, 1, 4, 2])
 
 
-def reshaped(xp: Any, shape: tuple[int, ...]) -> tuple[Callable, tuple[int, ...]]:
-    return lambda x: trajectory(xp)(x.reshape(T, D)), shape
+# (order of the scalars, shape of x, bandwidth): what users get wrong about one and the same objective.
+MISTAKES = {
+    "none": (np.arange(T * D), (T, D), 1),
+    "too narrow": (np.arange(T * D), (T, D), 0),
+    "wrong stage size": (np.arange(T * D), (3, 4), 0),
+    "scalars before stages": (np.arange(T * D).reshape(D, T).T.ravel(), (T, D), 1),
+    "stages shuffled": (np.arange(T * D).reshape(T, D)[SHUFFLE].ravel(), (T, D), 1),
+}
 
 
-def mistakes(xp: Any) -> dict[str, tuple[Callable, tuple[int, ...], int]]:
-    """(function, shape of x, bandwidth): what users get wrong about one and the same objective."""
-    return {
-        "too narrow": (trajectory(xp), (T, D), 0),
-        "flat": (lambda x: trajectory(xp)(x.reshape(T, D)), (T * D,), 2),
-        "wrong stage size": (lambda x: trajectory(xp)(x.reshape(T, D)), (4, 6), 0),
-        "scalars before stages": (lambda x: trajectory(xp)(x.reshape(D, T).T), (T, D), 1),
-        "stages shuffled": (lambda x: trajectory(xp)(x[SHUFFLE]), (T, D), 1),
-    }
+@functools.cache
+def reordered(name: str) -> Callable:
+    """One function for all, so that it is compiled once."""
+    xp = BACKENDS[name].xp
+    return lambda x, order: trajectory(xp)(x.reshape(-1)[order].reshape(T, D))
 
 
-@pytest.mark.parametrize("mistake", sorted(mistakes(np)))
+@pytest.mark.parametrize("mistake", sorted(MISTAKES))
 def test_mistakes_show(backend: Backend, mistake: str) -> None:
-    """In `band_error`, in newton's status, and in what `detect_bandwidth` says."""
-    fun, shape, k = mistakes(backend.xp)[mistake]
-    x = backend.array(reals(T * D, 0).reshape(shape))
-    package = backend.package
-    assert float(package.band_error(fun)(package.hessian(fun, k)(x), x)) > SEEN
-    assert package.newton(fun, x, k).status == package.Status.BAND_TOO_NARROW
-    right = package.detect_bandwidth(fun)(x)
-    assert right > k
-    assert float(package.band_error(fun)(package.hessian(fun, right)(x), x)) <= ROUNDING * np.finfo(float).eps
-
-
-def test_no_mistake(backend: Backend) -> None:
-    fun, package = trajectory(backend.xp), backend.package
-    x = backend.array(reals(T * D, 0).reshape(T, D))
-    assert float(package.band_error(fun)(package.hessian(fun, 1)(x), x)) <= ROUNDING * np.finfo(float).eps
-    result = package.newton(fun, x, 1)
-    assert result.status == package.Status.CONVERGED
-    np.testing.assert_allclose(result.x, np.ones((T, D)), atol=1e-6)
+    """In `band_error` and in newton's status."""
+    order, shape, k = MISTAKES[mistake]
+    fun, package = reordered(backend.name), backend.package
+    x, order = backend.array(reals(T * D, 0).reshape(shape)), backend.array(order)
+    error = float(package.band_error(fun)(package.hessian(fun, k)(x, order), x, order))
+    result = package.newton(fun, x, k, args=(order,))
+    if mistake == "none":
+        assert error <= ROUNDING * np.finfo(float).eps
+        assert result.status == package.Status.CONVERGED
+        np.testing.assert_allclose(result.x, np.ones(shape), atol=1e-6)
+    else:
+        assert error > SEEN
+        assert result.status == package.Status.BAND_TOO_NARROW
 
 
 def test_mistake_that_shows_at_the_end_only(backend: Backend) -> None:
@@ -316,21 +313,8 @@ def test_mistake_that_shows_at_the_end_only(backend: Backend) -> None:
         return backend.xp.sum((x - 1) ** 2) + 0.1 * backend.xp.sum(x[2:] ** 2 * x[:-2] ** 2)
 
     package = backend.package
-    assert package.newton(fun, backend.array(np.zeros(9)), 1).status == package.Status.BAND_TOO_NARROW
-    assert package.newton(fun, backend.array(np.zeros(9)), 2).status == package.Status.CONVERGED
-
-
-@pytest.mark.parametrize("ragged", [False, True])
-def test_newton_detects(backend: Backend, ragged: bool) -> None:
-    problem = steering_stages(7, ragged)
-    fun = problem.objective(backend.xp)
-    x, *args = inputs(backend, problem)
-    by_hand = backend.package.newton(fun, x, problem.bandwidth, args=tuple(args))
-    found = backend.package.newton(fun, x, None, args=tuple(args))
-    assert found.status == by_hand.status == backend.package.Status.CONVERGED
-    assert found.steps == by_hand.steps
-    for leaf, want in zip(backend.leaves(found.x), backend.leaves(by_hand.x), strict=True):
-        np.testing.assert_array_equal(leaf, want)
+    assert package.newton(fun, backend.array(np.zeros(5)), 1).status == package.Status.BAND_TOO_NARROW
+    assert package.newton(fun, backend.array(np.zeros(5)), 2).status == package.Status.CONVERGED
 
 
 # --- A better order --------------------------------------------------------------------------------------------------
@@ -338,7 +322,7 @@ def test_newton_detects(backend: Backend, ragged: bool) -> None:
 
 @pytest.mark.parametrize("d", [1, 2])
 def test_shuffled_chain(backend: Backend, d: int) -> None:
-    T = 24
+    T = 8
     order = np.random.default_rng(d).permutation(T)
     shape = (T,) if d == 1 else (T, d)
 
@@ -351,7 +335,7 @@ def test_shuffled_chain(backend: Backend, d: int) -> None:
 
     x = backend.array(reals(T * d, 0).reshape(shape))
     detect, reorder = backend.package.detect_bandwidth, backend.package.reorder_bandwidth
-    assert detect(shuffled, max_bandwidth=T - 1)(x) > 1
+    assert detect(shuffled)(x) > 1
     permutation, bandwidth = reorder(shuffled)(x)
     assert bandwidth == 1
     np.testing.assert_array_equal(np.sort(permutation), np.arange(T))
@@ -366,10 +350,10 @@ def test_shuffled_chain(backend: Backend, d: int) -> None:
 
 
 def test_good_orders_stay(backend: Backend) -> None:
-    x, reorder = backend.array(reals(15, 0)), backend.package.reorder_bandwidth
-    for fun, expected in [(rosenbrock(backend.xp), 1), (lambda x: backend.xp.sum(x) ** 2, 14), (backend.xp.sum, 0)]:
+    x, reorder = backend.array(reals(6, 0)), backend.package.reorder_bandwidth
+    for fun, expected in [(rosenbrock(backend.xp), 1), (lambda x: backend.xp.sum(x) ** 2, 5), (backend.xp.sum, 0)]:
         permutation, bandwidth = reorder(fun)(x)
-        np.testing.assert_array_equal(permutation, np.arange(15))
+        np.testing.assert_array_equal(permutation, np.arange(6))
         assert bandwidth == expected
     permutation, bandwidth = reorder(backend.xp.sum)(x[:0])
     assert (len(permutation), bandwidth) == (0, 0)
@@ -378,16 +362,9 @@ def test_good_orders_stay(backend: Backend) -> None:
 def test_separate_parts(backend: Backend) -> None:
     """Interleaved chains that do not couple: each gets its own place."""
     x = backend.array(reals(24, 0))
-    permutation, bandwidth = backend.package.reorder_bandwidth(coupled(4)(backend.xp))(x)
+    permutation, bandwidth = backend.package.reorder_bandwidth(coupled(2)(backend.xp))(x)
     assert bandwidth == 1
     np.testing.assert_array_equal(np.sort(permutation), np.arange(24))
-
-
-def test_reorder_ragged_stages(backend: Backend) -> None:
-    problem = steering_stages(7, ragged=True)
-    permutation, bandwidth = backend.package.reorder_bandwidth(steering(backend.xp))(*inputs(backend, problem))
-    np.testing.assert_array_equal(permutation, np.arange(7))
-    assert bandwidth == 1
 
 
 # --- Gauss-Newton ----------------------------------------------------------------------------------------------------
@@ -590,8 +567,8 @@ def test_band_error_of_ragged_stages(backend: Backend) -> None:
     assert not float(check(backend.array(band), *args)) <= SEEN
 
 
-def test_newton_on_ragged_stages_of_any_size(backend: Backend) -> None:
-    """Dummies take part in nothing: the result is that of the flat vector without them."""
+def test_newton_finds_the_bandwidth_of_ragged_stages(backend: Backend) -> None:
+    """And dummies take part in nothing: the result is that of the flat vector without them."""
     x = {"q": reals(8, 0).reshape(4, 2), "u": reals(3, 1).reshape(3, 1)}
 
     def fun(x: Any) -> Any:
@@ -602,7 +579,7 @@ def test_newton_on_ragged_stages_of_any_size(backend: Backend) -> None:
         return fun({"q": v[:8].reshape(4, 2), "u": v[8:].reshape(3, 1)})
 
     given = backend.tree_map(backend.array, x)
-    result = backend.package.newton(fun, given, 1)
+    result = backend.package.newton(fun, given, None)
     vector = np.concatenate([x["q"].ravel(), x["u"].ravel()])
     dense = backend.package.newton(flat, backend.array(vector), 10)
     assert result.status == dense.status

@@ -470,6 +470,7 @@ def test_bad_input(backend: Backend) -> None:
             return lambda: make(fun, bandwidth, **options)(*args)
 
         bad = [
+            (TypeError, "fun must be a function, got str", call("energy")),
             (TypeError, r"fun must return a real scalar.*\(4,\)", call(lambda x: x)),
             (TypeError, r"fun must return a real scalar.*\(1,\)", call(lambda x: x[:1])),
             (TypeError, "fun must return a real scalar.*int", call(lambda x: backend.array(3))),
@@ -482,9 +483,9 @@ def test_bad_input(backend: Backend) -> None:
             (TypeError, "bandwidth must be an int >= 0, got True", call(bandwidth=True)),
             (TypeError, r"argnums must be one int, got \(0, 1\)", call(argnums=(0, 1))),
             (TypeError, "argnums must be one int, got None", call(argnums=None)),
-            (ValueError, "argnums=1 needs", call(argnums=1)),
-            (ValueError, "argnums=-2 needs", call(argnums=-2)),
-            (ValueError, "argnums=0 needs", call(args=())),
+            (ValueError, r"argument 1 .*argnums", call(argnums=1)),
+            (ValueError, r"argument -2 .*argnums", call(argnums=-2)),
+            (ValueError, r"argument 0 .*argnums", call(args=())),
             (ValueError, "probing must be one of", call(probing="fft")),
             (ValueError, "chunk_size must be an int >= 1", call(chunk_size=0)),
             (TypeError, "chunk_size must be an int >= 1", call(chunk_size="many")),

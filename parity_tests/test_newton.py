@@ -385,6 +385,7 @@ def test_bad_input(backend: Backend) -> None:
         return lambda: backend.package.newton(fun, x0, bandwidth, **options)
 
     bad = [
+        (TypeError, "fun must be a function, got NoneType", call(None)),
         (TypeError, "args must be a tuple, got list", call(args=[1.0])),
         (TypeError, r"args must be a tuple.*args=\(value,\)", call(args=x0)),
         (ValueError, r"tol must be .*positive.*got 0", call(tol=0)),
