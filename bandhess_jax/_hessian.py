@@ -117,13 +117,13 @@ class Objective(NamedTuple):
     has_aux: bool
 
     @classmethod
-    def of(cls, fun: Callable, argnums: int, has_aux: bool, args: tuple) -> Objective:
+    def of(cls, fun: Callable, argnums: int, has_aux: bool, args: tuple, name: str | None = None) -> Objective:
         if not callable(fun):
             raise TypeError(f"fun must be a function, got {type(fun).__name__}")
         if not -len(args) <= argnums < len(args):
             raise ValueError(f"argument {argnums} (argnums) must be given by position; got {len(args)} positional ones")
         argnums %= len(args)
-        return cls(Layout.of(args[argnums], f"argument {argnums}"), argnums, bool(has_aux))
+        return cls(Layout.of(args[argnums], name or f"argument {argnums}"), argnums, bool(has_aux))
 
     def bind(self, fun: Callable, args: tuple, kwargs: dict) -> tuple[Callable[[Array], tuple[Array, Any]], Array]:
         """`(flat -> (value, aux), flat)`; the dummies of ragged leaves have zero gradient by construction."""

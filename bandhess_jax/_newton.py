@@ -330,7 +330,7 @@ def newton(
     """
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
-    objective = Objective.of(fun, 0, False, (x0, *args))
+    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
     if tol is None:
         tol = float(jnp.finfo(objective.layout.dtype).eps) ** 0.5
     if not (isinstance(tol, float | int) and tol > 0):

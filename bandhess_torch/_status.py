@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 
 class Status(IntEnum):
+    """How an optimiser ended. INFEASIBLE, RANK_DEFICIENT and TIME_LIMIT are reserved."""
+
     CONVERGED = 0
     """The stopping formula holds, with positive (semi)definite curvature."""
     PRECISION_FLOOR = 1

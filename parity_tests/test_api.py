@@ -124,7 +124,9 @@ def state():
             torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_device(),
             torch.are_deterministic_algorithms_enabled(),
         ]),
-        numpy=str([numpy.geterr(), numpy.get_printoptions()]), environment=str(sorted(os.environ.items())),
+        numpy=str([numpy.geterr(), numpy.get_printoptions()]),
+        # torch itself notes its compiler's cache folder there on first use
+        environment=str(sorted(i for i in os.environ.items() if not i[0].startswith("TORCHINDUCTOR"))),
         warnings=str(warnings.filters),
     )
 
