@@ -9,7 +9,7 @@ from hypothesis import settings
 jax.config.update("jax_enable_x64", True)
 
 # JAX compiles for every new shape, so examples are few and sizes come from small sets.
-settings.register_profile("parity", deadline=None, derandomize=True, max_examples=15)
+settings.register_profile("parity", deadline=None, derandomize=True, max_examples=3)
 settings.load_profile("parity")
 
 
