@@ -20,6 +20,8 @@ bench: $(VENV)/ready
 	$(RUN) -m pip install -q -e '.[bench]' -c constraints.txt
 	$(RUN) benchmarks/extraction.py
 	$(RUN) benchmarks/solve.py
+	$(RUN) benchmarks/probing.py
+	$(RUN) benchmarks/memory.py
 
 # constraints.txt pins what is tested; an unpinned torch would bring gigabytes of CUDA packages.
 $(VENV)/ready: pyproject.toml constraints.txt
