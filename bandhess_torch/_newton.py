@@ -298,7 +298,7 @@ def newton(
     if tol is None:
         tol = torch.finfo(objective.layout.dtype).eps ** 0.5
     if not (isinstance(tol, float | int) and tol > 0):
-        raise ValueError(f"tol must be a positive number, got {tol!r}")
+        raise ValueError(f"tol must be positive, a number, got {tol!r}")
     if bandwidth is None:
         bandwidth = detect_bandwidth(fun)(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
