@@ -3,6 +3,8 @@
 from ._bandwidth import band_error, detect_bandwidth, reorder_bandwidth
 from ._cholesky import cho_solve, cholesky, cholesky_ex, logdet, solve_triangular
 from ._hessian import from_matvec, gauss_newton, hessian, value_grad_hessian
+from ._inverse import inverse_band
+from ._ldl import inertia, ldl, ldl_solve
 from ._newton import NewtonResult, newton
 from ._probing import Direct, Fourier, Probing, Random, Substitution
 from ._solve import Factor, factor, solve
@@ -30,6 +32,10 @@ __all__ = [
     "from_matvec",
     "gauss_newton",
     "hessian",
+    "inertia",
+    "inverse_band",
+    "ldl",
+    "ldl_solve",
     "logdet",
     "matvec",
     "newton",

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from ._ldl import divide, first_bad_pivot, ldl_columns, unit_backward, unit_forward
+from ._ldl import divide, first_bad_pivot, ldl_columns, lower_matvec, unit_backward, unit_forward
 from ._storage import as_band, as_rhs, clear_unused
 
 
@@ -41,17 +41,6 @@ def _substitute(cb: Array, b: Array, transpose: bool) -> Array:
     return unit_backward(unit, divide(b, cb[0])) if transpose else divide(unit_forward(unit, b), cb[0])
 
 
-def _lower_matvec(cb: Array, x: Array, transpose: bool) -> Array:
-    """L x or L^T x for x `(n,)` or `(n, k)`, one diagonal after the other."""
-    n = x.shape[0]
-    cells = cb.reshape(cb.shape + (1,) * (x.ndim - 1))
-    y = cells[0] * x
-    for d in range(1, min(cb.shape[0], n)):
-        part = cells[d, : n - d] * (x[d:] if transpose else x[: n - d])
-        y = y + jnp.pad(part, [(0, d) if transpose else (d, 0), *[(0, 0)] * (x.ndim - 1)])
-    return y
-
-
 def solve_triangular(cb: ArrayLike, b: ArrayLike, *, transpose: bool = False) -> Array:
     """x with L x = b, or L^T x = b when transpose: whitening, and drawing from N(0, H^-1).
 
@@ -69,7 +58,7 @@ def solve_triangular(cb: ArrayLike, b: ArrayLike, *, transpose: bool = False) ->
         return b
     transpose = bool(transpose)
     return lax.custom_linear_solve(
-        lambda x: _lower_matvec(cb, x, transpose),
+        lambda x: lower_matvec(cb, x, transpose),
         b,
         lambda _, b: _substitute(cb, b, transpose),
         lambda _, b: _substitute(cb, b, not transpose),

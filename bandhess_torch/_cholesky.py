@@ -1,12 +1,7 @@
 """Banded Cholesky `H = L L^T` and the two substitutions: LAPACK's, with derivative rules of their own.
 
 Each rule is an `autograd.Function` with `jvp` and `vmap`, so that it composes with `torch.func`, to any order. The
-derivatives of the factor run over blocks of columns: in blocks of b >= w columns L is block bidiagonal, diagonal
-blocks D_i and blocks E_i below them, with
-
-    P_i = A_i - E_{i-1} E_{i-1}^T,   D_i = chol(P_i),   E_i = B_i D_i^{-T}
-
-for the blocks A_i, B_i of H, and the rules of the dense Cholesky hold block by block (Murray 2016, arXiv:1602.07527).
+derivatives of the factor are those of `_ldl`: L = M sqrt(D).
 """
 
 from __future__ import annotations
@@ -15,87 +10,30 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.linalg import solve_triangular as _dense_solve
 from torch.nn.functional import pad
 
-from . import _lapack
+from . import _lapack, _ldl
 from ._storage import as_band, as_rhs, clear_unused, rows
 
 
-def _to_blocks(ab: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The lower triangles of the diagonal blocks and the blocks below them, `(blocks, size, size)` each."""
-    rows, n = ab.shape
-    blocks = -(-n // size)
-    padded = pad(ab, (0, blocks * size - n))
-    r = torch.arange(size, device=ab.device)[:, None]
-    c = torch.arange(size, device=ab.device)
-    column = torch.arange(blocks, device=ab.device)[:, None, None] * size + c
-
-    def gather(offset: Tensor) -> Tensor:
-        inside = (offset >= 0) & (offset < rows)
-        return torch.where(inside, padded[torch.where(inside, offset, 0), column], 0)
-
-    return gather(r - c), gather(size + r - c)
-
-
-def _to_band(diagonal: Tensor, below: Tensor, rows: int, n: int) -> Tensor:
-    """The inverse of `_to_blocks`: reads the band off the blocks."""
-    size = diagonal.shape[-1]
-    row = torch.arange(n, device=diagonal.device) + torch.arange(rows, device=diagonal.device)[:, None]
-    column = torch.arange(n, device=diagonal.device).expand(rows, n)
-    block, r, c = column // size, row - column // size * size, column % size
-    here = r < size
-    return clear_unused(
-        torch.where(here, diagonal[block, torch.where(here, r, 0), c], below[block, torch.where(here, 0, r - size), c])
-    )
-
-
-def _factor_blocks(cb: Tensor) -> tuple[Tensor, Tensor]:
-    """L in blocks; the padding is an identity."""
-    size = max(cb.shape[0] - 1, min(32, cb.shape[1]))
-    D, E = _to_blocks(cb, size)
-    padding = torch.arange(D.shape[0] * size, device=cb.device).reshape(-1, size) >= cb.shape[1]
-    return D + torch.diag_embed(padding.to(cb.dtype)), E
-
-
-def _half(m: Tensor) -> Tensor:
-    """The lower triangle, its diagonal halved."""
-    return m.tril(-1) + torch.diag_embed(m.diagonal(dim1=-2, dim2=-1)) / 2
+def _to_ldl(cb: Tensor) -> Tensor:
+    """L = M sqrt(D): D and M, in `ldl`'s storage."""
+    return torch.cat([cb[:1] ** 2, cb[1:] / cb[:1]])
 
 
 def _push(cb: Tensor, dab: Tensor) -> Tensor:
-    """The factor's tangent for a tangent of the band."""
-    D, E = _factor_blocks(cb)
-    dA, dB = _to_blocks(clear_unused(dab), D.shape[-1])
-    dA = dA + dA.tril(-1).mT
-    dD, dE = [], []
-    update = torch.zeros_like(dA[0])
-    for i in range(len(D)):
-        inner = _dense_solve(D[i].mT, dA[i] - update, upper=True, left=False)
-        dD.append(D[i] @ _half(_dense_solve(D[i], inner, upper=False)))
-        dE.append(_dense_solve(D[i].mT, dB[i] - E[i] @ dD[i].mT, upper=True, left=False))
-        update = dE[i] @ E[i].mT + E[i] @ dE[i].mT
-    return _to_band(torch.stack(dD), torch.stack(dE), *cb.shape)
+    """The factor's tangent for a tangent of the band, by that of M and D."""
+    ldb = _to_ldl(cb)
+    dldb = _ldl.push(ldb, dab)
+    droot = dldb[:1] / (2 * cb[:1])
+    return torch.cat([droot, dldb[1:] * cb[:1] + ldb[1:] * droot])
 
 
 def _pull(cb: Tensor, cotangent: Tensor) -> Tensor:
-    """The band's cotangent for a cotangent of the factor; an off-diagonal cell counts both of its entries."""
-    D, E = _factor_blocks(cb)
-    gD, gE = _to_blocks(clear_unused(cotangent), D.shape[-1])
-    gA: list[Tensor] = []
-    gB: list[Tensor] = []
-    above = torch.zeros_like(gE[0])  # what block i + 1's diagonal passes up to E_i
-    for i in reversed(range(len(D))):
-        Z = _dense_solve(D[i], gE[i] + above, upper=False, left=False)
-        gDi = (gD[i] - Z.mT @ E[i]).tril()
-        S = _half(D[i].mT @ gDi)
-        S = _dense_solve(D[i].mT, (S + S.mT) / 2, upper=True)
-        S = _dense_solve(D[i], S, upper=False, left=False)
-        gA.append(2 * S - torch.diag_embed(S.diagonal()))
-        gB.append(Z)
-        if i:
-            above = -2 * S @ E[i - 1]
-    return _to_band(torch.stack(gA[::-1]), torch.stack(gB[::-1]), *cb.shape)
+    """The band's cotangent for a cotangent of the factor, by those of M and D."""
+    ldb, cotangent = _to_ldl(cb), clear_unused(cotangent)
+    groot = cotangent[:1] + (cotangent[1:] * ldb[1:]).sum(0)
+    return _ldl.pull(ldb, torch.cat([groot / (2 * cb[:1]), cotangent[1:] * cb[:1]]))
 
 
 def _batch(info: Any, in_dims: tuple, *operands: Any) -> list[tuple]:

@@ -75,6 +75,10 @@ def test_signatures_of_the_design() -> None:
         "solve": "ab, b",
         "factor": "ab",
         "logdet": "cb",
+        "inverse_band": "cb",
+        "ldl": "ab",
+        "ldl_solve": "ldb, b",
+        "inertia": "ldb",
     }
     for name, written in expected.items():
         signature = inspect.signature(getattr(bandhess_jax, name)).parameters.values()
