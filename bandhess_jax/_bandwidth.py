@@ -85,18 +85,18 @@ def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: 
     return band_error_fun
 
 
-def _perturbed(x: Array, seed: int) -> Array:
+def _perturbed(x: Array) -> Array:
     """x, each entry moved by up to a hundredth of itself (of the mean size, where it is 0): signs stay."""
     size = jnp.mean(jnp.abs(x))
     size = jnp.where(jnp.abs(x) > 0, jnp.abs(x), jnp.where(size > 0, size, 1))
-    return x + 0.01 * size * jax.random.uniform(jax.random.key(seed), x.shape, x.dtype, 0.5, 1)
+    return x + 0.01 * size * (3 + hash_noise(x, 1)) / 4
 
 
 def _examine(options: tuple[Objective, Extraction], fun: Callable, args: tuple, kwargs: dict) -> tuple:
     """At the perturbed x: is the band finite, does it miss something, and which cells of it count."""
     objective, extraction = options
     flat_fun, flat = objective.bind(fun, args, kwargs)
-    _, product, _ = linearize_gradient(flat_fun, _perturbed(flat, 1))
+    _, product, _ = linearize_gradient(flat_fun, _perturbed(flat))
     ab = extract(product, objective.layout, extraction)
     if objective.layout.ragged:
         ab = ab.at[0].add(-objective.layout.dummies())

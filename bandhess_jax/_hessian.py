@@ -64,6 +64,11 @@ def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extractio
         kept = lax.map(product, probes, batch_size=None if chunk == 1 else chunk)
     decoded = probing.decode(kept, T, d, near)
     ab, notes = (decoded[0], decoded[1:]) if isinstance(decoded, tuple) else (decoded, ())
+    if ab.shape != ((near + 1) * d, layout.n):
+        raise ValueError(
+            f"{type(probing).__name__}.decode must return the band, shape {((near + 1) * d, layout.n)}, or a tuple "
+            f"that starts with it, got shape {ab.shape}"
+        )
     ab = clear_unused(ab)
     if near < k:
         ab = jnp.pad(ab, ((0, (k - near) * d), (0, 0)))
@@ -72,7 +77,7 @@ def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extractio
     return (ab, *notes) if notes else ab
 
 
-def _from_matvec(options: tuple[Layout, Extraction], matvec: Callable) -> Array:
+def _from_matvec(options: tuple[Layout, Extraction], matvec: Callable, _: Any) -> Array:
     layout, extraction = options
     return extract(lambda v: layout.ravel(matvec(layout.unravel(v))), layout, extraction)
 
@@ -89,7 +94,7 @@ def from_matvec(
 
     Args:
       matvec: the operator: takes and returns a tree of the structure of `like`.
-      like: an array or tree of arrays (or `jax.ShapeDtypeStruct`s) that gives structure, shapes and dtype.
+      like: an array or tree of arrays that gives structure, shapes, dtype and device (or `jax.ShapeDtypeStruct`s).
       bandwidth: k >= 0, in stages: stage t couples to stages t - k .. t + k.
       probing: which probes, and how the band is read off them: "direct", "substitution", "fourier", "random", or
         an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with their methods.
@@ -106,7 +111,7 @@ def from_matvec(
     """
     layout = Layout.of(like, "like")
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (like, matvec))
-    return jit_call(_from_matvec, (layout, extraction), matvec)
+    return jit_call(_from_matvec, (layout, extraction), matvec, like)  # like: the program runs where it lives
 
 
 class Objective(NamedTuple):
@@ -248,7 +253,12 @@ def _gauss_newton(options: tuple[Objective, Extraction], residuals: Callable, ar
     layout = objective.layout
 
     def flat_residuals(flat: Array) -> Any:
-        return residuals(*args[: objective.argnums], layout.unravel(flat), *args[objective.argnums + 1 :], **kwargs)
+        out = residuals(*args[: objective.argnums], layout.unravel(flat), *args[objective.argnums + 1 :], **kwargs)
+        leaves = jax.tree.leaves(out)
+        if not leaves or not all(hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.inexact) for a in leaves):
+            kinds = [str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves]
+            raise TypeError(f"residuals must return a floating array or a pytree of them, got leaves of types {kinds}")
+        return out
 
     flat = layout.ravel(args[objective.argnums])
     try:
@@ -261,7 +271,7 @@ def _gauss_newton(options: tuple[Objective, Extraction], residuals: Callable, ar
             "them a jax.custom_jvp rule instead, or use hessian on 0.5 * sum(residuals**2)"
         ) from error
     backward = jax.linear_transpose(forward, flat)
-    return extract(lambda v: backward(forward(v))[0], layout, extraction)
+    return extract(lambda v: backward(jax.tree.map(jnp.conj, forward(v)))[0], layout, extraction)
 
 
 def gauss_newton(
@@ -275,7 +285,7 @@ def gauss_newton(
     """A function of `residuals`' arguments that returns the band of J^T J, for the objective 0.5 |residuals|^2.
 
     Args:
-      residuals: function that returns an array of any shape, or a pytree of them.
+      residuals: function that returns a floating array of any shape, or a pytree of them (complex: J^H J).
       bandwidth: of J^T J, in stages: residuals that couple stages t .. t + k give k.
       argnums: the one argument to differentiate.
       probing: as in `from_matvec`.

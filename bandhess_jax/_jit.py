@@ -42,7 +42,8 @@ def _new_entry() -> Callable:
         leaves = [next(remaining) if static is None else static.get() for static in statics]
         return core(options, *jax.tree.unflatten(treedef, leaves))
 
-    return jax.jit(run, static_argnums=(0, 1, 2, 3))
+    # keep_unused: an argument that no result depends on still says on which device to run.
+    return jax.jit(run, static_argnums=(0, 1, 2, 3), keep_unused=True)
 
 
 _shared_entry = _new_entry()

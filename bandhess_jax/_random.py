@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ._storage import as_index
+
 
 @dataclass(frozen=True)
 class Random:
@@ -21,7 +23,8 @@ class Random:
 
     Args:
       oversampling: products beyond the (2k + 1) d unknowns of a row; None: as many again, which keeps the least
-        squares well conditioned (with K / unknowns = 2, about 6). 0 would multiply errors without bound.
+        squares well conditioned (with K / unknowns = 2, about 6). 0 multiplies errors without bound; rows it leaves
+        undetermined come out as NaN.
       seed: of the probes.
       return_noise: return `(ab, noise)`: noise is the standard deviation of one entry of one product, estimated
         from the residuals, or NaN without oversampling.
@@ -37,11 +40,10 @@ class Random:
     stages_at_once: int = 4096
 
     def __post_init__(self) -> None:
-        if self.oversampling is not None and self.oversampling < 0:
-            raise ValueError(
-                f"oversampling must be >= 0, got {self.oversampling}; with fewer products than unknowns a row is not "
-                "determined"
-            )
+        if self.oversampling is not None:
+            as_index(self.oversampling, "oversampling")
+        as_index(self.seed, "seed")
+        as_index(self.stages_at_once, "stages_at_once", least=1)
 
     def count(self, T: int, d: int, k: int) -> int:
         unknowns = (2 * k + 1) * d

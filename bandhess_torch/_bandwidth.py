@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from torch import Tensor
 
 from ._hessian import Extraction, Objective, check_argnums, extract, linearize_gradient
+from ._random import gaussian
 from ._storage import as_band, as_index, clear_unused, matvec
 
 
@@ -23,12 +24,6 @@ def hash_noise(like: Tensor, seed: int) -> Tensor:
     h = ((h ^ (h >> 16)) * 2246822507) & mask
     h = ((h ^ (h >> 13)) * 3266489909) & mask
     return (h ^ (h >> 16)).to(like.dtype) / 2**31 - 1
-
-
-def _gaussian(ab: Tensor, seed: int) -> Tensor:
-    # Drawn by NumPy: torch.func.vmap allows no random operation of torch's own inside.
-    v = np.random.default_rng(seed).standard_normal(ab.shape[1])
-    return torch.as_tensor(v, dtype=ab.dtype, device=ab.device)
 
 
 def probe_error(product: Callable[[Tensor], Tensor], ab: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,24 +71,23 @@ def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: 
         flat_fun, flat = objective.bind(fun, args, kwargs)
         _, product, _ = linearize_gradient(flat_fun, flat)
         dummies = layout.dummies()
-        error, scale = probe_error(lambda v: product(v) + dummies * v, clear_unused(ab), _gaussian(ab, seed))
+        error, scale = probe_error(lambda v: product(v) + dummies * v, clear_unused(ab), gaussian(layout.n, seed, ab))
         return torch.where(error == 0, 0, error / scale).max()
 
     return band_error_fun
 
 
-def _perturbed(x: Tensor, seed: int) -> Tensor:
+def _perturbed(x: Tensor) -> Tensor:
     """x, each entry moved by up to a hundredth of itself (of the mean size, where it is 0): signs stay."""
     size = x.abs().mean()
     size = torch.where(x.abs() > 0, x.abs(), torch.where(size > 0, size, 1))
-    uniform = torch.rand(len(x), generator=torch.Generator().manual_seed(seed), dtype=x.dtype).to(x.device)
-    return x + 0.005 * size * (1 + uniform)
+    return x + 0.01 * size * (3 + hash_noise(x, 1)) / 4
 
 
 def _examine(objective: Objective, extraction: Extraction, fun: Callable, args: tuple, kwargs: dict) -> tuple:
     """At the perturbed x: is the band finite, does it miss something, and which cells of it count."""
     flat_fun, flat = objective.bind(fun, args, kwargs)
-    _, product, _ = linearize_gradient(flat_fun, _perturbed(flat, 1))
+    _, product, _ = linearize_gradient(flat_fun, _perturbed(flat))
     ab = extract(product, objective.layout, extraction)
     if objective.layout.ragged:
         ab = torch.cat([ab[:1] - objective.layout.dummies(), ab[1:]])

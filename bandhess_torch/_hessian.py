@@ -58,6 +58,11 @@ def extract(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extract
         kept += [probing.keep(c, y, T, d, near) for c, y in zip(colours, products, strict=True)]
     decoded = probing.decode(torch.stack(kept), T, d, near)
     ab, notes = (decoded[0], decoded[1:]) if isinstance(decoded, tuple) else (decoded, ())
+    if tuple(ab.shape) != ((near + 1) * d, layout.n):
+        raise ValueError(
+            f"{type(probing).__name__}.decode must return the band, shape {((near + 1) * d, layout.n)}, or a tuple "
+            f"that starts with it, got shape {tuple(ab.shape)}"
+        )
     ab = clear_unused(ab)
     if near < k:
         ab = torch.nn.functional.pad(ab, (0, 0, 0, (k - near) * d))
@@ -247,7 +252,7 @@ def gauss_newton(
     """A function of `residuals`' arguments that returns the band of J^T J, for the objective 0.5 |residuals|^2.
 
     Args:
-      residuals: function that returns a tensor of any shape, or a pytree of them.
+      residuals: function that returns a floating tensor of any shape, or a pytree of them (complex: J^H J).
       bandwidth: of J^T J, in stages: residuals that couple stages t .. t + k give k.
       argnums: the one argument to differentiate.
       probing: as in `from_matvec`.
@@ -264,8 +269,15 @@ def gauss_newton(
         layout, index, _ = Objective.of(residuals, argnums, False, args)
 
         def flat_residuals(flat: Tensor) -> list[Tensor]:
-            out = residuals(*args[:index], layout.unravel(flat), *args[index + 1 :], **kwargs)
-            return tree_flatten(out)[0]
+            leaves, _ = tree_flatten(residuals(*args[:index], layout.unravel(flat), *args[index + 1 :], **kwargs))
+            if not leaves or not all(
+                isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex()) for a in leaves
+            ):
+                kinds = [str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves]
+                raise TypeError(
+                    f"residuals must return a floating tensor or a pytree of them, got leaves of types {kinds}"
+                )
+            return leaves
 
         flat = layout.ravel(args[index])
         # J v is the transpose of the pullback u -> J^T u, which is linear: pulled back in its turn, at any u.

@@ -10,9 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from ._storage import as_index
+
+
+def gaussian(n: int, seed: Any, like: Tensor) -> Tensor:
+    """Drawn by NumPy: torch.func.vmap allows no random operation of torch's own inside."""
+    return torch.as_tensor(np.random.default_rng(seed).standard_normal(n), dtype=like.dtype, device=like.device)
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,8 @@ class Random:
 
     Args:
       oversampling: products beyond the (2k + 1) d unknowns of a row; None: as many again, which keeps the least
-        squares well conditioned (with K / unknowns = 2, about 6). 0 would multiply errors without bound.
+        squares well conditioned (with K / unknowns = 2, about 6). 0 multiplies errors without bound; rows it leaves
+        undetermined come out as NaN.
       seed: of the probes.
       return_noise: return `(ab, noise)`: noise is the standard deviation of one entry of one product, estimated
         from the residuals, or NaN without oversampling.
@@ -37,19 +46,17 @@ class Random:
     stages_at_once: int = 4096
 
     def __post_init__(self) -> None:
-        if self.oversampling is not None and self.oversampling < 0:
-            raise ValueError(
-                f"oversampling must be >= 0, got {self.oversampling}; with fewer products than unknowns a row is not "
-                "determined"
-            )
+        if self.oversampling is not None:
+            as_index(self.oversampling, "oversampling")
+        as_index(self.seed, "seed")
+        as_index(self.stages_at_once, "stages_at_once", least=1)
 
     def count(self, T: int, d: int, k: int) -> int:
         unknowns = (2 * k + 1) * d
         return unknowns + (unknowns if self.oversampling is None else self.oversampling)
 
     def probe(self, c: int, T: int, d: int, k: int, like: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed((self.seed << 20) + c)
-        return torch.randn(T * d, generator=generator, dtype=like.dtype).to(like.device)
+        return gaussian(T * d, (self.seed, c), like)
 
     def keep(self, c: int, y: Tensor, T: int, d: int, k: int) -> Tensor:
         return y
@@ -67,7 +74,8 @@ class Random:
             y = Y[:, s].transpose(0, 1)
             # Stages before the first and past the last have probes 0 and unknowns 0: an identity keeps them solvable.
             empty = ((window < k) | (window >= T + k)).repeat_interleave(d, 1).to(kept.dtype)
-            factor = torch.linalg.cholesky(A.mT @ A + torch.diag_embed(empty))
+            factor, info = torch.linalg.cholesky_ex(A.mT @ A + torch.diag_embed(empty))
+            factor = torch.where(info[:, None, None] == 0, factor, torch.nan)
             x = torch.cholesky_solve(A.mT @ y, factor)
             # One step of refinement undoes what squaring the condition number costs.
             x = x + torch.cholesky_solve(A.mT @ (y - A @ x) - empty[..., None] * x, factor)
