@@ -147,7 +147,8 @@ def run(options: argparse.Namespace) -> int:
     if result.status == Status.BAND_TOO_NARROW:
         raise BadInputError(
             f"{result.status.name}: the Hessian has entries outside bandwidth {k} (band error {error:.2g}; it is of "
-            "rounding size where the bandwidth is right); try a larger --bandwidth"
+            "rounding size where the bandwidth is right); try a larger --bandwidth, or another order of the stages: "
+            "detect_bandwidth finds the one, reorder_bandwidth the other"
         )
     if result.steps == 0 and not (np.isfinite([value, grad_norm]).all() and np.isfinite(np.asarray(ab)).all()):
         raise BadInputError(f"{name} or a derivative of it is not finite at x0 (f = {value:g}, max|g| = {grad_norm:g})")

@@ -44,7 +44,7 @@ class Extraction(NamedTuple):
         return self._replace(chunk_size=1 if platform == "cpu" else max(1, 2**26 // max(n, 1)))
 
 
-def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Any:
+def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Any:
     """The band of `matvec`, a symmetric operator on the ravelled vector; `(ab, *notes)` if the probing adds some."""
     T, d, k = layout.T, layout.d, options.bandwidth
     if layout.n == 0:
@@ -77,9 +77,15 @@ def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extractio
     return (ab, *notes) if notes else ab
 
 
+def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Array:
+    """The band alone, for those who have no use for notes."""
+    out = extract_noted(matvec, layout, options)
+    return out[0] if isinstance(out, tuple) else out
+
+
 def _from_matvec(options: tuple[Layout, Extraction], matvec: Callable, _: Any) -> Array:
     layout, extraction = options
-    return extract(lambda v: layout.ravel(matvec(layout.unravel(v))), layout, extraction)
+    return extract_noted(lambda v: layout.ravel(matvec(layout.unravel(v))), layout, extraction)
 
 
 def from_matvec(
@@ -178,7 +184,7 @@ def _value_grad_hessian(options: tuple[Objective, Extraction], fun: Callable, ar
     objective, extraction = options
     flat_fun, flat = objective.bind(fun, args, kwargs)
     grad, product, (value, aux) = linearize_gradient(flat_fun, flat)
-    ab = extract(product, objective.layout, extraction)
+    ab = extract_noted(product, objective.layout, extraction)
     return (value, aux) if objective.has_aux else value, objective.layout.unravel(grad), ab
 
 
@@ -271,7 +277,7 @@ def _gauss_newton(options: tuple[Objective, Extraction], residuals: Callable, ar
             "them a jax.custom_jvp rule instead, or use hessian on 0.5 * sum(residuals**2)"
         ) from error
     backward = jax.linear_transpose(forward, flat)
-    return extract(lambda v: backward(jax.tree.map(jnp.conj, forward(v)))[0], layout, extraction)
+    return extract_noted(lambda v: backward(jax.tree.map(jnp.conj, forward(v)))[0], layout, extraction)
 
 
 def gauss_newton(

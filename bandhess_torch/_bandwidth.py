@@ -16,6 +16,8 @@ from ._hessian import Extraction, Objective, check_argnums, extract, linearize_g
 from ._random import gaussian
 from ._storage import as_band, as_index, clear_unused, matvec
 
+SMALL = 256  # so many products are spent on advice
+
 
 def hash_noise(like: Tensor, seed: int) -> Tensor:
     """Numbers in [-1, 1), as many as `like` has, alike in both backends: the index, hashed (Murmur3's finaliser)."""
@@ -99,20 +101,44 @@ def _examine(objective: Objective, extraction: Extraction, fun: Callable, args: 
     return bool(ab.isfinite().all()), too_narrow(product, ab), counts.cpu().numpy()
 
 
-def _find(objective: Objective, limit: int, fun: Callable, args: tuple, kwargs: dict) -> tuple[int, np.ndarray] | None:
-    """The bandwidth, and which cells of the band count; None if it is past the limit."""
-    d, k = max(objective.layout.d, 1), 0
+def _find(
+    objective: Objective, first: int, limit: int, fun: Callable, args: tuple, kwargs: dict
+) -> tuple[int, np.ndarray] | None:
+    """The bandwidth, and which cells of the band count, by doubling from `first`; None if it is past the limit."""
+    T, d, k = objective.layout.T, max(objective.layout.d, 1), first
     while True:
         with torch.no_grad():
             finite, narrow, counts = _examine(objective, Extraction.of(k, "direct", "auto"), fun, args, kwargs)
         if not finite:
             raise FloatingPointError("the Hessian is not finite at (or near) x; give an x inside the domain of fun")
-        if not narrow:
+        if not narrow or k == T - 1:
             row, column = np.nonzero(counts)
             return int(np.max((column % d + row) // d, initial=0)), counts
         if k == limit:
             return None
-        k = min(max(1, 2 * k), limit)
+        # Past T / 2 every stage has its own probe: the full width costs no more of them.
+        k = min(max(1, 2 * k) if 4 * k + 1 < T else T - 1, limit)
+
+
+def _reorder(T: int, d: int, found: tuple[int, np.ndarray]) -> tuple[np.ndarray, int]:
+    """The order of the stages by reverse Cuthill-McKee, and the bandwidth in it; the natural one if that is as good."""
+    row, column = np.nonzero(found[1])
+    low, high = column // d, (column + row) // d
+    pattern = coo_array((np.ones(len(low)), (high, low)), shape=(T, T)).tocsr()
+    permutation = reverse_cuthill_mckee(pattern + pattern.T, symmetric_mode=True)
+    place = np.argsort(permutation)
+    bandwidth = int(np.max(np.abs(place[high] - place[low]), initial=0))
+    return (permutation, bandwidth) if bandwidth < found[0] else (np.arange(T), found[0])
+
+
+def _advice(objective: Objective, fun: Callable, args: tuple, kwargs: dict) -> str:
+    """What `reorder_bandwidth` would do for a Hessian that was refused: tried where that is cheap."""
+    T, d = objective.layout.T, objective.layout.d
+    found = _find(objective, T - 1, T - 1, fun, args, kwargs) if T * d <= SMALL else None
+    if found is None:
+        return "reorder_bandwidth(fun)(x) looks for a better one"
+    bandwidth = _reorder(T, d, found)[1]
+    return f"reorder_bandwidth(fun)(x) finds {f'one of bandwidth {bandwidth}' if bandwidth < found[0] else 'no better'}"
 
 
 def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | None = None) -> Callable[..., int]:
@@ -133,7 +159,8 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
     Returns: the function. It raises ValueError when the Hessian is denser than max_bandwidth, and FloatingPointError
     when it is not finite.
 
-    Cost: some 5 to 8 w products, whatever n is.
+    Cost: for a bandwidth k > 0, 4 k d to 8 k d products and a few more, whatever n is. (A refusal spends T d more if
+    these are at most 256, to say what `reorder_bandwidth` would find.)
     """
     argnums = check_argnums(argnums)
     if max_bandwidth is not None:
@@ -145,11 +172,11 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
         if objective.layout.n == 0:
             return 0
         limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, T - 1)
-        found = _find(objective, limit, fun, args, kwargs)
+        found = _find(objective, 0, limit, fun, args, kwargs)
         if found is None:
             raise ValueError(
                 f"the Hessian has entries more than max_bandwidth={limit} stages off its diagonal (T = {T}). Is the "
-                "order of the stages the natural one? reorder_bandwidth(fun)(x) looks for a better one; a larger "
+                f"order of the stages the natural one? {_advice(objective, fun, args, kwargs)}; a larger "
                 "max_bandwidth, up to T - 1, allows a denser Hessian; for a dense one use torch.func.hessian"
             )
         return found[0]
@@ -167,10 +194,11 @@ def reorder_bandwidth(fun: Callable, *, argnums: int = 0) -> Callable[..., tuple
       fun: as for `hessian`.
       argnums: the one argument to differentiate.
 
-    Returns: the function; its value is `(permutation, bandwidth)`: in the order `stages[permutation]` the Hessian has
-      that bandwidth, in stages.
+    Returns: the function; its value is `(permutation, bandwidth)`: in the order `x[permutation]` the Hessian has that
+      bandwidth, in stages. So minimise `lambda y: fun(y[inverse])` from `x[permutation]`, where
+      `inverse = np.argsort(permutation)`. A leaf with T - 1 stages must be filled up to T before it can be reordered.
 
-    Cost: up to 4 T d products, and a pattern of (T d)^2 cells for a dense Hessian.
+    Cost: up to 3 T d products, and a pattern of (T d)^2 cells for a dense Hessian.
     """
     argnums = check_argnums(argnums)
 
@@ -179,16 +207,8 @@ def reorder_bandwidth(fun: Callable, *, argnums: int = 0) -> Callable[..., tuple
         T, d = objective.layout.T, max(objective.layout.d, 1)
         if objective.layout.n == 0:
             return np.arange(T), 0
-        found = _find(objective, T - 1, fun, args, kwargs)
+        found = _find(objective, 0, T - 1, fun, args, kwargs)
         assert found is not None  # at T - 1 nothing is outside
-        row, column = np.nonzero(found[1])
-        low, high = column // d, (column + row) // d
-        pattern = coo_array((np.ones(len(low)), (high, low)), shape=(T, T)).tocsr()
-        permutation = reverse_cuthill_mckee(pattern + pattern.T, symmetric_mode=True)
-        place = np.argsort(permutation)
-        bandwidth = int(np.max(np.abs(place[high] - place[low]), initial=0))
-        if bandwidth >= found[0]:
-            return np.arange(T), found[0]
-        return permutation, bandwidth
+        return _reorder(T, d, found)
 
     return reorder_bandwidth_fun

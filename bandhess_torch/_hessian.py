@@ -40,7 +40,7 @@ class Extraction(NamedTuple):
         return count if self.chunk_size is None else int(self.chunk_size)
 
 
-def extract(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Any:
+def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Any:
     """The band of `matvec`, a symmetric operator on the ravelled vector; `(ab, *notes)` if the probing adds some."""
     T, d, k = layout.T, layout.d, options.bandwidth
     if layout.n == 0:
@@ -69,6 +69,12 @@ def extract(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extract
     if layout.ragged:
         ab = torch.cat([ab[:1] + layout.dummies(), ab[1:]])
     return (ab, *notes) if notes else ab
+
+
+def extract(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Tensor:
+    """The band alone, for those who have no use for notes."""
+    out = extract_noted(matvec, layout, options)
+    return out[0] if isinstance(out, tuple) else out
 
 
 def from_matvec(
@@ -100,7 +106,7 @@ def from_matvec(
     """
     layout = Layout.of(like, "like")
     extraction = Extraction.of(bandwidth, probing, chunk_size)
-    return extract(lambda v: layout.ravel(matvec(layout.unravel(v))), layout, extraction)
+    return extract_noted(lambda v: layout.ravel(matvec(layout.unravel(v))), layout, extraction)
 
 
 class Objective(NamedTuple):
@@ -207,7 +213,7 @@ def value_grad_hessian(
         objective = Objective.of(fun, argnums, has_aux, args)
         flat_fun, flat = objective.bind(fun, args, kwargs)
         grad, product, (value, aux) = linearize_gradient(flat_fun, flat)
-        ab = extract(product, objective.layout, extraction)
+        ab = extract_noted(product, objective.layout, extraction)
         return (value, aux) if has_aux else value, objective.layout.unravel(grad), ab
 
     return value_grad_hessian_fun
@@ -283,6 +289,6 @@ def gauss_newton(
         # J v is the transpose of the pullback u -> J^T u, which is linear: pulled back in its turn, at any u.
         values, pullback, *_ = torch.func.vjp(flat_residuals, flat)
         _, forward, *_ = torch.func.vjp(lambda u: pullback(u)[0], [torch.zeros_like(value) for value in values])
-        return extract(lambda v: pullback(forward(v)[0])[0], layout, extraction)
+        return extract_noted(lambda v: pullback(forward(v)[0])[0], layout, extraction)
 
     return gauss_newton_fun
