@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ._fusion import hold, tidy
 from ._jit import jit_call
 from ._probing import Probing, as_probing
 from ._stages import Layout
@@ -59,9 +60,12 @@ def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Ext
     probes = jnp.arange(probing.count(T, d, near))
     if chunk is None or (isinstance(chunk, int) and 1 < len(probes) <= chunk):
         kept = jax.vmap(product)(probes)
+    elif chunk == 1:
+        # Held, or XLA's CPU compiler makes the product part of the loop's write to memory, which takes one thread.
+        kept = lax.map(lambda c: hold(product, c), probes)
     else:
         assert isinstance(chunk, int)
-        kept = lax.map(product, probes, batch_size=None if chunk == 1 else chunk)
+        kept = lax.map(product, probes, batch_size=chunk)
     decoded = probing.decode(kept, T, d, near)
     ab, notes = (decoded[0], decoded[1:]) if isinstance(decoded, tuple) else (decoded, ())
     if ab.shape != ((near + 1) * d, layout.n):
@@ -177,7 +181,12 @@ def linearize_gradient(flat_fun: Callable, flat: Array) -> tuple[Array, Callable
         out, grad = jax.value_and_grad(flat_fun, has_aux=True)(flat)
         return grad, out
 
-    return jax.linearize(gradient, flat, has_aux=True)
+    def linear(flat: Array) -> tuple:
+        grad, product, out = jax.linearize(gradient, flat, has_aux=True)
+        return grad, product, out
+
+    grad, product, out = tidy(linear, flat)(flat)
+    return grad, tidy(product, flat), out
 
 
 def _value_grad_hessian(options: tuple[Objective, Extraction], fun: Callable, args: tuple, kwargs: dict) -> tuple:
