@@ -7,7 +7,9 @@ from ._inverse import inverse_band
 from ._ldl import inertia, ldl, ldl_solve
 from ._newton import NewtonResult, newton
 from ._probing import Direct, Fourier, Probing, Random, Substitution
+from ._rcond import rcond
 from ._solve import Factor, factor, solve
+from ._sparse import to_bcoo
 from ._stages import ravel_stages
 from ._status import Status, StepInfo
 from ._storage import from_dense, matvec, to_dense
@@ -40,9 +42,11 @@ __all__ = [
     "matvec",
     "newton",
     "ravel_stages",
+    "rcond",
     "reorder_bandwidth",
     "solve",
     "solve_triangular",
+    "to_bcoo",
     "to_dense",
     "value_grad_hessian",
 ]

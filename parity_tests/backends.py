@@ -16,6 +16,7 @@ import jax.test_util
 import numpy as np
 import torch
 import torch.utils._pytree as torch_tree
+from jax.interpreters import partial_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import bandhess_jax
@@ -33,6 +34,25 @@ def largest_in(jaxpr: Any) -> int:
             if hasattr(inner, "eqns"):
                 largest = max(largest, largest_in(inner))
     return largest
+
+
+def carries_in(jaxpr: Any) -> list[int]:
+    """The largest rank among the carries of each scan that a program runs, inner programs included."""
+    ranks = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            first = equation.params["num_consts"]
+            carries = equation.invars[first : first + equation.params["num_carry"]]
+            ranks.append(max((len(carry.aval.shape) for carry in carries), default=0))
+            continue
+        params = equation.params
+        if equation.primitive.name == "custom_linear_solve":  # of its four programs it runs one
+            params = params["jaxprs"].solve
+        for parameter in jax.tree.leaves(params, is_leaf=lambda leaf: hasattr(leaf, "jaxpr")):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                ranks += carries_in(inner)
+    return ranks
 
 
 class LargestTensor(TorchDispatchMode):
@@ -116,6 +136,15 @@ class JaxBackend:
 
         fun.defvjp(lambda x: (fun(x), x), lambda x, cotangent: (cotangent * gradient(x),))
         return fun
+
+    def count_solves(self, monkeypatch: Any, fun: Callable, *args: Any) -> tuple[int, int]:
+        """Factorisations (scans that carry a window) and solves (two scans each that carry a vector) in a program."""
+        program = jax.make_jaxpr(fun)(*args).jaxpr
+        program, _ = partial_eval.dce_jaxpr(program, [True] * len(program.outvars))  # as jit does
+        ranks = carries_in(program)
+        assert set(ranks) <= {1, 2}
+        assert ranks.count(1) % 2 == 0
+        return ranks.count(2), ranks.count(1) // 2
 
     def largest_array(self, fun: Callable, *args: Any) -> int:
         return largest_in(jax.make_jaxpr(fun)(*args).jaxpr)
@@ -202,6 +231,19 @@ class TorchBackend:
                 return cotangent * Gradient.apply(*ctx.saved_tensors)
 
         return Quadratic.apply
+
+    def count_solves(self, monkeypatch: Any, fun: Callable, *args: Any) -> tuple[int, int]:
+        """Factorisations and solves, as calls of LAPACK."""
+        calls = []
+        with monkeypatch.context() as patch:
+            for name in ("pbtrf", "pbtrs"):
+                routine = getattr(bandhess_torch._lapack, name)
+                patch.setattr(
+                    bandhess_torch._lapack, name,
+                    lambda *args, name=name, routine=routine: (calls.append(name), routine(*args))[1],
+                )  # fmt: skip
+            fun(*args)
+        return calls.count("pbtrf"), calls.count("pbtrs")
 
     def largest_array(self, fun: Callable, *args: Any) -> int:
         with LargestTensor() as mode:

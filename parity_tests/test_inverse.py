@@ -125,12 +125,13 @@ def test_second_derivative_of_logdet(backend: Backend) -> None:
 
 
 def test_memory(backend: Backend) -> None:
-    """Neither the inverse nor its gradient forms a dense matrix, or a window per column."""
+    """Neither the inverse nor its gradient, nor the factor's, forms a dense matrix or a window per column."""
     n, w = 600, 12
     ab = backend.array(positive_band(n, w))
     loss = lambda ab: backend.xp.sum(inverse_of(backend)(ab) ** 2)  # noqa: E731
     blocks = max(w + 1, 32 if backend.name == "torch" else 0)
-    for fun in (inverse_of(backend), backend.grad(loss)):
+    factor_loss = lambda ab: backend.xp.sum(backend.package.cholesky(ab) ** 2)  # noqa: E731
+    for fun in (inverse_of(backend), backend.grad(loss), backend.grad(factor_loss)):
         assert backend.largest_array(fun, ab) <= 4 * blocks * n
     assert 4 * blocks * n < n * n
     assert backend.name == "torch" or 4 * blocks * n < n * w * w

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import torch
 from backends import BACKENDS, Backend
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,6 +81,72 @@ def test_backends_agree(n: int, w: int) -> None:
     x, y = (backend.numpy(backend.package.solve(backend.array(ab), backend.array(b))) for backend in BACKENDS.values())
     cond = np.linalg.cond(unstore(ab)) if n else 1
     np.testing.assert_allclose(x, y, rtol=0, atol=cond * rounding(w) * np.abs(y).max(initial=0))
+
+
+# --- A factor in float32, refined ------------------------------------------------------------------------------------
+
+
+def test_refinement(backend: Backend) -> None:
+    """Each correction gains the factor float32 promises, until float64's residual is reached; whatever H's scale."""
+    n, w = 40, 3
+    scale = 10.0 ** np.linspace(-100, 100, n)
+    L = scale[:, None] * lower_factor(n, w)
+    ab, b = store(L @ L.T, w), scale[:, None] * rhs(n, 2)
+    b[:, 1] *= 1e-30  # each column has its own scale
+    run = [backend.jit(lambda ab, b, k=k: backend.package.solve(ab, b, refine=k)) for k in (0, 1, 3)]
+    x = [backend.numpy(solve(backend.array(poisoned(ab)), backend.array(b))) for solve in run]
+    residuals = [scaled_residual(unstore(ab), one, b) for one in x]
+    assert residuals[0] <= rounding(w)
+    assert residuals[2] <= rounding(w)
+    assert 8 * EPS < residuals[1] < 1e-9, "what float32 leaves after one correction should be seen"
+    assert all(one.dtype == np.float64 and one.shape == b.shape for one in x)
+
+
+def test_refinement_keeps_float32_and_small_sizes(backend: Backend) -> None:
+    for n, columns in ((0, None), (5, 0), (1, None)):
+        x = backend.package.solve(backend.array(positive_band(n, 2)), backend.array(rhs(n, columns)), refine=2)
+        assert backend.numpy(x).shape == rhs(n, columns).shape
+    ab, b = positive_band(8, 3).astype("float32"), rhs(8, None).astype("float32")
+    x = backend.numpy(backend.package.solve(backend.array(ab), backend.array(b), refine=1))
+    assert x.dtype == np.float32
+    assert scaled_residual(unstore(ab), x, b) <= rounding(3, "float32")
+
+
+def test_refined_derivatives(backend: Backend) -> None:
+    """As accurate as the solution, both modes, under vmap too."""
+    ab, b, xbar = positive_band(6, 2), rhs(6, None), rhs(6, None, 2)
+
+    def gradients(ab, b):
+        loss = lambda ab, b: backend.xp.sum(backend.array(xbar) * backend.package.solve(ab, b, refine=3))  # noqa: E731
+        tangent = backend.jvp(lambda ab: backend.package.solve(ab, b, refine=3), (ab,), (ab,))[1]
+        return backend.grad(loss)(ab, b), backend.grad(lambda b: loss(ab, b))(b), tangent
+
+    lanes = backend.array(np.stack([ab, 2 * ab])), backend.array(np.stack([b, b]))
+    by_ab, by_b, tangent = map(backend.numpy, backend.jit(backend.vmap(gradients))(*lanes))
+    x, v = np.linalg.solve(unstore(ab), b), np.linalg.solve(unstore(ab), xbar)
+    expected = -store(np.outer(v, x) + np.outer(x, v) - np.diag(v * x), 2)
+    for lane, factor in enumerate((1, 2)):
+        np.testing.assert_allclose(by_ab[lane], expected / factor**2, rtol=0, atol=1024 * EPS)
+        np.testing.assert_allclose(by_b[lane], v / factor, rtol=0, atol=1024 * EPS)
+        np.testing.assert_allclose(tangent[lane], -x / factor, rtol=0, atol=1024 * EPS)
+
+
+def test_refinement_of_what_float32_cannot_factor(backend: Backend) -> None:
+    """Condition 1e10: float64 solves it, float32 has no factor, and says so."""
+    ab = np.array([[1.0, 1.0], [1 - 1e-10, 0.0]])
+    assert np.isfinite(backend.numpy(backend.package.solve(backend.array(ab), backend.array([1.0, 0.0])))).all()
+    if backend.name == "jax":
+        x = backend.package.solve(backend.array(ab), backend.array([1.0, 0.0]), refine=2)
+        assert np.isnan(backend.numpy(x)).all()
+    else:
+        with pytest.raises(torch.linalg.LinAlgError, match="leading minor of order 2"):
+            backend.package.solve(backend.array(ab), backend.array([1.0, 0.0]), refine=2)
+
+
+@pytest.mark.parametrize(("refine", "error"), [(-1, ValueError), (1.0, TypeError), (True, TypeError)])
+def test_bad_refine(backend: Backend, refine: Any, error: type) -> None:
+    with pytest.raises(error, match="refine must be an int >= 0"):
+        backend.package.solve(backend.array(positive_band(3, 1)), backend.array(np.ones(3)), refine=refine)
 
 
 # --- Factor ----------------------------------------------------------------------------------------------------------
@@ -162,6 +229,29 @@ def test_gradient_convention(backend: Backend, n: int, w: int, columns: int | No
         by_ab, by_b = backend.jit(gradients)(backend.array(poisoned(ab)), backend.array(b))
         np.testing.assert_allclose(backend.numpy(by_ab), expected, rtol=0, atol=1024 * EPS)
         np.testing.assert_allclose(backend.numpy(by_b), v, rtol=0, atol=1024 * EPS)
+
+
+def test_one_factorisation_and_a_solve_per_pass(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reverse pass adds one solve and no factorisation; so does a forward pass, and one over the other."""
+    ab, b, p = backend.array(positive_band(6, 2)), backend.array(rhs(6, None)), backend.package
+
+    def loss(ab):
+        return backend.xp.sum(p.solve(ab, b) ** 2)
+
+    def reuse(ab):
+        factored = p.factor(ab)
+        return backend.xp.sum(factored.solve(factored.solve(b)) ** 2)
+
+    for fun, solves in ((loss, 1), (reuse, 2)):
+        grad = backend.grad(fun)
+        cases = [
+            (fun, solves),
+            (grad, 2 * solves),
+            (lambda ab, fun=fun: backend.jvp(fun, (ab,), (ab,)), 2 * solves),
+            (lambda ab, grad=grad: backend.jvp(grad, (ab,), (ab,)), 4 * solves),
+        ]
+        for case, expected in cases:
+            assert backend.count_solves(monkeypatch, case, ab) == (1, expected)
 
 
 def test_second_derivatives_through_solve(backend: Backend) -> None:

@@ -1,11 +1,18 @@
 """Band storage: the definition in loops first, then products, gradients, empty and over-wide bands, bad input."""
 
+import warnings
+
+import jax
 import numpy as np
 import pytest
+import torch
 from backends import Backend
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import integers, store, unique_coefficients, unstore
+
+import bandhess_jax
+import bandhess_torch
 
 # (n, w): ordinary, empty, single, diagonal, full, wider than the matrix, and wide enough for the loop over diagonals.
 SIZES = [(0, 0), (0, 2), (1, 0), (1, 3), (6, 0), (5, 2), (4, 3), (3, 7), (40, 18)]
@@ -109,6 +116,66 @@ def test_from_dense_refuses_what_lies_outside(backend: Backend, i: int, j: int) 
     np.testing.assert_array_equal(backend.package.from_dense(backend.array(h), 3), store(np.tril(h), 3))
 
 
+def sparse(backend: Backend, ab: object, **options: object) -> object:
+    package = backend.package
+    return package.to_bcoo(ab) if backend.name == "jax" else package.to_sparse(ab, **options)
+
+
+def coordinates(backend: Backend, matrix: object) -> tuple[np.ndarray, np.ndarray]:
+    """`(entries, 2)` indices, and the entries."""
+    if backend.name == "jax":
+        return np.asarray(matrix.indices), np.asarray(matrix.data)
+    return matrix.indices().numpy().T, matrix.values().numpy()
+
+
+@pytest.mark.parametrize(("n", "w"), [(0, 2), (1, 3), (6, 0), (5, 2), (3, 7)])
+def test_sparse(backend: Backend, n: int, w: int) -> None:
+    """Every cell inside the band once per triangle, row by row, zeros included."""
+    ab = unique_band(n, w)
+    h = unstore(ab)
+    matrix = sparse(backend, backend.array(poisoned(ab)))
+    indices, entries = coordinates(backend, matrix)
+    inside = [(i, j) for i in range(n) for j in range(n) if abs(i - j) <= w]
+    np.testing.assert_array_equal(indices, np.array(inside).reshape(-1, 2))
+    np.testing.assert_array_equal(entries, [h[i, j] for i, j in inside])
+    assert tuple(matrix.shape) == (n, n)
+    assert (matrix.indices_sorted and matrix.unique_indices) if backend.name == "jax" else matrix.is_coalesced()
+    np.testing.assert_array_equal(matrix.todense() if backend.name == "jax" else matrix.to_dense(), h)
+
+
+def test_sparse_gradient(backend: Backend) -> None:
+    """Of x^T H x: x_j^2 on the diagonal, 2 x_{j+d} x_j below it."""
+    x = integers(5, 5)
+    expected = 2 * store(np.outer(x, x), 2)
+    expected[0] /= 2
+    ab = backend.array(poisoned(unique_band(5, 2)))
+    if backend.name == "jax":
+        grad = jax.jit(jax.grad(lambda ab: x @ (sparse(backend, ab) @ x)))(ab)
+        np.testing.assert_array_equal(grad, expected)
+        batch = jax.vmap(bandhess_jax.to_bcoo)(np.stack([ab, 2 * ab]))
+        np.testing.assert_array_equal(batch.todense()[1], 2 * unstore(unique_band(5, 2)))
+        return
+    for layout in (torch.sparse_coo, torch.sparse_csr):
+        leaf, y = ab.clone().requires_grad_(), backend.array(x)
+        with warnings.catch_warnings():  # torch calls its CSR a beta
+            warnings.simplefilter("ignore")
+            (y @ (sparse(backend, leaf, layout=layout) @ y)).backward()
+        np.testing.assert_array_equal(leaf.grad, expected)
+
+
+def test_sparse_rows() -> None:
+    """torch's CSR, its invariants checked by torch; another layout is refused."""
+    ab = unique_band(5, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        matrix = bandhess_torch.to_sparse(torch.tensor(poisoned(ab)), layout=torch.sparse_csr)
+        parts = (matrix.crow_indices(), matrix.col_indices(), matrix.values(), matrix.shape)
+        torch.sparse_csr_tensor(*parts, check_invariants=True)
+    np.testing.assert_array_equal(matrix.to_dense(), unstore(ab))
+    with pytest.raises(ValueError, match=r"layout must be torch.sparse_coo or torch.sparse_csr, got torch.strided"):
+        bandhess_torch.to_sparse(torch.tensor(ab), layout=torch.strided)
+
+
 def test_bad_input(backend: Backend) -> None:
     p = backend.package
     ab, x, h = backend.array(np.ones((2, 4))), backend.array(np.ones(4)), backend.array(np.eye(4))
@@ -118,6 +185,7 @@ def test_bad_input(backend: Backend) -> None:
         (ValueError, "ab must be 2-D", lambda: p.to_dense(backend.array(np.ones((0, 4))))),
         (TypeError, "ab must have a real floating dtype", lambda: p.to_dense(backend.array(np.ones((2, 4)), "int32"))),
         (TypeError, "ab must have a real floating dtype", lambda: p.matvec(backend.array(np.ones((2, 4)) * 1j), x)),
+        (ValueError, "ab must be 2-D", lambda: sparse(backend, x)),
         (ValueError, r"x must have shape \(4,\)", lambda: p.matvec(ab, backend.array(np.ones(3)))),
         (ValueError, r"x must have shape \(4,\)", lambda: p.matvec(ab, backend.array(np.ones((4, 1, 1))))),
         (ValueError, r"x must have shape \(4,\)", lambda: p.matvec(ab, backend.array(1.0))),
