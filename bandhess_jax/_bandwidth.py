@@ -30,9 +30,9 @@ def hash_noise(like: Array, seed: int | Array) -> Array:
     return (h ^ (h >> 16)).astype(like.dtype) / 2.0**31 - 1
 
 
-def probe_error(product: Callable[[Array], Array], ab: Array, v: Array) -> tuple[Array, Array]:
+def probe_error(Hv: Array, ab: Array, v: Array) -> tuple[Array, Array]:
     """`(|H v - ab v|, |ab| |v|)`, entry by entry."""
-    return jnp.abs(product(v) - matvec(ab, v)), matvec(jnp.abs(ab), jnp.abs(v))
+    return jnp.abs(Hv - matvec(ab, v)), matvec(jnp.abs(ab), jnp.abs(v))
 
 
 def _wrong(error: Array, scale: Array, noise: Array | float = 0.0) -> Array:
@@ -45,8 +45,9 @@ def too_narrow(product: Callable[[Array], Array], ab: Array) -> Array:
     32 eps of the largest row (a row that is rounding noise throughout would otherwise look wrong), and by more than
     64 times what rounding changes in the product itself, which a second product of a rescaled vector shows."""
     v = hash_noise(ab[0], 0)
-    error, scale = probe_error(product, ab, v)
-    change = jnp.abs(product(v) - product(jnp.pi * v) / jnp.pi)
+    Hv = product(v)
+    error, scale = probe_error(Hv, ab, v)
+    change = jnp.abs(Hv - product(jnp.pi * v) / jnp.pi)
     noise = 64 * jnp.max(jnp.where(scale > 0, change / scale, 0), initial=0)
     return jnp.any(_wrong(error, scale, noise))
 
@@ -57,7 +58,7 @@ def _band_error(options: tuple[Objective, int], fun: Callable, ab: Array, args: 
     _, product, _ = linearize_gradient(flat_fun, flat)
     dummies = objective.layout.dummies() if objective.layout.ragged else 0
     v = jax.random.normal(jax.random.key(seed), flat.shape, flat.dtype)
-    error, scale = probe_error(lambda v: product(v) + dummies * v, clear_unused(ab), v)
+    error, scale = probe_error(product(v) + dummies * v, clear_unused(ab), v)
     return jnp.max(jnp.where(error == 0, 0, error / scale), initial=0)
 
 

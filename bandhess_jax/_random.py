@@ -27,11 +27,11 @@ class Random:
         undetermined come out as NaN.
       seed: of the probes.
       return_noise: return `(ab, noise)`: noise is the standard deviation of one entry of one product, estimated
-        from the residuals, or NaN without oversampling.
+        from the residuals (NaN where no row has more products than unknowns).
       stages_at_once: rows are solved so many stages at a time, which bounds the memory.
 
-    `(2k + 1) d + oversampling` products. Error: noise-free, some 10 eps; with noise sigma in each product's entries,
-    about sigma / sqrt(oversampling) in the off-diagonal entries by the averaging.
+    `(2k + 1) d + oversampling` products. Error: noise-free, some eps; with noise sigma in each product's entries,
+    sigma / sqrt(oversampling - 1) on the diagonal, and by the averaging sigma / sqrt(2 (oversampling - 1)) off it.
     """
 
     oversampling: int | None = None

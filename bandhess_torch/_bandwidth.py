@@ -28,9 +28,9 @@ def hash_noise(like: Tensor, seed: int) -> Tensor:
     return (h ^ (h >> 16)).to(like.dtype) / 2**31 - 1
 
 
-def probe_error(product: Callable[[Tensor], Tensor], ab: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def probe_error(Hv: Tensor, ab: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """`(|H v - ab v|, |ab| |v|)`, entry by entry."""
-    return (product(v) - matvec(ab, v)).abs(), matvec(ab.abs(), v.abs())
+    return (Hv - matvec(ab, v)).abs(), matvec(ab.abs(), v.abs())
 
 
 def _wrong(error: Tensor, scale: Tensor, noise: float = 0.0) -> Tensor:
@@ -43,8 +43,9 @@ def too_narrow(product: Callable[[Tensor], Tensor], ab: Tensor) -> bool:
     32 eps of the largest row (a row that is rounding noise throughout would otherwise look wrong), and by more than
     64 times what rounding changes in the product itself, which a second product of a rescaled vector shows."""
     v = hash_noise(ab[0], 0)
-    error, scale = probe_error(product, ab, v)
-    change = (product(v) - product(math.pi * v) / math.pi).abs()
+    Hv = product(v)
+    error, scale = probe_error(Hv, ab, v)
+    change = (Hv - product(math.pi * v) / math.pi).abs()
     noise = 64 * float(torch.where(scale > 0, change / scale, 0).max())
     return bool(_wrong(error, scale, noise).any())
 
@@ -72,8 +73,8 @@ def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: 
             return ab.new_zeros(())
         flat_fun, flat = objective.bind(fun, args, kwargs)
         _, product, _ = linearize_gradient(flat_fun, flat)
-        dummies = layout.dummies()
-        error, scale = probe_error(lambda v: product(v) + dummies * v, clear_unused(ab), gaussian(layout.n, seed, ab))
+        v = gaussian(layout.n, seed, ab)
+        error, scale = probe_error(product(v) + layout.dummies() * v, clear_unused(ab), v)
         return torch.where(error == 0, 0, error / scale).max()
 
     return band_error_fun

@@ -1,6 +1,8 @@
 """Peak memory of an extraction, each in its own process: what it adds to imports and the argument.
 
-python benchmarks/memory.py
+Two n at one w, and two w at one n, so that the growth with n (w + 1) can be read.
+
+python benchmarks/memory.py [jax] [torch]
 """
 
 from __future__ import annotations
@@ -11,7 +13,14 @@ import sys
 
 from _common import OBJECTIVES, jax_ops, machine, seconds, start, table, torch_ops
 
-CASES = [(10**6, "window 8", 1), (10**6, "window 8", None), (10**7, "window 2", 1)]
+CASES = [
+    (500_000, "window 8", 1),
+    (10**6, "window 8", 1),
+    (10**6, "window 2", 1),
+    (10**6, "window 8", 4),
+    (10**6, "window 8", None),
+    (10**7, "window 2", 1),
+]
 
 
 def peak() -> float:
@@ -43,11 +52,11 @@ def child(backend: str, n: int, name: str, chunk: int | None) -> None:
     print(peak() - before, took)
 
 
-def main() -> None:
+def main(backends: list[str]) -> None:
     print(machine("jax", "torch"), "; float64, one call\n", sep="")
     rows = []
-    for n, name, chunk in CASES:
-        for backend in ("jax", "torch"):
+    for backend in backends:
+        for n, name, chunk in CASES:
             command = [sys.executable, __file__, backend, str(n), name, str(chunk)]
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             added, took = map(float, out.split())
@@ -58,8 +67,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if len(sys.argv) == 5:
         backend, n, name, chunk = sys.argv[1:]
         child(backend, int(n), name, None if chunk == "None" else int(chunk))
     else:
-        main()
+        main(sys.argv[1:] or ["jax", "torch"])

@@ -1,0 +1,233 @@
+"""`detect_bandwidth` and `reorder_bandwidth`: what they find, at which cost, and what they refuse; what tells the user
+of a band of the wrong structure."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from backends import BACKENDS, Backend
+from problems import path2d, path2d_start, reals, rosenbrock, steering_stages, unique_coefficients, window
+
+ROUNDING = 256
+
+
+def operator(n: int, k: int) -> np.ndarray:
+    A = unique_coefficients(n, n, 0)
+    A = A + A.T
+    A[abs(np.arange(n)[:, None] - np.arange(n)) > k] = 0
+    return A
+
+
+@pytest.fixture
+def one_by_one(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of a batch are recorded as one: detection with chunk_size=1, so that they can be counted."""
+    extraction = backend.package._bandwidth.Extraction
+    of = extraction.of
+    monkeypatch.setattr(extraction, "of", lambda bandwidth, probing, chunk_size: of(bandwidth, probing, 1))
+
+
+def doublings(k: int, T: int) -> int:
+    """Products of the search for k: bands of 0, 1, 2, 4, ... and two more for the check of each."""
+    tried = [0]
+    while tried[-1] < k:
+        tried.append(max(1, 2 * tried[-1]))
+    return sum(min(2 * t + 1, T) + 2 for t in tried)
+
+
+@pytest.mark.parametrize(("n", "k"), [(30, 0), (30, 1), (30, 3), (90, 3), (1, 0)])
+@pytest.mark.usefixtures("one_by_one")
+def test_finds_it_at_a_cost_independent_of_n(backend: Backend, n: int, k: int) -> None:
+    products: list = []
+    fun = backend.quadratic(operator(n, k), products)
+    found = backend.package.detect_bandwidth(fun)(backend.array(np.ones(n)))
+    assert type(found) is int
+    assert found == k
+    assert len(products) == doublings(k, n)
+    if k > 1:
+        assert 4 * k <= len(products) <= 8 * k + 3
+
+
+@pytest.mark.parametrize("max_bandwidth", [11, 400])
+def test_as_wide_as_the_matrix(backend: Backend, max_bandwidth: int) -> None:
+    x = backend.array(reals(12, 0))
+    detect = backend.package.detect_bandwidth(lambda x: backend.xp.sum(x) ** 2, max_bandwidth=max_bandwidth)
+    assert detect(x) == 11
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_denser_is_refused(backend: Backend) -> None:
+    """Past max_bandwidth, by default max(16, T // 4); the message names the way out, tried where T is small."""
+    n = 40
+    products: list = []
+    fun = backend.quadratic(operator(n, 17), products)
+    x = backend.array(np.ones(n))
+    with pytest.raises(ValueError, match=r"max_bandwidth=16 .*T = 40.*finds no better.*T - 1.*hessian"):
+        backend.package.detect_bandwidth(fun)(x)
+    assert len(products) == doublings(16, n) + n + 2
+    with pytest.raises(ValueError, match=r"max_bandwidth=0 stages"):
+        backend.package.detect_bandwidth(fun, max_bandwidth=0)(x)
+
+    def ring(x):
+        return backend.xp.sum((x[1:] - x[:-1]) ** 2) + (x[-1] - x[0]) ** 2
+
+    with pytest.raises(ValueError, match=r"reorder_bandwidth\(fun\)\(x\) finds one of bandwidth 2;"):
+        backend.package.detect_bandwidth(ring)(x)
+    with pytest.raises(ValueError, match=r"reorder_bandwidth\(fun\)\(x\) looks for a better one"):
+        backend.package.detect_bandwidth(ring, max_bandwidth=1)(backend.array(np.ones(300)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_stages(backend: Backend, dtype: str) -> None:
+    """A ragged tree, further arguments; and the same path as stages and flat."""
+    problem = steering_stages(7, ragged=True)
+    x, *args = (backend.tree_map(lambda a: backend.array(a, dtype), part) for part in (problem.x, *problem.args))
+    assert backend.package.detect_bandwidth(problem.objective(backend.xp))(x, *args) == 1
+    detect, start = backend.package.detect_bandwidth(path2d(backend.xp)), path2d_start(40)
+    assert detect(backend.array(start.reshape(-1, 2), dtype)) == 2
+    assert detect(backend.array(start, dtype)) == 4
+
+
+def test_curvature_that_vanishes_at_x(backend: Backend) -> None:
+    xp, zero = backend.xp, backend.array(np.zeros(9))
+    assert backend.package.detect_bandwidth(lambda x: xp.sum((x[2:] - x[:-2]) ** 4))(zero) == 2
+
+
+def test_what_counts_as_zero(backend: Backend) -> None:
+    """Rounding noise does not widen the band; no curvature at all is bandwidth 0; of a branch, x's side is seen."""
+    xp, x = backend.xp, backend.array(np.ones(9))
+
+    def fun(x, far):
+        near = xp.where(x[0] > 0, xp.sum(x[1:] * x[:-1]), xp.sum(x[3:] * x[:-3]))
+        return xp.sum(x**2) + near + far * xp.sum(x[2:] * x[:-2])
+
+    detect = backend.package.detect_bandwidth(fun)
+    assert detect(x, backend.array(1e-14)) == 1
+    assert detect(x, backend.array(1e-3)) == 2
+    assert detect(-x, backend.array(0.0)) == 3
+    assert backend.package.detect_bandwidth(lambda x: xp.sum(x))(x) == 0
+    for shape in [(0,), (0, 2), (3, 0)]:
+        assert backend.package.detect_bandwidth(lambda x: xp.sum(x**2))(backend.array(np.zeros(shape))) == 0
+
+
+def test_argnums(backend: Backend) -> None:
+    def fun(a, x, *, shift):
+        return a * backend.xp.sum(x[shift:] * x[:-shift])
+
+    x = backend.array(np.ones(6))
+    assert backend.package.detect_bandwidth(fun, argnums=1)(backend.array(2.0), x, shift=2) == 2
+
+
+def test_newton_detects(backend: Backend) -> None:
+    problem = steering_stages(7, ragged=True)
+    x, *args = (backend.tree_map(backend.array, part) for part in (problem.x, *problem.args))
+    fun, newton = problem.objective(backend.xp), backend.package.newton
+    found, told = newton(fun, x, None, args=tuple(args)), newton(fun, x, 1, args=tuple(args))
+    assert (found.status, found.steps) == (told.status, told.steps)
+    for a, b in zip(backend.leaves(found.x), backend.leaves(told.x), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_bad_input(backend: Backend) -> None:
+    xp, x, detect = backend.xp, backend.array(np.ones(4)), backend.package.detect_bandwidth
+    bad = [
+        (ValueError, "max_bandwidth must be an int >= 0, got -1", lambda: detect(lambda x: x, max_bandwidth=-1)),
+        (TypeError, "max_bandwidth must be an int >= 0, got 1.5", lambda: detect(lambda x: x, max_bandwidth=1.5)),
+        (TypeError, "argnums must be one int", lambda: detect(lambda x: x, argnums=(0,))),
+        (TypeError, "fun must return a real scalar", lambda: detect(lambda x: x)(x)),
+        (FloatingPointError, "not finite at .*domain", lambda: detect(lambda x: xp.sum(x**0.5))(-x)),
+        (TypeError, "argument 0 must have a real floating dtype", lambda: detect(xp.sum)(backend.array([1, 2]))),
+    ]
+    for error, message, call in bad:
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_not_under_jit() -> None:
+    detect = BACKENDS["jax"].package.detect_bandwidth(lambda x: jnp.sum(x**2))
+    with pytest.raises(TypeError, match="outside jit"):
+        jax.jit(detect)(jnp.ones(3))
+
+
+# --- Another order of the stages -------------------------------------------------------------------------------------
+
+
+def shuffled(xp: Any, place: Any) -> Any:
+    """A chain of neighbours in the order x[place]."""
+
+    def fun(x: Any) -> Any:
+        y = x[place]
+        return xp.sum((y[1:] * y[:-1]) ** 2) + xp.sum(y**2)
+
+    return fun
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_reordered_function_has_the_bandwidth(backend: Backend, d: int) -> None:
+    T = 14
+    fun = shuffled(backend.xp, backend.array(np.random.default_rng(d).permutation(T)))
+    x = reals(T * d, 0).reshape((T, d) if d > 1 else (T,))
+    permutation, k = backend.package.reorder_bandwidth(fun)(backend.array(x))
+    np.testing.assert_array_equal(np.sort(permutation), np.arange(T))
+    assert k == 1
+    inverse = backend.array(np.argsort(permutation))
+    reordered, y = (lambda y: fun(y[inverse])), backend.array(x[permutation])
+    assert backend.package.detect_bandwidth(fun, max_bandwidth=T - 1)(backend.array(x)) > 1
+    ab = backend.package.hessian(reordered, 1)(y)
+    assert float(backend.package.band_error(reordered)(ab, y)) <= ROUNDING * np.finfo(float).eps
+
+
+def test_natural_order_is_kept(backend: Backend) -> None:
+    """Where nothing is better: a chain, a dense Hessian, a ragged tree, nothing at all."""
+    xp, reorder = backend.xp, backend.package.reorder_bandwidth
+    x, problem = backend.array(np.ones(9)), steering_stages(7, ragged=True)
+    tree, *args = (backend.tree_map(backend.array, part) for part in (problem.x, *problem.args))
+    cases = [
+        (reorder(rosenbrock(xp))(x), 9, 1),
+        (reorder(lambda x: xp.sum(x) ** 2)(x), 9, 8),
+        (reorder(problem.objective(xp))(tree, *args), 7, 1),
+        (reorder(lambda x: xp.sum(x**2))(x[:0]), 0, 0),
+    ]
+    for (permutation, k), T, expected in cases:
+        np.testing.assert_array_equal(permutation, np.arange(T))
+        assert k == expected
+
+
+# --- Mistakes of structure -------------------------------------------------------------------------------------------
+
+
+def mistakes(backend: Backend) -> dict[str, tuple[Any, Any, int]]:
+    """(fun, x, bandwidth) that do not go together."""
+    xp = backend.xp
+    path, start = path2d(xp), path2d_start(40)
+    tree = {"q": reals(12, 0).reshape(6, 2), "u": reals(6, 1)}
+
+    def trajectory(x: Any) -> Any:
+        """Leaf after leaf, where stage after stage was meant."""
+        q, u = x[:12].reshape(6, 2), x[12:]
+        return xp.sum((q[1:] - q[:-1] - u[:-1, None]) ** 2) + xp.sum(x**2)
+
+    leaf_by_leaf = np.concatenate([tree["q"].ravel(), tree["u"]])
+    return {
+        "too narrow": (window(3)(xp), backend.array(reals(12, 0)), 2),
+        "scalars for stages": (path, backend.array(start), 2),
+        "stages too short": (path, backend.array(start.reshape(-1, 2)), 1),
+        "stages of another size": (lambda x: path(x.reshape(-1)), backend.array(start.reshape(-1, 4)), 0),
+        "permuted": (shuffled(xp, backend.array([3, 0, 4, 2, 5, 1])), backend.array(reals(6, 0)), 1),
+        "leaf by leaf": (trajectory, backend.array(leaf_by_leaf), 5),
+    }
+
+
+@pytest.mark.parametrize("mistake", mistakes(BACKENDS["torch"]))
+def test_mistakes_of_structure(backend: Backend, mistake: str) -> None:
+    """`band_error` sees them all, and `newton` refuses them; with the bandwidth that is found both are content."""
+    fun, x, k = mistakes(backend)[mistake]
+    package = backend.package
+    assert float(package.band_error(fun)(package.hessian(fun, k)(x), x)) > 1e-3
+    if mistake != "leaf by leaf":  # newton takes JAX seconds to compile: the others are enough
+        assert package.newton(fun, x, k, max_steps=0).status == package.Status.BAND_TOO_NARROW
+    right = package.detect_bandwidth(fun, max_bandwidth=x.shape[0] - 1)(x)
+    assert right > k
+    error = float(package.band_error(fun)(package.hessian(fun, right)(x), x))
+    assert error <= 1e4 * np.finfo(float).eps  # path2d's second differences cancel
