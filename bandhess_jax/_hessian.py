@@ -276,15 +276,7 @@ def _gauss_newton(options: tuple[Objective, Extraction], residuals: Callable, ar
         return out
 
     flat = layout.ravel(args[objective.argnums])
-    try:
-        _, forward = jax.linearize(flat_residuals, flat)
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
-        raise TypeError(
-            "gauss_newton needs the residuals' forward derivative, which jax.custom_vjp functions do not have; give "
-            "them a jax.custom_jvp rule instead, or use hessian on 0.5 * sum(residuals**2)"
-        ) from error
+    _, forward = jax.linearize(flat_residuals, flat)
     backward = jax.linear_transpose(forward, flat)
     return extract_noted(lambda v: backward(jax.tree.map(jnp.conj, forward(v)))[0], layout, extraction)
 
@@ -317,6 +309,14 @@ def gauss_newton(
     def gauss_newton_fun(*args: Any, **kwargs: Any) -> Array:
         objective = Objective.of(residuals, argnums, False, args)
         options = (objective, extraction.resolve(objective.layout.n, args))
-        return jit_call(_gauss_newton, options, residuals, args, kwargs)
+        try:
+            return jit_call(_gauss_newton, options, residuals, args, kwargs)
+        except TypeError as error:  # JAX raises it late, when the program is lowered
+            if "custom_vjp" not in str(error):
+                raise
+            raise TypeError(
+                "gauss_newton needs the residuals' forward derivative, which jax.custom_vjp functions do not have; "
+                "give them a jax.custom_jvp rule instead, or use hessian on 0.5 * sum(residuals**2)"
+            ) from error
 
     return gauss_newton_fun

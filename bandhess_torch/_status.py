@@ -20,7 +20,8 @@ class Status(IntEnum):
     NONFINITE = 4
     """The objective or a derivative is NaN or infinite, at x0 or all around the point reached."""
     BAND_TOO_NARROW = 5
-    """The Hessian has entries outside the band: a larger bandwidth is needed."""
+    """The Hessian has entries outside the band: a larger bandwidth is needed (`detect_bandwidth` finds it), or another
+    order of the stages (`reorder_bandwidth`)."""
     INFEASIBLE = 6
     RANK_DEFICIENT = 7
     UNBOUNDED = 8
