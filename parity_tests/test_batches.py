@@ -106,7 +106,7 @@ def extractions(backend: Backend) -> dict[str, Callable]:
     p, xp = backend.package, backend.xp
     fun, tree = rosenbrock(xp), chain(xp)
     ways = {probing: p.hessian(fun, 1, probing=probing) for probing in PROBINGS}
-    ways["ragged tree"] = lambda x: p.hessian(tree, 1)({"q": x[:, None] * x[0], "u": x[1:]}, 2.0)
+    ways["ragged tree"] = lambda x: p.hessian(tree, 1)({"q": x[:, None] * x[0], "u": x[1:]}, x[1])
     ways["noise"] = p.hessian(fun, 1, probing=p.Random(return_noise=True))
     ways["value_grad_hessian"] = p.value_grad_hessian(fun, 1)
     ways["gauss_newton"] = p.gauss_newton(lambda x: x[1:] - x[:-1], 1)

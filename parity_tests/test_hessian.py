@@ -395,13 +395,7 @@ def test_has_aux(backend: Backend) -> None:
     np.testing.assert_array_equal(ab, [[6, 12]])
 
 
-# --- Objectives of all kinds -----------------------------------------------------------------------------------------
-
-
-def test_closure_over_arrays(backend: Backend) -> None:
-    weight = backend.array([1.0, 2, 3])
-    ab = backend.package.hessian(lambda x: backend.xp.sum(weight * x**2), 0)(backend.array(np.zeros(3)))
-    np.testing.assert_array_equal(ab, [[2, 4, 6]])
+# --- Functions of all kinds (test_objectives.py: what they may be made of) ------------------------------------------
 
 
 def test_unhashable_callable(backend: Backend) -> None:
@@ -437,18 +431,6 @@ def test_loop_with_dynamic_indexing(chunk_size: int | None) -> None:
     x = integers(8, 1)
     ab = BACKENDS["jax"].package.hessian(fun, 1, chunk_size=chunk_size)(jnp.asarray(x))
     np.testing.assert_array_equal(ab, [[0, *2 * x[:-1]], [*2 * x[1:], 0]])
-
-
-def test_custom_jvp_objective() -> None:
-    """Products go through the rule: here a rule of twice the true derivative."""
-
-    @jax.custom_jvp
-    def square(x):
-        return x**2
-
-    square.defjvp(lambda primals, tangents: (square(*primals), 4 * primals[0] * tangents[0]))
-    ab = BACKENDS["jax"].package.hessian(lambda x: jnp.sum(square(x)), 0)(jnp.ones(3))
-    np.testing.assert_array_equal(ab, [[4, 4, 4]])
 
 
 # --- Bad input -------------------------------------------------------------------------------------------------------
