@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ._ldl import divide, first_bad_pivot, ldl_columns, unit_backward, unit_forward
+from ._partition import partition
 from ._storage import as_band, as_index, as_rhs, clear_unused, matvec
+
+PARTITION_EVERYWHERE = False  # private: tests set it to run the other platforms' path on a CPU
+
+
+def _by_platform(serial: Callable, parallel: Callable, *operands: Any) -> Array:
+    """The serial scans on CPU, the partition elsewhere; chosen when the program is lowered."""
+    if PARTITION_EVERYWHERE:
+        return parallel(*operands)
+    return lax.platform_dependent(*operands, cpu=serial, default=parallel)
+
+
+@jax.custom_jvp
+def _columns(ab: Array) -> Array:
+    """`ldl_columns`, or with the partition its pivots alone: `Factor.solve` eliminates anew there."""
+
+    def parallel(ab: Array) -> Array:
+        pivots = partition(ab, jnp.zeros((ab.shape[1], 0), ab.dtype))[1]
+        return jnp.pad(pivots[:, None], ((0, 0), (0, ab.shape[0] - 1)))
+
+    return _by_platform(ldl_columns, parallel, ab)
+
+
+@_columns.defjvp
+def _columns_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # The determinant is the same in any order of elimination, and so is its tangent: that of the serial scan.
+    return jax.jvp(ldl_columns, primals, tangents)
+
+
+def _solve_serial(ab: Array, pivots: Array, unit: Array, ok: Array, b: Array) -> Array:
+    return jnp.where(ok, unit_backward(unit, divide(unit_forward(unit, b), pivots)), jnp.nan)
+
+
+def _solve_parallel(ab: Array, _pivots: Array, _unit: Array, _ok: Array, b: Array) -> Array:
+    x, pivots = partition(ab, b.reshape(b.shape[0], -1))
+    return jnp.where(first_bad_pivot(pivots) == 0, x, jnp.nan).reshape(b.shape)
 
 
 class Factor(NamedTuple):
@@ -31,10 +69,10 @@ class Factor(NamedTuple):
         if b.size == 0:
             return b
         # The factor is a constant to the linear solve: derivatives go through the product H x alone.
-        pivots, unit, ok = lax.stop_gradient((self.pivots, self.unit, self.ok))
+        constants = lax.stop_gradient((self.ab, self.pivots, self.unit, self.ok))
 
         def apply(_: object, b: Array) -> Array:
-            return jnp.where(ok, unit_backward(unit, divide(unit_forward(unit, b), pivots)), jnp.nan)
+            return _by_platform(_solve_serial, _solve_parallel, *constants, b)
 
         return lax.custom_linear_solve(lambda x: matvec(self.ab, x), b, apply, symmetric=True)
 
@@ -49,7 +87,7 @@ def factor(ab: ArrayLike) -> Factor:
     Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`. Cost: as `cholesky`.
     """
     ab = clear_unused(as_band(ab))
-    columns = ldl_columns(ab)
+    columns = _columns(ab)
     pivots = columns[:, 0]
     return Factor(ab, pivots, columns[:, 1:] / pivots[:, None], first_bad_pivot(lax.stop_gradient(pivots)))
 

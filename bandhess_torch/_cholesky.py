@@ -6,6 +6,7 @@ derivatives of the factor are those of `_ldl`: L = M sqrt(D).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from . import _lapack, _ldl
-from ._storage import as_band, as_rhs, clear_unused, rows
+from ._storage import as_band, as_rhs, clear_unused
 
 
 def _to_ldl(cb: Tensor) -> Tensor:
@@ -36,26 +37,35 @@ def _pull(cb: Tensor, cotangent: Tensor) -> Tensor:
     return _ldl.pull(ldb, torch.cat([groot / (2 * cb[:1]), cotangent[1:] * cb[:1]]))
 
 
-def _batch(info: Any, in_dims: tuple, *operands: Any) -> list[tuple]:
-    """The operands of each lane of a vmap."""
-    columns = [
-        [t] * info.batch_size if dim is None else t.movedim(dim, 0).unbind(0)
+def batch(info: Any, in_dims: tuple, *operands: Tensor) -> tuple[Tensor, ...]:
+    """The operands of a vmap with the batch in front of all of them."""
+    return tuple(
+        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
         for t, dim in zip(operands, in_dims, strict=True)
-    ]
-    return list(zip(*columns, strict=True))
+    )
+
+
+def raise_minor(info: Tensor) -> None:
+    """LinAlgError where info `(...)` is not 0, naming the minor, and in a batch the matrix."""
+    if not info.any():
+        return
+    where = tuple(info.nonzero()[0].tolist())
+    matrix = f" of matrix {where[0] if len(where) == 1 else where} of the batch" if where else ""
+    raise torch.linalg.LinAlgError(
+        f"cholesky: the leading minor of order {int(info[where])}{matrix} is not positive definite; "
+        "cholesky_ex reports it instead"
+    )
 
 
 class _Cholesky(torch.autograd.Function):
+    """On ab `(..., w + 1, n)`, so that a vmap is one call."""
+
     @staticmethod
     def forward(ab: Tensor, check: bool) -> tuple[Tensor, Tensor]:
         cb, info = _lapack.pbtrf(ab)
-        if info and check:
-            raise torch.linalg.LinAlgError(
-                f"cholesky: the leading minor of order {info} is not positive definite; cholesky_ex reports it instead"
-            )
-        if info:
-            cb = torch.full_like(cb, torch.nan)
-        return cb, torch.tensor(info, dtype=torch.int32, device=ab.device)
+        if check:
+            raise_minor(info)
+        return cb, info
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -66,18 +76,15 @@ class _Cholesky(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor, _info: Tensor) -> tuple[Tensor, None]:
-        (cb,) = ctx.saved_tensors
-        return (_pull(cb, cotangent) if cb.numel() else cotangent), None
+        return _ldl.each(_pull, ctx.saved_tensors[0], cotangent), None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _check: None) -> tuple[Tensor, None]:
-        (cb,) = ctx.saved_tensors
-        return (_push(cb, tangent) if cb.numel() else tangent), None
+        return _ldl.each(_push, ctx.saved_tensors[0], tangent), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, ab: Tensor, check: bool) -> tuple:
-        lanes = [_Cholesky.apply(one, check) for one, _ in _batch(info, in_dims, ab, check)]
-        return (torch.stack([cb for cb, _ in lanes]), torch.stack([i for _, i in lanes])), (0, 0)
+        return _Cholesky.apply(ab.movedim(in_dims[0], 0), check), (0, 0)
 
 
 def cholesky_ex(ab: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,51 +113,72 @@ def cholesky(ab: Tensor) -> Tensor:
 
 
 def outer_band(u: Tensor, v: Tensor, rows: int) -> Tensor:
-    """The lower band of u v^T, summed over columns: `[d, j] = sum_c u[j + d, c] v[j, c]`, for `(n,)` or `(n, k)`."""
-    n = u.shape[0]
-    u, v = u.reshape(n, -1), v.reshape(n, -1)
-    return torch.stack([pad((u[d:] * v[: n - d]).sum(1), (0, d)) if d < n else u.new_zeros(n) for d in range(rows)])
+    """The lower band of u v^T: `[..., d, j] = sum_c u[..., j + d, c] v[..., j, c]`, for `(..., n, k)`."""
+    n = u.shape[-2]
+    return torch.stack(
+        [
+            pad((u[..., d:, :] * v[..., : n - d, :]).sum(-1), (0, d)) if d < n else torch.zeros_like(u[..., 0])
+            for d in range(rows)
+        ],
+        -2,
+    )
 
 
 def _lower_matvec(cb: Tensor, x: Tensor, transpose: bool) -> Tensor:
-    """L x or L^T x."""
-    n, x = x.shape[0], rows(x)
-    y = cb[0] * x
-    for d in range(1, min(cb.shape[0], n)):
-        cells = cb[d, : n - d]
+    """L x or L^T x for x `(..., n, k)`."""
+    n, x = x.shape[-2], x.mT
+    y = cb[..., :1, :] * x
+    for d in range(1, min(cb.shape[-2], n)):
+        cells = cb[..., d : d + 1, : n - d]
         y = y + (pad(cells * x[..., d:], (0, d)) if transpose else pad(cells * x[..., : n - d], (d, 0)))
-    return rows(y)
+    return y.mT
+
+
+def columns(solve: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
+    """`solve`, which takes `(n, k)`, on b `(n,)` or `(n, k)`."""
+    return solve(b) if b.ndim == 2 else solve(b[:, None])[:, 0]
+
+
+def vmap_solve(solve: Callable[..., Tensor], info: Any, in_dims: tuple, b: Tensor, *matrix: Tensor) -> tuple:
+    """The vmap of `solve(b, *matrix)`: one matrix takes all right-hand sides as columns."""
+    if all(dim is None for dim in in_dims[1:]):
+        wide = b.movedim(in_dims[0], -1)
+        x = solve(wide.flatten(-2), *matrix).unflatten(-1, wide.shape[-2:])
+        return x, x.ndim - 1
+    return solve(*batch(info, in_dims, b, *matrix)), 0
 
 
 class _Substitution(torch.autograd.Function):
+    """On b `(..., n, k)` and cb `(..., w + 1, n)`, so that a vmap is one call."""
+
     @staticmethod
-    def forward(cb: Tensor, b: Tensor, transpose: bool) -> Tensor:
+    def forward(b: Tensor, cb: Tensor, transpose: bool) -> Tensor:
         return _lapack.tbtrs(cb, b, transpose)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        cb, _, ctx.transpose = inputs
+        _, cb, ctx.transpose = inputs
         ctx.save_for_backward(cb, output)
         ctx.save_for_forward(cb, output)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
         cb, x = ctx.saved_tensors
-        gb = _Substitution.apply(cb, cotangent, not ctx.transpose)
+        gb = _Substitution.apply(cotangent, cb, not ctx.transpose)
         u, v = (x, gb) if ctx.transpose else (gb, x)
-        return -outer_band(u, v, cb.shape[0]), gb, None
+        return gb, -outer_band(u, v, cb.shape[-2]), None
 
     @staticmethod
-    def jvp(ctx: Any, dcb: Tensor, db: Tensor, _transpose: None) -> Tensor:
+    def jvp(ctx: Any, db: Tensor | None, dcb: Tensor | None, _transpose: None) -> Tensor:
         cb, x = ctx.saved_tensors
         db = torch.zeros_like(x) if db is None else db
         if dcb is not None:
             db = db - _lower_matvec(dcb, x, ctx.transpose)
-        return _Substitution.apply(cb, db, ctx.transpose)
+        return _Substitution.apply(db, cb, ctx.transpose)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, cb: Tensor, b: Tensor, transpose: bool) -> tuple:
-        return torch.stack([_Substitution.apply(*one) for one in _batch(info, in_dims, cb, b, transpose)]), 0
+    def vmap(info: Any, in_dims: tuple, b: Tensor, cb: Tensor, transpose: bool) -> tuple:
+        return vmap_solve(lambda b, cb: _Substitution.apply(b, cb, transpose), info, in_dims[:2], b, cb)
 
 
 def solve_triangular(cb: Tensor, b: Tensor, *, transpose: bool = False) -> Tensor:
@@ -165,7 +193,7 @@ def solve_triangular(cb: Tensor, b: Tensor, *, transpose: bool = False) -> Tenso
       the cost of further substitutions.
     """
     cb = as_band(cb, "cb")
-    return _Substitution.apply(cb, as_rhs(b, cb), bool(transpose))
+    return columns(lambda b: _Substitution.apply(b, cb, bool(transpose)), as_rhs(b, cb))
 
 
 def cho_solve(cb: Tensor, b: Tensor) -> Tensor:

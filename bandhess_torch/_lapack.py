@@ -1,18 +1,26 @@
-"""Tensors to LAPACK and back, through SciPy's wrappers.
+"""Tensors to LAPACK and back, through SciPy's pointers to it, batches in one call.
 
 LAPACK reads `(w + 1, n)` column by column, which in memory is a C-ordered `(n, w + 1)`: one transposition of the
 input, and none of the result, whose tensor keeps LAPACK's memory and strides. Solves with it copy nothing
 more than the right-hand side. CUDA tensors make the trip to the CPU and back.
+
+A batch of bands of n columns, stored one after the other with zeros in the unused cells, is one long band: nothing
+couples a band to the next. A call factorises or solves as many as a thread gets. Only NaN and infinity cross the zeros
+(0 * inf = NaN), so bands that bring or make them are taken out and done alone; the bits of the others do not change.
 """
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import get_lapack_funcs
+from scipy.linalg import cython_lapack, get_lapack_funcs
 from torch import Tensor
 
 
@@ -33,38 +41,160 @@ def _tensor(a: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(a).to(like.device)
 
 
-def pbtrf(ab: Tensor) -> tuple[Tensor, int]:
-    """`(cb, info)`; info also counts a pivot that is NaN or infinite, which LAPACK lets pass. Unused cells are 0."""
-    rows, n = ab.shape
-    pbtrf = _routine("pbtrf", ab.dtype)
-    if n == 0:
-        return ab.clone(), 0
-    a = _columns(ab)
-    cb, info = pbtrf(a, lower=1, overwrite_ab=not np.shares_memory(a, ab.detach().cpu().numpy()))
-    pivots = cb[0, : info - 1 if info else n]
-    bad = np.flatnonzero(~np.isfinite(pivots))
-    if len(bad):
-        info = int(bad[0]) + 1
-    for d in range(1, rows):
-        cb[d, max(n - d, 0) :] = 0
-    return _tensor(cb, ab), int(info)
+@cache
+def _pointer(name: str, arguments: int) -> Any:
+    """SciPy's LAPACK routine as a function that ctypes calls, without the GIL."""
+    capsule = cython_lapack.__pyx_capi__[name]
+    name_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
+    address = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(address(capsule, name_of(capsule)))
+
+
+def _call(name: str, *arguments: bytes | int | np.ndarray) -> int:
+    """Calls LAPACK with its arguments up to info, which is returned."""
+    kind = next("sdcz"["fdFD".index(a.dtype.char)] for a in arguments if isinstance(a, np.ndarray))
+    info = ctypes.c_int()
+
+    def address(a: bytes | int | np.ndarray) -> Any:
+        if isinstance(a, np.ndarray):
+            return a.ctypes.data
+        return ctypes.byref(ctypes.c_char(a) if isinstance(a, bytes) else ctypes.c_int(a))
+
+    _pointer(kind + name, len(arguments) + 1)(*map(address, arguments), ctypes.byref(info))
+    return info.value
+
+
+def _unused(a: np.ndarray) -> list[np.ndarray]:
+    """The unused cells of bands `(lanes, n, w + 1)`."""
+    return [a[:, max(a.shape[1] - d, 0) :, d] for d in range(1, a.shape[2])]
+
+
+def _fill(a: np.ndarray, ab: Tensor) -> None:
+    """LAPACK's memory `(lanes, n, w + 1)` from `(lanes, w + 1, n)`, with zeros in the unused cells."""
+    a[:] = ab.mT.numpy()  # torch's own copy, in threads, is several times slower into fresh memory
+    for cells in _unused(a):
+        cells[:] = 0
+
+
+def _share_out(work: Callable[[slice], Any], a: np.ndarray) -> list[Any]:
+    """`work` on shares of the lanes of bands, in as many threads as torch uses."""
+    lanes, n, rows = a.shape
+    if rows > 65:  # here LAPACK works on blocks of columns, whose bounds must not depend on the neighbours
+        return [work(slice(i, i + 1)) for i in range(lanes)]
+    threads = min(lanes, torch.get_num_threads()) if lanes * n > 20_000 else 1
+    bounds = [lanes * i // threads for i in range(threads + 1)]
+    shares = [slice(*pair) for pair in pairwise(bounds)]
+    if threads == 1:
+        return [work(shares[0])]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, shares))
+
+
+def _factorise(a: np.ndarray, source: Tensor, info: np.ndarray) -> None:
+    """Factorises bands `(lanes, n, w + 1)` in place; source holds them as they were."""
+    n, rows = a.shape[1:]
+    start = 0
+    while start < len(a):
+        rest = a[start:]
+        code = _call("pbtrf", b"L", len(rest) * n, rows - 1, rest, rows)
+        if code:  # the lanes up to here are done, those after it untouched
+            info[start + (code - 1) // n] = (code - 1) % n + 1
+            start += (code - 1) // n + 1
+            continue
+        # LAPACK lets NaN and infinity pass.
+        bad = ~np.isfinite(rest[:, :, 0])
+        if not bad.any():
+            return
+        if len(rest) == 1:
+            info[start] = bad.argmax() + 1
+            return
+        _fill(rest, source[start:])
+        spoilt = ~np.isfinite(rest).all((1, 2))
+        if not spoilt.any():
+            spoilt[bad.any(1).argmax()] = True  # a finite band that overflows
+        for i in np.flatnonzero(spoilt):
+            one = slice(start + i, start + i + 1)
+            _factorise(a[one], source[one], info[one])
+            a[one] = np.eye(1, rows)
+
+
+def pbtrf(ab: Tensor) -> tuple[Tensor, Tensor]:
+    """`(cb, info)` for ab `(..., w + 1, n)`; info also counts a pivot that is NaN or infinite, which LAPACK lets pass.
+
+    Unused cells of cb are 0; where info is not 0, cb is NaN.
+    """
+    source = ab.detach().cpu().reshape(ab.shape[:-2].numel(), *ab.shape[-2:])
+    info = np.zeros(len(source), np.int32)
+    a = np.empty(source.mT.shape, _routine("pbtrf", ab.dtype).dtype)
+
+    def work(share: slice) -> None:
+        _fill(a[share], source[share])
+        _factorise(a[share], source[share], info[share])
+
+    if a.size:
+        _share_out(work, a)
+        a[info != 0] = np.nan
+    # Views of tensors would not do as outputs of an autograd.Function: views of arrays.
+    return _tensor(a.transpose(0, 2, 1).reshape(ab.shape), ab), _tensor(info.reshape(ab.shape[:-2]), ab)
+
+
+def _solve(cb: Tensor, b: Tensor, call: Callable[[np.ndarray, np.ndarray], int]) -> Tensor:
+    """x for cb `(..., w + 1, n)` and b `(..., n, k)`; `call` solves in place for some lanes' `(k, lanes, n)`."""
+    if b.numel() == 0:
+        return b.clone()
+    rows, (n, k) = cb.shape[-2], b.shape[-2:]
+    factors = cb.detach().cpu().resolve_conj().reshape(-1, rows, n)
+    columns = b.detach().cpu().reshape(-1, n, k).permute(2, 0, 1)
+    _routine("pbtrs", cb.dtype)  # or it says what is wrong with the dtype
+    a = factors.mT.numpy()
+    # LAPACK's own result is used as it is.
+    if not factors.mT.is_contiguous() or (len(a) > 1 and any(cells.any() for cells in _unused(a))):
+        a = np.empty(a.shape, a.dtype)
+        _fill(a, factors)
+    x = np.array(columns.numpy(), order="C")
+    singular = any(_share_out(lambda share: call(a[share], x[:, share]), a))
+    if len(a) == 1:
+        x = np.full_like(x, np.nan) if singular else x
+    elif singular or not np.isfinite(x).all():
+        bad = ~np.isfinite(a).all((1, 2)) | (a[:, :, 0] == 0).any(1) | ~columns.isfinite().all(0).all(1).numpy()
+        if not bad.any():
+            bad[:] = True  # a finite system whose solution overflows
+        a = a.copy()
+        a[bad] = np.eye(1, rows)
+        x[:] = columns.numpy()
+        x[:, bad] = 0
+        _share_out(lambda share: call(a[share], x[:, share]), a)
+        for i in np.flatnonzero(bad):
+            x[:, i] = _solve(factors[i], b.detach().cpu().reshape(-1, n, k)[i], call).mT.numpy()
+    return _tensor(x.transpose(1, 2, 0).reshape(b.shape), b)
+
+
+def _leading(x: np.ndarray) -> int:
+    """The distance of right-hand sides in memory."""
+    return x.strides[0] // x.itemsize
 
 
 def pbtrs(cb: Tensor, b: Tensor) -> Tensor:
-    """L^-T L^-1 b for b `(n,)` or `(n, k)`."""
-    if b.numel() == 0:
-        return b.clone()
-    return _tensor(_routine("pbtrs", cb.dtype)(_columns(cb), _columns(b), lower=1)[0], b)
+    """L^-T L^-1 b for cb `(..., w + 1, n)` and b `(..., n, k)`."""
+
+    def call(a: np.ndarray, x: np.ndarray) -> int:
+        lanes, n, rows = a.shape
+        return _call("pbtrs", b"L", lanes * n, rows - 1, len(x), a, rows, x, _leading(x))
+
+    return _solve(cb, b, call)
 
 
 def tbtrs(cb: Tensor, b: Tensor, transpose: bool) -> Tensor:
-    """L^-1 b or L^-T b for b `(n,)` or `(n, k)`; a zero on the diagonal gives NaN or infinity, as division does."""
-    if b.numel() == 0:
-        return b.clone()
-    x, info = _routine("tbtrs", cb.dtype)(
-        _columns(cb), _columns(b.reshape(len(b), -1)), uplo="L", trans="NT"[transpose]
-    )
-    return _tensor(x if info == 0 else np.full_like(x, np.nan), b).reshape(b.shape)
+    """L^-1 b or L^-T b for cb `(..., w + 1, n)` and b `(..., n, k)`; NaN where the diagonal has a zero."""
+
+    def call(a: np.ndarray, x: np.ndarray) -> int:
+        lanes, n, rows = a.shape
+        trans = b"T" if transpose else b"N"
+        return _call("tbtrs", b"L", trans, b"N", lanes * n, rows - 1, len(x), a, rows, x, _leading(x))
+
+    return _solve(cb, b, call)
 
 
 def ldl(ab: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ from ._blocks import pull, push
 from ._storage import as_band, as_rhs, clear_unused
 
 
-def _each(rule: Any, ldb: Tensor, tangent: Tensor) -> Tensor:
+def each(rule: Any, ldb: Tensor, tangent: Tensor) -> Tensor:
     """`rule` on every band of a batch."""
     if ldb.numel() == 0:
         return tangent
-    return rule(ldb, tangent) if ldb.ndim == 2 else vmap(lambda *lane: _each(rule, *lane))(ldb, tangent)
+    return rule(ldb, tangent) if ldb.ndim == 2 else vmap(lambda *lane: each(rule, *lane))(ldb, tangent)
 
 
 class _Ldl(torch.autograd.Function):
@@ -36,11 +36,11 @@ class _Ldl(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Tensor:
-        return _each(pull, ctx.saved_tensors[0], cotangent)
+        return each(pull, ctx.saved_tensors[0], cotangent)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return _each(push, ctx.saved_tensors[0], tangent)
+        return each(push, ctx.saved_tensors[0], tangent)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, ab: Tensor) -> tuple:

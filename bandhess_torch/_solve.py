@@ -2,52 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import _cholesky, _lapack
-from ._cholesky import _batch, outer_band
-from ._storage import as_band, as_index, as_rhs, clear_unused, matvec
+from . import _cholesky, _lapack, _partition
+from ._cholesky import batch, columns, outer_band, raise_minor, vmap_solve
+from ._storage import as_band, as_index, as_rhs, clear_unused, product
+
+PARTITION_EVERYWHERE = False  # private: tests set it to run CUDA's path on a CPU
+
+
+def _partitioned(ab: Tensor) -> bool:
+    return PARTITION_EVERYWHERE or ab.device.type == "cuda"
+
+
+def _substitute(parts: Sequence[Tensor], b: Tensor) -> Tensor:
+    """x for b `(..., n, k)`; LAPACK's factor is one band, the parts of a reduction are blocks."""
+    return _lapack.pbtrs(parts[0], b) if parts[0].ndim == b.ndim else _partition.substitute(parts, b)
 
 
 class _Solve(torch.autograd.Function):
-    """H^-1 b by a factor that is a constant: H's part in the derivative goes through the product H x."""
+    """H^-1 b by a factor that is a constant: H's part in the derivative goes through the product H x.
+
+    On b `(..., n, k)`, ab `(..., w + 1, n)` and the factor's parts, so that a vmap is one call.
+    """
 
     @staticmethod
-    def forward(ab: Tensor, cb: Tensor, b: Tensor, refine: int) -> Tensor:
-        return _refined(ab, cb, b, refine) if refine else _lapack.pbtrs(cb, b)
+    def forward(b: Tensor, ab: Tensor, refine: int, *parts: Tensor) -> Tensor:
+        return _refined(ab, parts, b, refine) if refine else _substitute(parts, b)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ab, cb, _, ctx.refine = inputs
-        ctx.save_for_backward(ab, cb, output)
-        ctx.save_for_forward(ab, cb, output)
+        _, ab, ctx.refine, *parts = inputs
+        ctx.save_for_backward(output, ab, *parts)
+        ctx.save_for_forward(output, ab, *parts)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, Tensor, None]:
-        ab, cb, x = ctx.saved_tensors
-        v = _Solve.apply(ab, cb, cotangent, ctx.refine)
-        g = outer_band(v, x, ab.shape[0]) + outer_band(x, v, ab.shape[0])
-        return torch.cat([-g[:1] / 2, -g[1:]]), None, v, None
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        x, ab, *parts = ctx.saved_tensors
+        v = _Solve.apply(cotangent, ab, ctx.refine, *parts)
+        g = outer_band(v, x, ab.shape[-2]) + outer_band(x, v, ab.shape[-2])
+        return v, torch.cat([-g[..., :1, :] / 2, -g[..., 1:, :]], -2), None, *[None] * len(parts)
 
     @staticmethod
-    def jvp(ctx: Any, dab: Tensor, _dcb: None, db: Tensor, _refine: None) -> Tensor:
-        ab, cb, x = ctx.saved_tensors
+    def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None, *_: None) -> Tensor:
+        x, ab, *parts = ctx.saved_tensors
         db = torch.zeros_like(x) if db is None else db
-        return _Solve.apply(ab, cb, db if dab is None else db - matvec(dab, x), ctx.refine)
+        return _Solve.apply(db if dab is None else db - product(dab, x), ab, ctx.refine, *parts)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, ab: Tensor, cb: Tensor, b: Tensor, refine: int) -> tuple:
-        return torch.stack([_Solve.apply(*one) for one in _batch(info, in_dims, ab, cb, b, refine)]), 0
+    def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, refine: int, *parts: Tensor) -> tuple:
+        def solve(b: Tensor, ab: Tensor, *parts: Tensor) -> Tensor:
+            return _Solve.apply(b, ab, refine, *parts)
+
+        return vmap_solve(solve, info, (*in_dims[:2], *in_dims[3:]), b, ab, *parts)
+
+
+class _Check(torch.autograd.Function):
+    """Raises as `cholesky` does where ok is False, also inside a vmap."""
+
+    @staticmethod
+    def forward(ok: Tensor, ab: Tensor) -> Tensor:
+        if not ok.all():
+            info = _lapack.pbtrf(ab)[1]
+            # Singular to rounding: it depends on the order of elimination which minor fails.
+            raise_minor(torch.where(ok, 0, torch.where(info == 0, ab.shape[-1], info)))
+        return ok.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *operands: Tensor) -> tuple:
+        return _Check.apply(*batch(info, in_dims, *operands)), 0
 
 
 class Factor(NamedTuple):
     """A factorised positive definite band. Its fields are private. A pytree, as every named tuple."""
 
     ab: Tensor
-    cb: Tensor
+    parts: tuple[Tensor, ...]
     info: Tensor
 
     @property
@@ -57,11 +95,15 @@ class Factor(NamedTuple):
 
     def solve(self, b: Tensor) -> Tensor:
         """x with H x = b, for b `(n,)` or `(n, k)`. A reverse pass makes one more solve, and no factorisation."""
-        return _Solve.apply(self.ab, self.cb.detach(), as_rhs(b, self.ab), 0)
+        parts = [part.detach() for part in self.parts]
+        x = columns(lambda b: _Solve.apply(b, self.ab, 0, *parts), as_rhs(b, self.ab))
+        return torch.where(self.ok, x, torch.nan)
 
     def logdet(self) -> Tensor:
         """log det H, a scalar."""
-        return _cholesky.logdet(self.cb)
+        partitioned = self.parts[0].ndim != self.ab.ndim
+        value = _partition.logdet(self.parts) if partitioned else _cholesky.logdet(self.parts[0])
+        return torch.where(self.ok, value, torch.nan)
 
 
 def factor(ab: Tensor) -> Factor:
@@ -70,7 +112,11 @@ def factor(ab: Tensor) -> Factor:
     Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`. Cost: as `cholesky`.
     """
     ab = as_band(ab)
-    return Factor(ab, *_cholesky.cholesky_ex(ab))
+    if _partitioned(ab):
+        parts, ok = _partition.reduce(clear_unused(ab))
+        return Factor(ab, parts, (~ok).to(torch.int32))
+    cb, info = _cholesky.cholesky_ex(ab)
+    return Factor(ab, (cb,), info)
 
 
 def _unit_diagonal(ab: Tensor) -> Tensor:
@@ -81,19 +127,19 @@ def _unit_diagonal(ab: Tensor) -> Tensor:
     return (clear_unused(ab) * scale * scale[row.clamp(max=n - 1)]).float()
 
 
-def _refined(ab: Tensor, cb: Tensor, b: Tensor, refine: int) -> Tensor:
+def _refined(ab: Tensor, parts: Sequence[Tensor], b: Tensor, refine: int) -> Tensor:
     """H^-1 b by the float32 factor of the scaled H, and `refine` corrections."""
-    scale = ab[0].rsqrt().reshape((-1,) + (1,) * (b.ndim - 1))
+    scale = ab[..., 0, :, None].rsqrt()
 
     def approximate(r: Tensor) -> Tensor:
         r = r * scale
-        size = r.abs().amax(0)
+        size = r.abs().amax(-2, keepdim=True)
         size = torch.where(size > 0, size, 1)
-        return _lapack.pbtrs(cb, (r / size).float()).to(b.dtype) * size * scale
+        return _substitute(parts, (r / size).float()).to(b.dtype) * size * scale
 
     x = approximate(b)
     for _ in range(refine):
-        x = x + approximate(b - matvec(ab, x))
+        x = x + approximate(b - product(ab, x))
     return x
 
 
@@ -116,6 +162,11 @@ def solve(ab: Tensor, b: Tensor, *, refine: int = 0) -> Tensor:
     """
     ab = as_band(ab)
     b, refine = as_rhs(b, ab), as_index(refine, "refine")
-    if refine and b.numel():
-        return _Solve.apply(ab, _cholesky.cholesky(_unit_diagonal(ab.detach())), b, refine)
-    return _Solve.apply(ab, _cholesky.cholesky(ab.detach()), b, 0)
+    refine = refine if b.numel() else 0
+    constant = _unit_diagonal(ab.detach()) if refine else ab.detach()
+    if _partitioned(ab):
+        parts, ok = _partition.reduce(clear_unused(constant))
+        _Check.apply(ok, constant)
+    else:
+        parts = (_cholesky.cholesky(constant),)
+    return columns(lambda b: _Solve.apply(b, ab, refine, *parts), b)

@@ -70,9 +70,14 @@ def clear_unused(ab: Tensor) -> Tensor:
     return torch.where(row + column < n, ab, 0)
 
 
-def rows(x: Tensor) -> Tensor:
-    """`(n, k)` as `(k, n)` and back, `(n,)` as it is: diagonals broadcast along the last axis."""
-    return x.mT if x.ndim == 2 else x
+def product(ab: Tensor, x: Tensor) -> Tensor:
+    """H x for ab `(..., w + 1, n)` and x `(..., n, k)`."""
+    n, x = ab.shape[-1], x.mT
+    y = ab[..., :1, :] * x
+    for d in range(1, min(ab.shape[-2], n)):
+        cells = ab[..., d : d + 1, : n - d]
+        y = y + pad(cells * x[..., : n - d], (d, 0)) + pad(cells * x[..., d:], (0, d))
+    return y.mT
 
 
 def matvec(ab: Tensor, x: Tensor) -> Tensor:
@@ -85,13 +90,8 @@ def matvec(ab: Tensor, x: Tensor) -> Tensor:
     Returns: H x, of x's shape; about (4 w + 2) n flops per column.
     """
     ab = as_band(ab)
-    x = rows(as_rhs(x, ab, "x"))
-    n = ab.shape[1]
-    y = ab[0] * x
-    for d in range(1, min(ab.shape[0], n)):
-        cells = ab[d, : n - d]
-        y = y + pad(cells * x[..., : n - d], (d, 0)) + pad(cells * x[..., d:], (0, d))
-    return rows(y)
+    x = as_rhs(x, ab, "x")
+    return product(ab, x) if x.ndim == 2 else product(ab, x[:, None])[:, 0]
 
 
 def to_dense(ab: Tensor) -> Tensor:

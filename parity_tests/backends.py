@@ -48,6 +48,8 @@ def carries_in(jaxpr: Any) -> list[int]:
         params = equation.params
         if equation.primitive.name == "custom_linear_solve":  # of its four programs it runs one
             params = params["jaxprs"].solve
+        if equation.primitive.name == "cond":  # a choice by platform, the CPU's first
+            params = params["branches"][0]
         for parameter in jax.tree.leaves(params, is_leaf=lambda leaf: hasattr(leaf, "jaxpr")):
             inner = getattr(parameter, "jaxpr", parameter)
             if hasattr(inner, "eqns"):

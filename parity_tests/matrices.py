@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from problems import store
+from problems import store, unstore
 from scipy.linalg import lapack
 
 # (n, w): empty, single, diagonal, usual, full, wider than the matrix, wide.
@@ -43,6 +43,15 @@ def naive_cholesky(h: np.ndarray) -> np.ndarray:
         for i in range(j + 1, n):
             L[i, j] = (h[i, j] - sum(L[i, k] * L[j, k] for k in range(j))) / L[j, j]
     return L
+
+
+def break_minor(ab: np.ndarray, order: int, pivot: float) -> np.ndarray:
+    """The band with its order-th pivot made what is given: the first minor to fail where that is not positive."""
+    h = unstore(ab)
+    L = naive_cholesky(h)
+    ab = ab.copy()
+    ab[0, order - 1] += pivot - L[order - 1, order - 1] ** 2
+    return ab
 
 
 def naive_forward(L: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matrices import (
     SIZES,
+    break_minor,
     lapack_factor,
     lower_factor,
     naive_backward,
@@ -89,15 +90,6 @@ def test_backends_agree(n: int, w: int) -> None:
 
 
 # --- Failure ---------------------------------------------------------------------------------------------------------
-
-
-def break_minor(ab: np.ndarray, order: int, pivot: float) -> np.ndarray:
-    """The band with its order-th pivot made what is given: the first minor to fail where that is not positive."""
-    h = unstore(ab)
-    L = naive_cholesky(h)
-    ab = ab.copy()
-    ab[0, order - 1] += pivot - L[order - 1, order - 1] ** 2
-    return ab
 
 
 def expect_failure(backend: Backend, ab: np.ndarray, order: int) -> None:
