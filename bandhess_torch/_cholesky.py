@@ -50,9 +50,9 @@ def raise_minor(info: Tensor) -> None:
     if not info.any():
         return
     where = tuple(info.nonzero()[0].tolist())
-    matrix = f" of matrix {where[0] if len(where) == 1 else where} of the batch" if where else ""
+    matrix = f" (matrix {where[0] if len(where) == 1 else where} of the batch)" if where else ""
     raise torch.linalg.LinAlgError(
-        f"cholesky: the leading minor of order {int(info[where])}{matrix} is not positive definite; "
+        f"cholesky: the leading minor of order {int(info[where])} is not positive definite{matrix}; "
         "cholesky_ex reports it instead"
     )
 

@@ -103,9 +103,9 @@ def test_exception_names_matrix_and_minor() -> None:
         torch.func.vmap(p.cholesky),
         lambda ab: torch.func.vmap(p.solve)(ab, torch.ones(6, 8, dtype=ab.dtype)),
     ):
-        with pytest.raises(torch.linalg.LinAlgError, match="leading minor of order 7 of matrix 4 of the batch"):
+        with pytest.raises(torch.linalg.LinAlgError, match=r"leading minor of order 7 .*\(matrix 4 of the batch\)"):
             call(ab)
-    with pytest.raises(torch.linalg.LinAlgError, match=r"leading minor of order 7 of matrix \(2, 0\) of the batch"):
+    with pytest.raises(torch.linalg.LinAlgError, match=r"leading minor of order 7 .*\(matrix \(2, 0\) of the batch\)"):
         torch.func.vmap(torch.func.vmap(p.cholesky))(ab.reshape(3, 2, *ab.shape[1:]))
 
 
@@ -126,6 +126,18 @@ def test_torch_shares(lanes: int, n: int, w: int, monkeypatch: pytest.MonkeyPatc
         np.testing.assert_allclose(cb[i], one, rtol=16 * EPS, atol=16 * EPS)
         np.testing.assert_allclose(x[i], p.solve(ab[i], b[i]), rtol=0, atol=64 * EPS)
         np.testing.assert_allclose(y[i], p.solve_triangular(one, b[i], transpose=True), rtol=0, atol=64 * EPS)
+
+
+def test_wide_bands_are_done_one_by_one() -> None:
+    """For w > 64 LAPACK works on blocks of columns: a failure in one system leaves the bits of the next alone."""
+    cholesky_ex = torch.func.vmap(BACKENDS["torch"].package.cholesky_ex)
+    ab = torch.tensor(batch(3, 70, 66))
+    good, _ = cholesky_ex(ab)
+    ab[1, 0, 50] = -1
+    mixed, info = cholesky_ex(ab)
+    assert info.tolist() == [0, 51, 0]
+    np.testing.assert_array_equal(mixed[[0, 2]], good[[0, 2]])
+    np.testing.assert_allclose(mixed[2], lapack_factor(ab[2].numpy())[0], rtol=0, atol=256 * EPS)
 
 
 def test_one_matrix_many_right_hand_sides(backend: Backend) -> None:

@@ -187,7 +187,7 @@ def test_one_bad_system(forced: Backend) -> None:
     assert np.isnan(mixed[2]).any()
     np.testing.assert_array_equal(mixed[[0, 3]], good[[0, 3]])
     if forced.name == "torch":
-        with pytest.raises(torch.linalg.LinAlgError, match="leading minor of order 8 of matrix 1 of the batch"):
+        with pytest.raises(torch.linalg.LinAlgError, match=r"leading minor of order 8 .*\(matrix 1 of the batch\)"):
             forced.vmap(forced.package.solve)(forced.array(lanes), forced.array(b))
 
 
