@@ -73,7 +73,7 @@ def _unused(a: np.ndarray) -> list[np.ndarray]:
 
 def _fill(a: np.ndarray, ab: Tensor) -> None:
     """LAPACK's memory `(lanes, n, w + 1)` from `(lanes, w + 1, n)`, with zeros in the unused cells."""
-    a[:] = ab.mT.numpy()  # torch's own copy, in threads, is several times slower into fresh memory
+    a[:] = ab.mT.numpy()  # in one thread: several slow each other down on fresh memory, torch's too
     for cells in _unused(a):
         cells[:] = 0
 
@@ -128,13 +128,9 @@ def pbtrf(ab: Tensor) -> tuple[Tensor, Tensor]:
     source = ab.detach().cpu().reshape(ab.shape[:-2].numel(), *ab.shape[-2:])
     info = np.zeros(len(source), np.int32)
     a = np.empty(source.mT.shape, _routine("pbtrf", ab.dtype).dtype)
-
-    def work(share: slice) -> None:
-        _fill(a[share], source[share])
-        _factorise(a[share], source[share], info[share])
-
+    _fill(a, source)
     if a.size:
-        _share_out(work, a)
+        _share_out(lambda share: _factorise(a[share], source[share], info[share]), a)
         a[info != 0] = np.nan
     # Views of tensors would not do as outputs of an autograd.Function: views of arrays.
     return _tensor(a.transpose(0, 2, 1).reshape(ab.shape), ab), _tensor(info.reshape(ab.shape[:-2]), ab)
