@@ -11,13 +11,14 @@ from ._rcond import rcond
 from ._solve import Factor, factor, solve
 from ._sparse import to_bcoo
 from ._stages import ravel_stages
-from ._status import Status, StepInfo
+from ._status import History, Status, StepInfo
 from ._storage import from_dense, matvec, to_dense
 
 __all__ = [
     "Direct",
     "Factor",
     "Fourier",
+    "History",
     "NewtonResult",
     "Probing",
     "Random",

@@ -263,22 +263,31 @@ def hessian(
     return hessian_fun
 
 
-def _gauss_newton(options: tuple[Objective, Extraction], residuals: Callable, args: tuple, kwargs: dict) -> Array:
-    objective, extraction = options
-    layout = objective.layout
+def linearize_residuals(residuals: Callable[[Array], Any], flat: Array) -> tuple[Any, Callable, Callable]:
+    """`(r, forward, backward)`: the residuals, v -> J v, and u -> J^T u (the real part of J^H u where r is complex)."""
 
-    def flat_residuals(flat: Array) -> Any:
-        out = residuals(*args[: objective.argnums], layout.unravel(flat), *args[objective.argnums + 1 :], **kwargs)
+    def checked(flat: Array) -> Any:
+        out = residuals(flat)
         leaves = jax.tree.leaves(out)
         if not leaves or not all(hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.inexact) for a in leaves):
             kinds = [str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves]
             raise TypeError(f"residuals must return a floating array or a pytree of them, got leaves of types {kinds}")
         return out
 
-    flat = layout.ravel(args[objective.argnums])
-    _, forward = jax.linearize(flat_residuals, flat)
-    backward = jax.linear_transpose(forward, flat)
-    return extract_noted(lambda v: backward(jax.tree.map(jnp.conj, forward(v)))[0], layout, extraction)
+    r, forward = jax.linearize(checked, flat)
+    transpose = jax.linear_transpose(forward, flat)
+    return r, forward, lambda u: transpose(jax.tree.map(jnp.conj, u))[0]
+
+
+def _gauss_newton(options: tuple[Objective, Extraction], residuals: Callable, args: tuple, kwargs: dict) -> Array:
+    objective, extraction = options
+    layout = objective.layout
+
+    def flat_residuals(flat: Array) -> Any:
+        return residuals(*args[: objective.argnums], layout.unravel(flat), *args[objective.argnums + 1 :], **kwargs)
+
+    _, forward, backward = linearize_residuals(flat_residuals, layout.ravel(args[objective.argnums]))
+    return extract_noted(lambda v: backward(forward(v)), layout, extraction)
 
 
 def gauss_newton(

@@ -1,288 +1,209 @@
-"""Newton's method with the exact banded Hessian: a trust region, its subproblem solved on banded factors.
-
-Every step minimises the quadratic model g^T p + p^T H p / 2 within |p| <= radius: p = -(H + shift I)^-1 g, with the
-shift that makes H + shift I positive definite and |p| equal to the radius, or 0 where the Newton step fits (Moré and
-Sorensen 1983; Conn, Gould, Toint, Trust-Region Methods, section 7.3). A factorisation that fails is the inertia test;
-factorisations are cheap beside derivatives, so trial points cost the value only.
-
-The loop is one flat state machine. A turn factorises once with the shift at hand, and then ends the solve, or tries
-its step (accepting it renews the derivatives, rejecting it shrinks the radius), or betters the shift.
-"""
+"""Newton's method with banded Hessians: minimisation by `_trust_region`, differentiable at the end by `_implicit`."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-from ._bandwidth import detect_bandwidth, hash_noise, too_narrow
-from ._hessian import ChunkSize, Extraction, Objective, extract, linearize_gradient
+from ._bandwidth import detect_bandwidth
+from ._hessian import ChunkSize, Extraction, Objective, extract, linearize_gradient, linearize_residuals
+from ._implicit import close, implicit_solution
 from ._jit import jit_call
 from ._probing import Probing
-from ._solve import Factor, factor
-from ._status import Status, StepInfo, print_progress
-from ._storage import as_index, matvec
+from ._stages import Layout
+from ._status import History, Status, StepInfo, print_progress
+from ._storage import as_index, clear_unused
+from ._trust_region import Functions, Options, State, advance, initial
 
-RUNNING = -1
-ACCEPT = 0.25  # least ratio of actual to predicted decrease; accepting less lets early steps land far from the valley
-HARD = 0.02  # tolerance of the model where an eigenvector helps; at 0.2 chance picks among local minima
-TRIES = 60  # factorisations spent on one shift before giving up
+POLL = 8  # looks at the clock per max_seconds, at least
 
 
 class NewtonResult(NamedTuple):
-    """x in the argument's structure, f(x), max|grad f(x)|, accepted steps, a `Status`, and the history if asked for."""
+    """x in the argument's structure, f(x), max|grad f(x)|, accepted steps, a `Status`, and a `History` if asked for."""
 
     x: Any
     value: Any
     grad_norm: Any
     steps: Any
     status: Any
-    history: Any = None
+    history: History | None = None
 
 
-class Options(NamedTuple):
+class Problem(NamedTuple):
+    """What decides the program. Hashable."""
+
     objective: Objective
     extraction: Extraction
-    tol: float
-    max_steps: int
-    check_band: bool
+    hessian: str  # "exact", "gauss_newton", "given"
+    options: Options
 
 
-class Point(NamedTuple):
-    """An iterate and what is known there."""
+class User(NamedTuple):
+    """What the user gave: functions, and arrays traced."""
 
-    x: Array
-    value: Array
-    grad: Array
-    ab: Array
-    low: Array  # Gershgorin's bounds of the spectrum
-    high: Array
-    rounding: Array  # size of the gradient's rounding errors, eps |H| |x|, at its largest
+    fun: Callable
+    args: tuple
+    hessian: str | Callable
+    scale: Any
+    callbacks: tuple[Callable[[StepInfo], None], ...]
 
-    @property
-    def norm(self) -> Array:
-        return jnp.maximum(jnp.abs(self.low), jnp.abs(self.high))
-
-    @property
-    def grad_norm(self) -> Array:
-        return jnp.max(jnp.abs(self.grad), initial=0)
-
-    @property
-    def finite(self) -> Array:
-        return jnp.isfinite(self.value) & jnp.isfinite(self.grad).all() & jnp.isfinite(self.ab).all()
+    def report(self, info: StepInfo) -> None:
+        for callback in self.callbacks:
+            callback(info)
 
 
-class State(NamedTuple):
-    point: Point
-    radius: Array
-    shift: Array
-    shift_low: Array  # the wanted shift lies between these two
-    shift_high: Array
-    last_shift: Array  # of the step before: the first guess where 0 will not do
-    steps: Array
-    turns: Array
-    tries: Array  # factorisations since the step or the radius changed
-    bad_trial: Array  # the last trial point was not finite
-    grad_unit: Array  # the largest max|g| met so far
-    fall: Array  # the size of f: |f(x0)|, or the first predicted decrease
-    status: Array
+def _half_square(residuals: Any) -> Any:
+    return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(residuals)) / 2
 
 
-def _gershgorin(ab: Array) -> tuple[Array, Array]:
-    sums = matvec(jnp.abs(ab.at[0].set(0)), jnp.ones(ab.shape[1], ab.dtype))
-    return jnp.min(ab[0] - sums), jnp.max(ab[0] + sums)
+def _squared(residuals: Callable) -> Callable:
+    return lambda *args: _half_square(residuals(*args))
 
 
-def _bracket(point: Point, radius: Array) -> tuple[Array, Array]:
-    wanted = jnp.linalg.norm(point.grad) / radius
-    low = jnp.maximum(0, jnp.maximum(-jnp.min(point.ab[0]), wanted - point.norm))
-    return low, jnp.maximum(low, wanted + jnp.maximum(0, -point.low))
+class Given(NamedTuple):
+    """The traced arrays of a call, but for those that the solution is differentiable in."""
+
+    x0: Array  # ravelled
+    scale: Array | None
+    fixed: list[Array]
+    band: tuple  # what the user's band function closes over
 
 
-def _inside(low: Array, high: Array) -> Array:
-    """A shift well inside the bracket, nearer its lower end."""
-    return jnp.maximum(jnp.sqrt(low * high), low + 0.01 * (high - low))
+def _functions(problem: Problem, user: User, x: Array) -> tuple[Callable, Callable, list[Array], Given]:
+    """`(functions, value, consts, given)`: consts are the arrays that the objective depends on, value is
+    `(x, consts, given) -> f` and functions `(consts, given) -> Functions`. The user's are traced once, here."""
+    objective, extraction, kind, options = problem
+    layout = objective.layout
+    flat_fun = objective.bind(user.fun, (layout.unravel(x), *user.args), {})[0]
+
+    def user_band(x: Array) -> Array:
+        ab = jnp.asarray(user.hessian(layout.unravel(x), *user.args))  # type: ignore[operator]
+        if ab.shape != (options.width, layout.n):
+            raise ValueError(
+                f"hessian must return a lower band of shape {(options.width, layout.n)} for bandwidth "
+                f"{extraction.bandwidth}, got {ab.shape}"
+            )
+        return clear_unused(ab.astype(layout.dtype))
+
+    squares = kind == "gauss_newton"
+    outer, consts, fixed = close(lambda x: user.fun(layout.unravel(x), *user.args) if squares else flat_fun(x)[0], x)
+    closed_band, *band_consts = close(user_band, x) if kind == "given" else (None, [], [])
+    scale = None if user.scale is None else layout.ravel(user.scale)
+    given = Given(x, *lax.stop_gradient((scale, fixed, tuple(band_consts))))
+
+    def value(x: Array, consts: list[Array], given: Given) -> Array:
+        out = outer(x, consts, given.fixed)
+        return (_half_square(out) if squares else out).astype(layout.dtype)
+
+    def functions(consts: list[Array], given: Given) -> Functions:
+        def derivatives(x: Array) -> tuple:
+            if squares:
+                r, forward, backward = linearize_residuals(lambda x: outer(x, consts, given.fixed), x)
+                return _half_square(r).astype(layout.dtype), backward(r), lambda v: backward(forward(v))
+            if closed_band is not None:
+                return *jax.value_and_grad(value)(x, consts, given), None
+            grad, product, (f, _) = linearize_gradient(lambda x: (value(x, consts, given), None), x)
+            return f, grad, product
+
+        def band(x: Array, product: Callable) -> Array:
+            return extract(product, layout, extraction) if closed_band is None else closed_band(x, *given.band)
+
+        return Functions(lambda x: value(x, consts, given), derivatives, band)
+
+    return functions, value, consts, given
 
 
-def _reach(p: Array, z: Array, radius: Array) -> Array:
-    """The tau of smaller size with |p + tau z| = radius, for |p| < radius, |z| = 1."""
-    pz, room = p @ z, jnp.maximum(radius**2 - p @ p, 0)
-    return room / (pz + jnp.where(pz < 0, -1, 1) * jnp.sqrt(pz**2 + room))
+def _newton(problem: Problem, user: User, x0: Any) -> tuple:
+    """`(x, value, grad_norm, steps, status, history)`."""
+    layout, report = problem.objective.layout, user.report if user.callbacks else None
+    functions, value, consts, given = _functions(problem, user, lax.stop_gradient(layout.ravel(x0)))
+
+    def minimise(consts: list[Array], given: Given) -> tuple:
+        start = initial(problem.options, given.x0)
+        s = advance(problem.options, functions(consts, given), given.scale, report, start, None)
+        # As numbers that tangents know of: steps and status become integers again below.
+        integers = (a.astype(jnp.float32) for a in (s.status, s.steps))
+        return s.point.x, s.point.pack[0], *integers, s.point.grad_norm, s.history
+
+    solution = implicit_solution(minimise, value, layout, problem.extraction) if consts else minimise
+    x, f, status, steps, grad_norm, history = solution(consts, given)
+    return layout.unravel(x), f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
 
 
-def _newton(options: Options, fun: Callable, x0: Any, args: tuple, callback: Callable | None) -> tuple:
-    layout = options.objective.layout
-    flat_fun, x = options.objective.bind(fun, (x0, *args), {})
-    dtype = layout.dtype
-    eps = float(jnp.finfo(dtype).eps)
-    dummies = layout.dummies() if layout.ragged else jnp.zeros((), dtype)
+def _turns(problem: Problem, user: User, s: State, last: Array) -> State:
+    functions, _, consts, given = _functions(problem, user, s.point.x)
+    report = user.report if user.callbacks else None
+    return advance(problem.options, functions(consts, given), given.scale, report, s, last)
 
-    def derivatives(x: Array) -> tuple[Point, Callable[[Array], Array]]:
-        grad, product, (value, _) = linearize_gradient(flat_fun, x)
-        ab = extract(product, layout, options.extraction)
-        bare = ab.at[0].add(-dummies)
-        low, high = _gershgorin(bare)
-        # Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
-        ab = bare.at[0].add(dummies * jnp.where(high > 0, high, 1))
-        rounding = eps * jnp.max(matvec(jnp.abs(bare), jnp.abs(x)), initial=0)
-        return Point(x, value.astype(dtype), grad, ab, low, high, rounding), lambda v: product(v) + dummies * ab[0] * v
 
-    def report(state: State, shift: Array) -> None:
-        if callback is not None:
-            info = StepInfo(state.steps, state.point.value, state.point.grad_norm, shift, state.radius)
-            jax.debug.callback(callback, info)
+def _timed(problem: Problem, user: User, x0: Any, max_seconds: float) -> tuple:
+    """As `_newton`, in pieces: the host looks at the clock between them."""
+    layout = problem.objective.layout
 
-    start, product = derivatives(x)
-    value_floor = eps**0.25 * jnp.minimum(1, jnp.abs(start.value))  # for objectives that end at 0
+    def turns(s: State, last: int) -> State:
+        s = jit_call(_turns, problem, user, s, np.int32(last))
+        if isinstance(s.open, jax.core.Tracer):
+            raise ValueError(
+                "max_seconds needs the host to look at the clock: call newton outside jit, vmap and grad, or bound "
+                "the work with max_steps"
+            )
+        return jax.block_until_ready(s)
 
-    def turn(s: State) -> State:
-        point = s.point
-        g, unit = point.grad, jnp.maximum(jnp.abs(point.value), value_floor)
-        soft = eps**0.5 * point.norm + jnp.finfo(dtype).tiny ** 0.5  # less curvature than this counts as none
-        factored: Factor = factor(point.ab.at[0].add(s.shift))
-        p = -factored.solve(g)
-        length = jnp.linalg.norm(p)
-        ok = factored.ok & jnp.isfinite(length)
-        radius = jnp.where(ok & (s.turns == 0), jnp.maximum(s.radius, length), s.radius)
+    s = turns(initial(problem.options, layout.ravel(x0)), 0)  # compiles; the clock starts here
+    start, last, status = time.perf_counter(), 0, jnp.int32(Status.TIME_LIMIT)
+    while True:
+        spent = time.perf_counter() - start
+        if spent >= max_seconds and last:
+            break
+        # Twice as many turns as so far, but not more than what fits between two looks at the clock.
+        last += max(1, min(last, int(last * max_seconds / (POLL * spent)))) if last else 1
+        s = turns(s, last)
+        if not s.open:
+            status = s.status
+            break
+    return layout.unravel(s.point.x), s.point.pack[0], s.point.grad_norm, s.steps, status, s.history
 
-        small = point.grad_norm <= jnp.maximum(options.tol * s.grad_unit, 8 * point.rounding)
-        flat = s.shift <= soft
-        converged = ok & flat & small & (-(g @ p) / 2 <= options.tol**1.5 * unit)
-        ended = converged | (s.steps >= options.max_steps)
 
-        # A step that ends well inside the radius though the shift is positive: the hard case, or a saddle. An
-        # approximate eigenvector of the least eigenvalue takes it to the boundary.
-        def eigenvector(_: None) -> tuple[Array, Array]:
-            z = hash_noise(g, s.turns) * (1 - dummies)
+def _empty(problem: Problem, user: User, x0: Any) -> tuple:
+    """There is nothing to minimise over."""
+    fun = _squared(user.fun) if problem.hessian == "gauss_newton" else user.fun
+    value = jnp.asarray(fun(x0, *user.args))
+    zero = jnp.zeros_like(value)
+    status = jnp.where(jnp.isfinite(value), Status.CONVERGED, Status.NONFINITE).astype(jnp.int32)
+    history = initial(problem.options, problem.objective.layout.ravel(x0)).history
+    if history is not None:
+        first = History(value, zero, zero, zero, zero, zero + jnp.nan)
+        history = jax.tree.map(lambda rows, a: rows.at[0].set(a), history, first)
+    return x0, value, zero, jnp.int32(0), status, history
 
-            def inverse_iteration(_: int, z: Array) -> Array:
-                z = factored.solve(z)
-                return z / jnp.linalg.norm(z)
 
-            z = lax.fori_loop(0, 2, inverse_iteration, z)
-            return z, z @ matvec(point.ab, z) + s.shift
+def _positive(name: str, number: Any) -> float:
+    if not (isinstance(number, float | int) and number > 0):
+        raise ValueError(f"{name} must be positive, a number, got {number!r}")
+    return float(number)
 
-        short = ok & (s.shift > 0) & (length < 0.9 * radius)
-        z, curvature = lax.cond(short & ~ended, eigenvector, lambda _: (jnp.zeros_like(g), jnp.zeros((), dtype)), None)
-        tau = _reach(p, z, radius)
-        hard = short & (tau**2 * curvature <= HARD * (s.shift * radius**2 - g @ p))
-        p = jnp.where(hard, p + tau * z, p)
 
-        near = jnp.abs(length - radius) <= 0.1 * radius
-        exhausted = s.tries >= TRIES // 2  # the bracket is at rounding level: clip what there is
-        p = jnp.where(exhausted & ~hard, p * jnp.minimum(1, radius / length), p)
-        ready = ok & ~ended & (near | hard | exhausted | ((s.shift == 0) & (length <= 1.1 * radius)))
-
-        def attempt(_: None) -> State:
-            size = jnp.linalg.norm(p)
-            slope = g @ p
-            predicted = -slope - p @ matvec(point.ab, p) / 2
-            value = flat_fun(point.x + p)[0].astype(dtype)
-            ratio = (point.value - value) / predicted
-            # Near the end differences of f are noise: where they do not speak for the step, the gradient decides.
-            noise = eps**0.6 * unit
-            accepted = (predicted > 0) & (ratio >= ACCEPT)
-            polish = ~accepted & flat & (predicted <= noise) & (value <= point.value + noise)
-            new = lax.cond(polish | accepted, lambda _: derivatives(point.x + p)[0], lambda _: point, None)
-            bad = ~jnp.isfinite(value) | ~new.finite
-            better = new.grad_norm < point.grad_norm
-            halved = new.grad_norm <= point.grad_norm / 2
-            moved = ~bad & (accepted | (polish & better))
-            floor = polish & ~bad & ~halved & (small | (predicted <= 32 * eps * unit))
-
-            grown = jnp.where((ratio > 0.75) & (size >= 0.8 * radius), jnp.maximum(radius, 2 * size), radius)
-            curved = value - point.value - slope
-            cut = jnp.where(jnp.isfinite(curved) & (curved > 0), jnp.clip(-slope / (2 * curved), 0.1, 0.5), 0.1)
-            new_radius = jnp.where(moved, grown, cut * size)
-            new = jax.tree.map(lambda a, b: jnp.where(moved, a, b), new, point)
-            low, high = _bracket(new, new_radius)
-            # After a rejection the shift must grow; at a new point the Newton step itself is tried first.
-            low = jnp.where(moved, low, jnp.maximum(low, s.shift))
-            high = jnp.maximum(low, high)
-            shift = jnp.where(moved, low, jnp.where(s.shift > 0, jnp.minimum(2 * s.shift, high), _inside(low, high)))
-            least = jnp.maximum(4 * eps * jnp.linalg.norm(point.x), jnp.finfo(dtype).tiny ** 0.5)
-            collapsed = ~moved & ((size <= least) | (new_radius <= jnp.finfo(dtype).tiny ** 0.5))
-            fall = jnp.where(s.fall > 0, s.fall, jnp.maximum(jnp.abs(start.value), predicted))
-            status = jnp.select(
-                [
-                    value <= -(eps**-1.5) * fall,  # -inf included
-                    floor,
-                    collapsed & bad,
-                    collapsed,
-                ],
-                [Status.UNBOUNDED, Status.PRECISION_FLOOR, Status.NONFINITE, Status.STALLED],
-                RUNNING,
-            ).astype(jnp.int32)
-            state = State(
-                new, new_radius, shift, low, high, jnp.where(moved, s.shift / 3, s.last_shift), s.steps + moved,
-                s.turns + 1, jnp.int32(0), bad, jnp.maximum(s.grad_unit, new.grad_norm), fall, status,
-            )  # fmt: skip
-            if callback is not None:
-                lax.cond(moved, lambda _: report(state, s.shift), lambda _: None, None)
-            return state
-
-        def reshift(_: None) -> State:
-            high = jnp.where(ok & (length < radius), jnp.minimum(s.shift_high, s.shift), s.shift_high)
-            low = jnp.where(ok & (length < radius), s.shift_low, jnp.maximum(s.shift_low, s.shift))
-            low = jnp.where(short, jnp.maximum(low, s.shift - curvature), low)
-            # Gershgorin's bound may be attained: never close in on it.
-            high = jnp.where(~ok & (s.shift >= 0.9999 * high), 1.1 * jnp.maximum(s.shift, soft), high)
-            # Newton's method on the secular equation 1/radius - 1/|p(shift)| = 0, where it stays in the bracket.
-            secular = s.shift + (length / radius - 1) * length**2 / (p @ factored.solve(p))
-            guessed = ~ok & (s.tries == 0) & (s.last_shift > low) & (s.last_shift < high)
-            newton = ok & ~hard & (secular > low) & (secular < high)
-            shift = jnp.where(newton, secular, jnp.where(guessed, s.last_shift, _inside(low, high)))
-            # At a stationary point: is the curvature negative, or merely zero?
-            shift = jnp.where(~ok & small & (s.shift < soft), soft, shift)
-            high = jnp.maximum(high, shift)
-            status = jnp.where(s.tries >= TRIES, Status.STALLED, RUNNING).astype(jnp.int32)
-            return s._replace(
-                radius=radius, shift=shift, shift_low=low, shift_high=high, turns=s.turns + 1, tries=s.tries + 1,
-                status=status,
-            )  # fmt: skip
-
-        def end(_: None) -> State:
-            return s._replace(status=jnp.where(converged, Status.CONVERGED, Status.MAX_STEPS).astype(jnp.int32))
-
-        return lax.switch(jnp.where(ended, 0, jnp.where(ready, 1, 2)), [end, attempt, reshift], None)
-
-    radius = jnp.maximum(1, jnp.linalg.norm(x))
-    low, high = _bracket(start, radius)
-    status = jnp.where(start.finite, RUNNING, Status.NONFINITE)
-    if options.check_band:
-        status = jnp.where((status == RUNNING) & too_narrow(product, start.ab), Status.BAND_TOO_NARROW, status)
-    zero, none = jnp.zeros((), dtype), jnp.int32(0)
-    state = State(
-        start,
-        radius,
-        low,
-        low,
-        high,
-        zero,
-        none,
-        none,
-        none,
-        ~start.finite,
-        start.grad_norm,
-        zero,
-        status.astype(jnp.int32),
-    )
-    report(state, zero)
-    state = lax.while_loop(lambda s: s.status == RUNNING, turn, state)
-    status = state.status
-    if options.check_band:
-        # Couplings may vanish at x0 (products of zeros): the end is checked, too.
-        def wide(point: Point) -> Array:
-            product = linearize_gradient(flat_fun, point.x)[1]
-            return too_narrow(lambda v: product(v) + dummies * point.ab[0] * v, point.ab)
-
-        finished = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR) | (status == Status.STALLED)
-        narrow = lax.cond(finished & (state.steps > 0), wide, lambda _: jnp.bool_(False), state.point)
-        status = jnp.where(narrow, jnp.int32(Status.BAND_TOO_NARROW), status)
-    return layout.unravel(state.point.x), state.point.value, state.point.grad_norm, state.steps, status
+def _check_scale(scale: Any, layout: Layout) -> str:
+    """ "none", "diagonal" or "given"."""
+    if scale is None or (isinstance(scale, str) and scale == "diagonal"):
+        return scale or "none"
+    if isinstance(scale, str):
+        raise ValueError(f'scale must be None, "diagonal" or sizes in the structure of x0, got {scale!r}')
+    given = Layout.of(scale, "scale")
+    if (given.treedef, given.shapes) != (layout.treedef, layout.shapes):
+        raise ValueError(
+            f"scale must have the structure of x0, leaves of shapes {list(layout.shapes)}, got {list(given.shapes)}"
+        )
+    known = [leaf for leaf in jax.tree.leaves(scale) if not isinstance(leaf, jax.core.Tracer)]
+    if not all(np.all((np.asarray(leaf) > 0) & np.isfinite(leaf)) for leaf in known):
+        raise ValueError("scale must be positive and finite throughout: it gives the size of each variable")
+    return "given"
 
 
 def newton(
@@ -291,10 +212,14 @@ def newton(
     bandwidth: int | None,
     *,
     args: tuple = (),
+    hessian: str | Callable = "exact",
+    scale: Any = None,
     tol: float | None = None,
     max_steps: int = 1000,
+    max_seconds: float | None = None,
     callback: Callable[[StepInfo], None] | None = None,
     verbose: bool = False,
+    history: bool = False,
     check_band: bool = True,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
@@ -306,10 +231,19 @@ def newton(
       x0: start: an array or tree of stages (`ravel_stages`).
       bandwidth: of the Hessian, in stages; None detects it (`detect_bandwidth`; outside jit).
       args: further arguments of `fun`. New arrays in them do not retrace.
+      hessian: "exact"; "gauss_newton", where `fun` returns residuals (an array or a tree of them), the objective is
+        0.5 |residuals|^2 and its Hessian is taken as J^T J; or a function `(x, *args) -> ab` that gives the band,
+        `((k + 1) d, T d)` as `bandhess_jax.hessian` does, and is not checked.
+      scale: sizes of the variables, positive, in x0's structure: the trust region is |p / scale| <= radius, and the
+        loop's variables are x / scale. "diagonal" takes |H[j, j]|^(-1/2), the smallest met so far. Rounded up to
+        powers of two, so that scaling itself rounds nothing.
       tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
       max_steps: bound of the accepted steps.
+      max_seconds: bound of the time, compilation apart: the loop then runs in pieces, between which the host looks
+        at the clock (at least one turn runs). Outside jit, vmap and grad only.
       callback: called with a `StepInfo` at x0 and after every accepted step (through `jax.debug.callback`).
       verbose: print a line of progress per step.
+      history: keep a `History`: steps + 1 entries outside jit; max_steps + 1 inside, NaN beyond the last step.
       check_band: spend a product at x0, and one more at the end, on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
@@ -320,40 +254,48 @@ def newton(
           max|g| <= max(tol G, 8 eps max(|H| |x|))   and
           g^T H^-1 g / 2 <= tol^1.5 max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
 
-      G being the largest max|g| met on the way. PRECISION_FLOOR: what Newton steps promise is at rounding level, and
-      they reduce the gradient no more. Other ends: MAX_STEPS,
-      STALLED, NONFINITE, BAND_TOO_NARROW, UNBOUNDED. x is always the best point found. Status and steps are Python
-      integers outside jit, integer arrays inside, and nothing is raised there.
+      G being the largest max|g| met on the way, and all of it in the variables x / scale. PRECISION_FLOOR: what
+      Newton steps promise is at rounding level, and they reduce the gradient no more. Other ends: MAX_STEPS,
+      STALLED, NONFINITE, BAND_TOO_NARROW, UNBOUNDED, TIME_LIMIT. x is always the best point found. Status and steps
+      are Python integers outside jit, integer arrays inside, and nothing is raised there.
 
-    Cost: a step takes one `value_grad_hessian`, about 1 to 5 banded Cholesky factorisations, and one value per trial.
-    One `lax.while_loop`: works under jit and vmap (lanes that end stay as they are).
+    Derivatives: x and value are differentiable with respect to `args`, and to traced arrays that `fun` closes over,
+      by the implicit function theorem: in both modes, to any order, never through the iterations, with the exact
+      Hessian whatever `hessian=` is. Those with respect to x0 are zero, as those of grad_norm and history. All are
+      NaN where the status is neither CONVERGED nor PRECISION_FLOOR, and where H is singular to rounding (its least
+      eigenvalue not above 8 eps |H|).
+
+    Cost: a step takes one `value_grad_hessian`, about 1 to 5 banded Cholesky factorisations, and one value per trial;
+    a derivative one Hessian, two factorisations, one solve. One `lax.while_loop`: works under jit and vmap (lanes
+    that end stay as they are).
     """
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
     objective = Objective.of(fun, 0, False, (x0, *args), "x0")
-    if tol is None:
-        tol = float(jnp.finfo(objective.layout.dtype).eps) ** 0.5
-    if not (isinstance(tol, float | int) and tol > 0):
-        raise ValueError(f"tol must be positive, a number, got {tol!r}")
+    layout = objective.layout
+    kind = "given" if callable(hessian) else hessian
+    if kind not in ("given", "exact", "gauss_newton"):
+        raise ValueError(f'hessian must be "exact", "gauss_newton" or a function (x, *args) -> ab, got {hessian!r}')
+    tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else _positive("tol", tol)
+    scaling = _check_scale(scale, layout)
     if bandwidth is None:
-        bandwidth = detect_bandwidth(fun)(x0, *args)
-    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(objective.layout.n, (x0, args))
-    options = Options(objective, extraction, float(tol), as_index(max_steps, "max_steps"), bool(check_band))
-    if callback is not None and verbose:
-        user = callback
-
-        def callback(info: StepInfo) -> None:
-            print_progress(info)
-            user(info)
-
-    elif verbose:
-        callback = print_progress
-    if objective.layout.n == 0:
-        value = jnp.asarray(fun(x0, *args))
-        return NewtonResult(x0, value, jnp.zeros_like(value), 0, Status.CONVERGED)
-    x, value, grad_norm, steps, status = jit_call(_newton, options, fun, x0, args, callback)
+        bandwidth = detect_bandwidth(_squared(fun) if kind == "gauss_newton" else fun)(x0, *args)
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
+    width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and kind != "given"
+    options = Options(layout, width, scaling, tol, as_index(max_steps, "max_steps"), check_band, bool(history))
+    problem = Problem(objective, extraction, kind, options)
+    callbacks = tuple(each for each in (print_progress if verbose else None, callback) if each)
+    user = User(fun, args, hessian, scale if scaling == "given" else None, callbacks)
+    if layout.n == 0:
+        out = _empty(problem, user, x0)
+    elif max_seconds is None:
+        out = jit_call(_newton, problem, user, x0)
+    else:
+        out = _timed(problem, user, x0, _positive("max_seconds", max_seconds))
+    x, value, grad_norm, steps, status, way = out
     if not isinstance(status, jax.core.Tracer):
-        if callback is not None:
+        if callbacks:
             jax.effects_barrier()
         steps, status = int(steps), Status(int(status))
-    return NewtonResult(x, value, grad_norm, steps, status)
+        way = jax.tree.map(lambda rows: rows[: steps + 1], way)
+    return NewtonResult(x, value, grad_norm, steps, status, way)

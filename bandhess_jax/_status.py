@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Status(IntEnum):
-    """How an optimiser ended. INFEASIBLE, RANK_DEFICIENT and TIME_LIMIT are reserved."""
+    """How an optimiser ended."""
 
     CONVERGED = 0
     """The stopping formula holds, with positive (semi)definite curvature."""
@@ -23,10 +23,13 @@ class Status(IntEnum):
     """The Hessian has entries outside the band: a larger bandwidth is needed (`detect_bandwidth` finds it), or another
     order of the stages (`reorder_bandwidth`)."""
     INFEASIBLE = 6
+    """The constraints cannot be met, as far as can be seen from here (`newton` has none)."""
     RANK_DEFICIENT = 7
+    """The constraints' gradients are linearly dependent."""
     UNBOUNDED = 8
     """The objective falls without end."""
     TIME_LIMIT = 9
+    """`max_seconds` have passed."""
 
 
 class StepInfo(NamedTuple):
@@ -37,6 +40,23 @@ class StepInfo(NamedTuple):
     grad_norm: Any
     shift: Any
     radius: Any
+
+
+class History(NamedTuple):
+    """The way, one entry per accepted step; entry 0 is the start. Arrays `(rows,)`."""
+
+    value: Any
+    """f there."""
+    grad_norm: Any
+    """max|g| there."""
+    step: Any
+    """Length of the step that led there, scaled (0 at the start)."""
+    shift: Any
+    """Shift of the Hessian with which the step was taken."""
+    radius: Any
+    """Trust region's radius after it."""
+    ratio: Any
+    """Actual over predicted decrease (NaN at the start)."""
 
 
 class ProgressTable:

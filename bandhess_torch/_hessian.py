@@ -247,6 +247,23 @@ def hessian(
     return hessian_fun
 
 
+def linearize_residuals(residuals: Callable[[Tensor], Any], flat: Tensor) -> tuple[list[Tensor], Callable, Callable]:
+    """`(r, forward, backward)`: the residuals' leaves, v -> J v, and u -> J^T u (the real part of J^H u where r is
+    complex)."""
+
+    def checked(flat: Tensor) -> list[Tensor]:
+        leaves, _ = tree_flatten(residuals(flat))
+        if not leaves or not all(isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex()) for a in leaves):
+            kinds = [str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves]
+            raise TypeError(f"residuals must return a floating tensor or a pytree of them, got leaves of types {kinds}")
+        return leaves
+
+    r, pullback, *_ = torch.func.vjp(checked, flat)
+    # J v is the transpose of the pullback u -> J^T u, which is linear: pulled back in its turn, at any u.
+    _, forward, *_ = torch.func.vjp(lambda u: pullback(u)[0], [torch.zeros_like(part) for part in r])
+    return r, lambda v: forward(v)[0], lambda u: pullback(u)[0]
+
+
 def gauss_newton(
     residuals: Callable,
     bandwidth: int,
@@ -274,21 +291,10 @@ def gauss_newton(
     def gauss_newton_fun(*args: Any, **kwargs: Any) -> Tensor:
         layout, index, _ = Objective.of(residuals, argnums, False, args)
 
-        def flat_residuals(flat: Tensor) -> list[Tensor]:
-            leaves, _ = tree_flatten(residuals(*args[:index], layout.unravel(flat), *args[index + 1 :], **kwargs))
-            if not leaves or not all(
-                isinstance(a, Tensor) and (a.is_floating_point() or a.is_complex()) for a in leaves
-            ):
-                kinds = [str(getattr(leaf, "dtype", type(leaf).__name__)) for leaf in leaves]
-                raise TypeError(
-                    f"residuals must return a floating tensor or a pytree of them, got leaves of types {kinds}"
-                )
-            return leaves
+        def flat_residuals(flat: Tensor) -> Any:
+            return residuals(*args[:index], layout.unravel(flat), *args[index + 1 :], **kwargs)
 
-        flat = layout.ravel(args[index])
-        # J v is the transpose of the pullback u -> J^T u, which is linear: pulled back in its turn, at any u.
-        values, pullback, *_ = torch.func.vjp(flat_residuals, flat)
-        _, forward, *_ = torch.func.vjp(lambda u: pullback(u)[0], [torch.zeros_like(value) for value in values])
-        return extract_noted(lambda v: pullback(forward(v)[0])[0], layout, extraction)
+        _, forward, backward = linearize_residuals(flat_residuals, layout.ravel(args[index]))
+        return extract_noted(lambda v: backward(forward(v)), layout, extraction)
 
     return gauss_newton_fun

@@ -1,0 +1,305 @@
+"""The trust-region method as a state machine: one flat loop.
+
+A turn factorises once with the shift at hand, and then ends the solve, or tries its step (accepting it renews the
+derivatives, rejecting it shrinks the radius), or betters the shift: factorisations are cheap beside derivatives, so
+trial points cost the value only. The first turn, which knows nothing yet, and the last, which checks the band, visit a
+point for its derivatives alone; thus the program holds them once.
+
+XLA compiles a kernel per array that it forms: numbers travel in packs, which makes the program smaller by half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ._bandwidth import too_narrow
+from ._stages import Layout
+from ._status import History, Status, StepInfo
+from ._storage import matvec
+from ._subproblem import dots, gershgorin, inside, propose, scale_band
+
+RUNNING = -1
+ACCEPT = 0.25  # least ratio of actual to predicted decrease; accepting less lets early steps land far from the valley
+TRIES = 60  # factorisations spent on one shift before giving up
+
+
+class Options(NamedTuple):
+    """What decides the program. Hashable."""
+
+    layout: Layout
+    width: int  # rows of the band
+    scale: str  # "none", "diagonal", "given"
+    tol: float
+    max_steps: int
+    check_band: bool
+    history: bool
+
+
+class Functions(NamedTuple):
+    """All that the loop sees of the objective, on the ravelled vector."""
+
+    value: Callable[[Array], Array]
+    derivatives: Callable[[Array], tuple]  # x -> (value, grad, product; None where the band is given)
+    band: Callable[[Array, Callable], Array]  # (x, product) -> ab
+
+
+class Facts(NamedTuple):
+    """Numbers known at a point, in scaled variables."""
+
+    value: Array
+    grad_norm: Array  # max|g|
+    grad_length: Array  # |g|
+    least: Array  # the least diagonal entry of H
+    low: Array  # Gershgorin's bounds of H's spectrum
+    high: Array
+    rounding: Array  # size of the gradient's rounding errors, eps |H| |x|, at its largest
+    length: Array  # |x|
+
+    @property
+    def norm(self) -> Array:
+        return jnp.maximum(jnp.abs(self.low), jnp.abs(self.high))
+
+    @property
+    def finite(self) -> Array:
+        return jnp.isfinite(self.value) & jnp.isfinite(self.grad_norm) & jnp.isfinite(self.norm)
+
+    def bracket(self, radius: Array) -> tuple[Array, Array]:
+        """Bounds of the shift."""
+        wanted = self.grad_length / radius
+        low = jnp.maximum(0, jnp.maximum(-self.least, wanted - self.norm))
+        return low, jnp.maximum(low, wanted + jnp.maximum(0, -self.low))
+
+
+class Point(NamedTuple):
+    """An iterate and its derivatives with respect to the loop's variables, x / scale."""
+
+    x: Array
+    grad: Array
+    ab: Array
+    scale: Array  # (n,), powers of two; or the number 1
+    pack: Array  # Facts
+
+    @property
+    def grad_norm(self) -> Array:
+        """max|g|, not scaled."""
+        return jnp.max(jnp.abs(self.grad / self.scale))
+
+
+class Search(NamedTuple):
+    """Where the search for a step stands."""
+
+    radius: Array
+    shift: Array
+    low: Array  # the wanted shift lies between these two
+    high: Array
+    last_shift: Array  # of the step before: the first guess where 0 will not do
+    grad_unit: Array  # the largest max|g| met so far, scaled
+    value_floor: Array  # for objectives that end at 0
+    fall: Array  # the size of f: |f(x0)|, or the first predicted decrease
+
+
+class State(NamedTuple):
+    point: Point
+    search: Array  # Search, packed
+    steps: Array
+    turns: Array
+    tries: Array  # factorisations since the step or the radius changed
+    status: Array
+    open: Array  # with a status, and open: the band is still to be checked
+    history: History | None
+
+
+def initial(options: Options, x: Array) -> State:
+    """Nothing is known yet: the first turn visits x."""
+    dtype, n = options.layout.dtype, options.layout.n
+    scale = jnp.ones(() if options.scale == "none" else n, dtype)
+    band, facts = jnp.zeros((options.width, n), dtype), jnp.zeros(len(Facts._fields), dtype)
+    rows = jnp.full(options.max_steps + 1, jnp.nan, dtype)
+    history = History(*[rows] * len(History._fields)) if options.history else None
+    none, search = jnp.int32(0), jnp.zeros(len(Search._fields), dtype)
+    point = Point(x, jnp.zeros_like(x), band, scale, facts)
+    return State(point, search, none, none, none, jnp.int32(RUNNING), jnp.bool_(True), history)
+
+
+def _power_of_two(x: Array) -> Array:
+    """The power of two next above x > 0: scaling by it rounds nothing."""
+    return x / jnp.frexp(x)[0]
+
+
+def _first(cases: list[tuple[Array, Any]]) -> Array:
+    """The status of the first case that holds."""
+    status = jnp.int32(RUNNING)
+    for holds, code in reversed(cases):
+        status = jnp.where(holds, jnp.int32(code), status)
+    return status
+
+
+def advance(
+    options: Options, functions: Functions, scale: Array | None, callback: Callable | None, s: State, last: Any
+) -> State:
+    """Turn until the end, or until `last` turns have been made in all.
+
+    scale is `(n,)`, the sizes of the variables, where options.scale is "given"; callback is called with a `StepInfo`
+    at the start and after every accepted step.
+    """
+    layout, dtype = options.layout, options.layout.dtype
+    eps, tiny = float(jnp.finfo(dtype).eps), float(jnp.finfo(dtype).tiny)
+    scaled = options.scale != "none"
+    dummies = layout.dummies() if layout.ragged else None
+    free = jnp.ones((), dtype) if dummies is None else 1 - dummies
+
+    def visit(s: State, x: Array, closing: Array) -> tuple[Point, Array]:
+        """The point, and whether its Hessian has entries outside the band (asked at x0, and when closing)."""
+        old, first = s.point, s.turns == 0
+        value, grad, product = functions.derivatives(x)
+
+        def again(_: None) -> Array:
+            return scale_band(old.ab, 1 / old.scale) if scaled else old.ab
+
+        ab = lax.cond(closing, again, lambda _: functions.band(x, product), None)
+        if dummies is not None:
+            ab = ab.at[0].multiply(free)
+        narrow = jnp.bool_(False)
+        if options.check_band:
+            narrow = lax.cond(first | closing, lambda _: too_narrow(product, ab), lambda _: narrow, None)
+
+        units = old.scale
+        if scaled:
+            if scale is not None:
+                units = scale if dummies is None else jnp.where(dummies > 0, 1, scale)
+            else:  # the smallest met (Moré 1978)
+                diagonal = jnp.maximum(jnp.abs(ab[0]), eps**0.5 * jnp.max(jnp.abs(ab[0])))
+                units = jnp.where(diagonal > 0, diagonal, 1) ** -0.5
+                units = jnp.where(first, units, jnp.minimum(units, old.scale))
+            units = _power_of_two(units)
+            grad, ab = units * grad, scale_band(ab, units)
+        low, high = gershgorin(ab)
+        in_units = x / units
+        rounding = eps * jnp.max(matvec(jnp.abs(ab), jnp.abs(in_units)))
+        if dummies is not None:
+            # Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
+            size = jnp.maximum(jnp.abs(low), jnp.abs(high))
+            ab = ab.at[0].add(dummies * jnp.where(size > 0, size, 1))
+        grad_norm, grad_length, length = jnp.max(jnp.abs(grad)), jnp.linalg.norm(grad), jnp.linalg.norm(in_units)
+        facts = Facts(value, grad_norm, grad_length, jnp.min(ab[0]), low, high, rounding, length)
+        return Point(x, grad, ab, units, jnp.stack(facts)), narrow
+
+    def turn(s: State) -> State:
+        point, now, at = s.point, Facts(*s.point.pack), Search(*s.search)
+        first, closing = s.turns == 0, s.status != RUNNING
+        visiting = first | closing
+        unit = jnp.maximum(jnp.abs(now.value), at.value_floor)
+        soft = eps**0.5 * now.norm + tiny**0.5  # less curvature than this counts as none
+
+        clip = s.tries >= TRIES // 2
+        t = propose(
+            point.grad, point.ab, at.shift, at.radius, s.turns == 1, clip, free, jnp.maximum(s.turns - 1, 0), visiting
+        )
+        p, radius = t.p, t.radius
+
+        small = now.grad_norm <= jnp.maximum(options.tol * at.grad_unit, 8 * now.rounding)
+        flat = at.shift <= soft
+        converged = t.ok & flat & small & (t.decrement / 2 <= options.tol**1.5 * unit)
+        ended = converged | (s.steps >= options.max_steps)
+
+        def end(_: None) -> State:
+            return s._replace(status=_first([(converged, Status.CONVERGED), (~converged, Status.MAX_STEPS)]))
+
+        def attempt(_: None) -> State:
+            trial = point.x + point.scale * p if scaled else point.x + p
+            (_, slope, _), (_, pp, curve), _ = dots(point.grad, p, matvec(point.ab, p))
+            size, predicted = jnp.sqrt(pp), -slope - curve / 2
+            value = lax.cond(visiting, lambda _: now.value, lambda _: functions.value(trial), None)
+            ratio = (now.value - value) / predicted
+            # Near the end differences of f are noise: where they do not speak for the step, the gradient decides.
+            noise = eps**0.6 * unit
+            accepted = ~visiting & (predicted > 0) & (ratio >= ACCEPT)
+            polish = ~(visiting | accepted) & flat & (predicted <= noise) & (value <= now.value + noise)
+            new, narrow = lax.cond(
+                visiting | polish | accepted,
+                lambda _: visit(s, trial, closing),
+                lambda _: (point, jnp.bool_(False)),
+                None,
+            )
+            then = Facts(*new.pack)
+            value = jnp.where(first, then.value, value)
+            bad = ~jnp.isfinite(value) | ~then.finite
+            moved = (first | ~bad & (accepted | (polish & (then.grad_norm < now.grad_norm)))) & ~closing
+            floor = polish & ~bad & ~(then.grad_norm <= now.grad_norm / 2) & (small | (predicted <= 32 * eps * unit))
+
+            grown = jnp.where((ratio > 0.75) & (size >= 0.8 * radius), jnp.maximum(radius, 2 * size), radius)
+            grown = jnp.where(first, jnp.maximum(1, then.length), grown)
+            curved = value - now.value - slope
+            cut = jnp.where(jnp.isfinite(curved) & (curved > 0), jnp.clip(-slope / (2 * curved), 0.1, 0.5), 0.1)
+            new_radius = jnp.where(moved, grown, cut * size)
+            new = jax.tree.map(lambda a, b: jnp.where(moved, a, b), new, point)
+            low, high = Facts(*new.pack).bracket(new_radius)
+            # After a rejection the shift must grow; at a new point the Newton step itself is tried first.
+            low = jnp.where(moved, low, jnp.maximum(low, at.shift))
+            high = jnp.maximum(low, high)
+            shift = jnp.where(moved, low, jnp.where(at.shift > 0, jnp.minimum(2 * at.shift, high), inside(low, high)))
+            collapsed = ~moved & ((size <= jnp.maximum(4 * eps * now.length, tiny**0.5)) | (new_radius <= tiny**0.5))
+            fall = jnp.where(s.steps == 0, jnp.maximum(at.fall, jnp.where(first, jnp.abs(value), predicted)), at.fall)
+            status = _first([
+                (closing & ~narrow, s.status),
+                (first & bad, Status.NONFINITE),
+                (visiting & narrow, Status.BAND_TOO_NARROW),
+                (~first & (value <= -(eps**-1.5) * fall), Status.UNBOUNDED),  # -inf included
+                (floor, Status.PRECISION_FLOOR),
+                (collapsed & bad, Status.NONFINITE),
+                (collapsed, Status.STALLED),
+            ])  # fmt: skip
+            search = Search(
+                radius=new_radius,
+                shift=shift,
+                low=low,
+                high=high,
+                last_shift=jnp.where(moved, at.shift / 3, at.last_shift),
+                grad_unit=jnp.maximum(at.grad_unit, jnp.where(moved, then.grad_norm, 0)),
+                value_floor=jnp.where(first, eps**0.25 * jnp.minimum(1, jnp.abs(value)), at.value_floor),
+                fall=fall,
+            )
+            steps = s.steps + (moved & ~first)
+            history = s.history
+            if history is not None:
+                row = History(then.value, new.grad_norm, size, at.shift, new_radius, ratio)
+                index = jnp.where(moved, steps, options.max_steps + 1)  # there is no such row
+                history = jax.tree.map(lambda rows, a: rows.at[index].set(a, mode="drop"), history, row)
+            if callback is not None:
+                info = StepInfo(steps, then.value, new.grad_norm, at.shift, new_radius)
+                lax.cond(moved, lambda info: jax.debug.callback(callback, info), lambda _: None, info)
+            return State(new, jnp.stack(search), steps, s.turns, jnp.int32(0), status, s.open, history)
+
+        def reshift(_: None) -> State:
+            inner = t.ok & (t.length < radius)
+            high = jnp.where(inner, jnp.minimum(at.high, at.shift), at.high)
+            low = jnp.where(inner, at.low, jnp.maximum(at.low, at.shift))
+            low = jnp.where(t.short, jnp.maximum(low, at.shift - t.curvature), low)
+            # Gershgorin's bound may be attained: never close in on it.
+            high = jnp.where(~t.ok & (at.shift >= 0.9999 * high), 1.1 * jnp.maximum(at.shift, soft), high)
+            newton = t.ok & (t.secular > low) & (t.secular < high)
+            guessed = ~t.ok & (s.tries == 0) & (at.last_shift > low) & (at.last_shift < high)
+            shift = jnp.where(newton, t.secular, jnp.where(guessed, at.last_shift, inside(low, high)))
+            # At a stationary point: is the curvature negative, or merely zero?
+            shift = jnp.where(~t.ok & small & (at.shift < soft), soft, shift)
+            search = at._replace(radius=radius, shift=shift, low=low, high=jnp.maximum(high, shift))
+            return s._replace(
+                search=jnp.stack(search),
+                tries=s.tries + 1,
+                status=_first([(s.tries >= TRIES, Status.STALLED)]),
+            )
+
+        choice = jnp.where(visiting | (t.fits & ~ended), 1, jnp.where(ended, 0, 2))
+        out = lax.switch(choice, [end, attempt, reshift], None)
+        again = jnp.bool_(False)
+        if options.check_band:  # couplings may vanish at x0 (products of zeros): the end is checked, too
+            codes = (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED)
+            again = (out.steps > 0) & ~closing & sum(out.status == code for code in codes).astype(bool)
+        return out._replace(turns=s.turns + 1, open=(out.status == RUNNING) | again)
+
+    return lax.while_loop(lambda s: s.open if last is None else s.open & (s.turns < last), turn, s)

@@ -1,0 +1,251 @@
+"""The trust-region method as a loop of turns.
+
+A turn factorises once with the shift at hand, and then ends the solve, or tries its step (accepting it renews the
+derivatives, rejecting it shrinks the radius), or betters the shift: factorisations are cheap beside derivatives, so
+trial points cost the value only.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._bandwidth import too_narrow
+from ._stages import Layout
+from ._status import History, Status, StepInfo
+from ._storage import matvec
+from ._subproblem import gershgorin, inside, norm, propose, scale_band
+
+ACCEPT = 0.25  # least ratio of actual to predicted decrease; accepting less lets early steps land far from the valley
+TRIES = 60  # factorisations spent on one shift before giving up
+
+
+class Options(NamedTuple):
+    layout: Layout
+    width: int  # rows of the band
+    scale: str  # "none", "diagonal", "given"
+    tol: float
+    max_steps: int
+    max_seconds: float
+    check_band: bool
+    history: bool
+
+
+class Functions(NamedTuple):
+    """All that the loop sees of the objective, on the ravelled vector."""
+
+    value: Callable[[Tensor], Tensor]
+    derivatives: Callable[[Tensor], tuple]  # x -> (value, grad, product; None where the band is given)
+    band: Callable[[Tensor, Callable], Tensor]  # (x, product) -> ab
+
+
+class Point(NamedTuple):
+    """An iterate, and what is known there of the loop's variables, x / scale."""
+
+    x: Tensor
+    value: float
+    grad: Tensor
+    ab: Tensor
+    scale: Tensor | None  # (n,), powers of two
+    low: float  # Gershgorin's bounds of the spectrum
+    high: float
+    rounding: float  # size of the gradient's rounding errors, eps |H| |x|, at its largest
+    length: float  # |x|
+    wide: Callable[[], bool]  # has the Hessian entries outside the band?
+
+    @property
+    def norm(self) -> float:
+        return max(abs(self.low), abs(self.high))
+
+    @property
+    def grad_norm(self) -> float:
+        return float(self.grad.abs().max())
+
+    @property
+    def report(self) -> float:
+        """max|g|, not scaled."""
+        return self.grad_norm if self.scale is None else float((self.grad / self.scale).abs().max())
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.value) and math.isfinite(self.grad_norm) and math.isfinite(self.norm)
+
+    def bracket(self, radius: float) -> tuple[float, float]:
+        """Bounds of the shift."""
+        wanted = norm(self.grad) / radius
+        low = max(0.0, -float(self.ab[0].min()), wanted - self.norm)
+        return low, max(low, wanted + max(0.0, -self.low))
+
+
+class End(NamedTuple):
+    x: Tensor
+    value: float
+    grad_norm: float
+    steps: int
+    status: Status
+    history: History | None
+
+
+def _power_of_two(x: Tensor) -> Tensor:
+    """The power of two next above x > 0: scaling by it rounds nothing."""
+    return x / torch.frexp(x).mantissa
+
+
+def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | None, callback: Callable | None) -> End:
+    """From x `(n,)` to the end.
+
+    scale is `(n,)`, the sizes of the variables, where options.scale is "given"; callback is called with a `StepInfo`
+    at the start and after every accepted step.
+    """
+    began = time.perf_counter()
+    layout = options.layout
+    eps, tiny = torch.finfo(layout.dtype).eps, torch.finfo(layout.dtype).tiny
+    dummies = layout.dummies()
+    free = 1 - dummies
+
+    def visit(x: Tensor, old: Tensor | None) -> Point:
+        value, grad, product = functions.derivatives(x)
+        raw = functions.band(x, product)
+        raw = torch.cat([raw[:1] * free, raw[1:]])
+        units, ab, in_units = None, raw, x
+        if options.scale != "none":
+            if scale is not None:
+                units = torch.where(dummies > 0, 1, scale)
+            else:  # the smallest met (Moré 1978)
+                diagonal = raw[0].abs()
+                diagonal = diagonal.clamp(min=eps**0.5 * float(diagonal.max()))
+                units = torch.where(diagonal > 0, diagonal, 1) ** -0.5
+                units = units if old is None else torch.minimum(units, old)
+            units = _power_of_two(units)
+            grad, ab, in_units = units * grad, scale_band(raw, units), x / units
+        low, high = gershgorin(ab)
+        rounding = eps * float(matvec(ab.abs(), in_units.abs()).max())
+        # Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
+        size = max(abs(low), abs(high)) or 1.0
+        ab = torch.cat([ab[:1] + size * dummies, ab[1:]])
+
+        def wide() -> bool:
+            return options.check_band and bool(too_narrow(product, raw))
+
+        return Point(x, float(value), grad, ab, units, low, high, rounding, norm(in_units), wide)
+
+    rows: list[tuple] = []
+
+    def arrive(step: float, shift: float, ratio: float) -> None:
+        if options.history:
+            rows.append(History(point.value, point.report, step, shift, radius, ratio))
+        if callback is not None:
+            callback(StepInfo(steps, point.value, point.report, shift, radius))
+
+    point = visit(x, None)
+    value_floor = eps**0.25 * min(1.0, abs(point.value))  # for objectives that end at 0
+    grad_unit = point.grad_norm  # the largest max|g| met so far, scaled
+    fall = abs(point.value)  # the size of f: |f(x0)|, or the first predicted decrease
+    radius = max(1.0, point.length)
+    low, high = point.bracket(radius)  # the wanted shift lies between these two
+    shift = low
+    last_shift = 0.0  # of the step before: the first guess where 0 will not do
+    tries = 0  # factorisations since the step or the radius changed
+    steps = turns = 0
+    status = None
+    if not point.finite:
+        status = Status.NONFINITE
+    elif point.wide():
+        status = Status.BAND_TOO_NARROW
+    arrive(0.0, 0.0, math.nan)
+
+    while status is None:
+        if time.perf_counter() - began >= options.max_seconds:
+            status = Status.TIME_LIMIT
+            break
+        unit = max(abs(point.value), value_floor)
+        soft = eps**0.5 * point.norm + tiny**0.5  # less curvature than this counts as none
+        t = propose(point.grad, point.ab, shift, radius, turns == 0, tries >= TRIES // 2, free, turns)
+        p, radius = t.p, t.radius
+        turns += 1
+
+        small = point.grad_norm <= max(options.tol * grad_unit, 8 * point.rounding)
+        flat = shift <= soft
+        if t.ok and flat and small and t.decrement / 2 <= options.tol**1.5 * unit:
+            status = Status.CONVERGED
+        elif steps >= options.max_steps:
+            status = Status.MAX_STEPS
+        elif t.fits:  # try the step
+            trial = point.x + (p if point.scale is None else point.scale * p)
+            size, slope = norm(p), float(point.grad @ p)
+            predicted = -slope - float(p @ matvec(point.ab, p)) / 2
+            value = float(functions.value(trial))
+            ratio = (point.value - value) / predicted if predicted else math.nan
+            # Near the end differences of f are noise: where they do not speak for the step, the gradient decides.
+            noise = eps**0.6 * unit
+            accepted = predicted > 0 and ratio >= ACCEPT
+            polish = not accepted and flat and predicted <= noise and value <= point.value + noise
+            new = visit(trial, point.scale) if polish or accepted else point
+            bad = not (math.isfinite(value) and new.finite)
+            floor = polish and not bad and not new.grad_norm <= point.grad_norm / 2
+            floor = floor and (small or predicted <= 32 * eps * unit)
+            moved = not bad and (accepted or (polish and new.grad_norm < point.grad_norm))
+            tried = shift
+            if steps == 0:
+                fall = max(fall, predicted)
+            if moved:
+                if ratio > 0.75 and size >= 0.8 * radius:
+                    radius = max(radius, 2 * size)
+                grad_unit = max(grad_unit, new.grad_norm)
+                collapsed, last_shift, steps = False, shift / 3, steps + 1
+                low, high = new.bracket(radius)
+                shift = low  # 0, mostly: the Newton step itself is tried first
+            else:
+                curved = value - point.value - slope
+                cut = -slope / (2 * curved) if math.isfinite(curved) and curved > 0 else 0.1
+                radius = min(max(cut, 0.1), 0.5) * size
+                collapsed = size <= max(4 * eps * point.length, tiny**0.5) or radius <= tiny**0.5
+                if not collapsed:
+                    low, high = point.bracket(radius)
+                    low = max(low, shift)  # after a rejection the shift must grow
+                    high = max(low, high)
+                    shift = min(2 * shift, high) if shift > 0 else inside(low, high)
+            tries = 0
+            if value <= -(eps**-1.5) * fall:  # -inf included
+                status = Status.UNBOUNDED
+            elif floor:
+                status = Status.PRECISION_FLOOR
+            elif collapsed:
+                status = Status.NONFINITE if bad else Status.STALLED
+            if moved:
+                point = new
+                arrive(size, tried, ratio)
+        else:  # better the shift
+            tries += 1
+            if t.ok and t.length < radius:
+                high = min(high, shift)
+            else:
+                low = max(low, shift)
+            if t.short:
+                low = max(low, shift - t.curvature)
+            if not t.ok and shift >= 0.9999 * high:  # Gershgorin's bound may be attained: never close in on it
+                high = 1.1 * max(shift, soft)
+            if not t.ok and small and shift < soft:  # a stationary point: is the curvature negative, or merely zero?
+                shift = soft
+            elif t.ok and low < t.secular < high:
+                shift = t.secular
+            elif not t.ok and tries == 1 and low < last_shift < high:
+                shift = last_shift
+            else:
+                shift = inside(low, high)
+            high = max(high, shift)
+            if tries > TRIES:
+                status = Status.STALLED
+
+    # Couplings may vanish at x0 (products of zeros): the end is checked, too.
+    if status in (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED) and steps and point.wide():
+        status = Status.BAND_TOO_NARROW
+    history = None
+    if options.history:
+        history = History(*torch.tensor(rows, dtype=layout.dtype, device=layout.device).unbind(1))
+    return End(point.x, point.value, point.report, steps, status, history)
