@@ -146,14 +146,19 @@ def _timed(problem: Problem, user: User, x0: Any, max_seconds: float) -> tuple:
     """As `_newton`, in pieces: the host looks at the clock between them."""
     layout = problem.objective.layout
 
-    def turns(s: State, last: int) -> State:
-        s = jit_call(_turns, problem, user, s, np.int32(last))
-        if isinstance(s.open, jax.core.Tracer):
+    def check_host(tree: Any) -> None:
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
             raise ValueError(
                 "max_seconds needs the host to look at the clock: call newton outside jit, vmap and grad, or bound "
                 "the work with max_steps"
             )
+
+    def turns(s: State, last: int) -> State:
+        s = jit_call(_turns, problem, user, s, np.int32(last))
+        check_host(s.open)  # fun may close over tracers
         return jax.block_until_ready(s)
+
+    check_host((x0, user.args))
 
     s = turns(initial(problem.options, layout.ravel(x0)), 0)  # compiles; the clock starts here
     start, last, status = time.perf_counter(), 0, jnp.int32(Status.TIME_LIMIT)
