@@ -59,7 +59,7 @@ class User(NamedTuple):
 
 
 def _half_square(residuals: Any) -> Any:
-    return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(residuals)) / 2
+    return sum(jnp.sum((leaf * jnp.conj(leaf)).real) for leaf in jax.tree.leaves(residuals)) / 2
 
 
 def _squared(residuals: Callable) -> Callable:

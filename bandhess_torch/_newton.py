@@ -48,7 +48,7 @@ class Problem(NamedTuple):
 
 
 def _half_square(residuals: Any) -> Any:
-    return sum((leaf**2).sum() for leaf in tree_leaves(residuals)) / 2
+    return sum((leaf * leaf.conj()).real.sum() for leaf in tree_leaves(residuals)) / 2
 
 
 def _squared(residuals: Callable) -> Callable:
@@ -64,8 +64,8 @@ def _value(problem: Problem, x: Tensor, args: tuple) -> Tensor:
 def _functions(problem: Problem, args: tuple) -> Functions:
     layout, extraction = problem.objective.layout, problem.extraction
 
-    def residuals(x: Tensor) -> list[Tensor]:
-        return tree_leaves(problem.fun(layout.unravel(x), *args))
+    def residuals(x: Tensor) -> Any:
+        return problem.fun(layout.unravel(x), *args)
 
     def derivatives(x: Tensor) -> tuple:
         if problem.hessian == "gauss_newton":
