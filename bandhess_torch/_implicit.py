@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._cholesky import _batch
 from ._hessian import Extraction, extract, linearize_gradient
 from ._solve import factor
 from ._stages import Layout
@@ -88,7 +87,11 @@ class _Solution(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, implicit: Implicit, *tensors: Tensor) -> tuple:
-        lanes = [_Solution.apply(*lane) for lane in _batch(info, in_dims, implicit, *tensors)]
+        dims = in_dims[1:]
+        lanes = [
+            _Solution.apply(implicit, *(t if d is None else t.select(d, i) for t, d in zip(tensors, dims, strict=True)))
+            for i in range(info.batch_size)
+        ]
         return tuple(map(torch.stack, zip(*lanes, strict=True))), (0,) * len(lanes[0])
 
 
