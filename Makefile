@@ -22,6 +22,7 @@ bench: $(VENV)/ready
 	$(RUN) benchmarks/solve.py
 	$(RUN) benchmarks/probing.py
 	$(RUN) benchmarks/memory.py
+	$(RUN) benchmarks/sqp.py
 
 # constraints.txt pins what is tested; an unpinned torch would bring gigabytes of CUDA packages.
 $(VENV)/ready: pyproject.toml constraints.txt

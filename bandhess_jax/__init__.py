@@ -10,6 +10,7 @@ from ._probing import Direct, Fourier, Probing, Random, Substitution
 from ._rcond import rcond
 from ._solve import Factor, factor, solve
 from ._sparse import to_bcoo
+from ._sqp import SQPResult, sqp
 from ._stages import ravel_stages
 from ._status import History, Status, StepInfo
 from ._storage import from_dense, matvec, to_dense
@@ -22,6 +23,7 @@ __all__ = [
     "NewtonResult",
     "Probing",
     "Random",
+    "SQPResult",
     "Status",
     "StepInfo",
     "Substitution",
@@ -47,6 +49,7 @@ __all__ = [
     "reorder_bandwidth",
     "solve",
     "solve_triangular",
+    "sqp",
     "to_bcoo",
     "to_dense",
     "value_grad_hessian",

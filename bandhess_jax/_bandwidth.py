@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
@@ -45,9 +45,10 @@ def too_narrow(product: Callable[[Array], Array], ab: Array) -> Array:
     32 eps of the largest row (a row that is rounding noise throughout would otherwise look wrong), and by more than
     64 times what rounding changes in the product itself, which a second product of a rescaled vector shows."""
     v = hash_noise(ab[0], 0)
-    Hv = product(v)
+    # In a loop: one product in the program, whatever it holds.
+    Hv, rescaled = lax.map(product, jnp.stack([v, jnp.pi * v]))
     error, scale = probe_error(Hv, ab, v)
-    change = jnp.abs(Hv - product(jnp.pi * v) / jnp.pi)
+    change = jnp.abs(Hv - rescaled / jnp.pi)
     noise = 64 * jnp.max(jnp.where(scale > 0, change / scale, 0), initial=0)
     return jnp.any(_wrong(error, scale, noise))
 
