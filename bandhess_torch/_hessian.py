@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ._probing import Probing, as_probing
 from ._stages import Layout
@@ -155,14 +155,61 @@ def check_argnums(argnums: int) -> int:
         raise TypeError(f"argnums must be one int, got {argnums!r}; ravel several arguments into one pytree") from None
 
 
+def _transformed() -> bool:
+    """True inside torch.func's transforms and forward mode, whose tensors plain autograd does not know."""
+    # The question torch asks itself in autograd.Function.apply; there is no public name for it.
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
+def _reaches_others(value: Tensor, x: Tensor) -> bool:
+    """True where the graph of value ends in a leaf other than x: a module's parameter, an argument with a gradient."""
+    nodes = [value.grad_fn]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if node is None:
+            continue
+        if getattr(node, "variable", x) is not x:
+            return True
+        for following, _ in node.next_functions:
+            if following not in seen:
+                seen.add(following)
+                nodes.append(following)
+    return False
+
+
 def linearize_gradient(flat_fun: Callable, flat: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor], tuple]:
     """`(grad, product, (value, aux))`, the function evaluated once.
 
     The gradient's graph is built here once, and every product pulls its probe back through it: H is symmetric, so
     that is H v. (Forward over reverse, the way of JAX, evaluates the function again for each batch: 2 to 15 times
-    slower here. `torch.func.hvp` does not exist.)
+    slower here. `torch.func.hvp` does not exist.) Plain autograd where it serves, torch.func inside its transforms.
     """
+    if _transformed():
+        return _linearize_transformed(flat_fun, flat)
+    outer = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = flat if outer and flat.requires_grad else flat.detach().requires_grad_()
+        value, aux = flat_fun(x)
+        grad = torch.zeros_like(x)
+        if value.requires_grad:
+            (grad,) = torch.autograd.grad(value, x, create_graph=True, allow_unused=True, materialize_grads=True)
+    attached = outer and value.requires_grad and (x is flat or _reaches_others(value, x))
 
+    def product(v: Tensor) -> Tensor:
+        if not grad.requires_grad:
+            return torch.zeros_like(v)
+        return torch.autograd.grad(
+            grad, x, v, retain_graph=True, create_graph=attached, allow_unused=True, materialize_grads=True
+        )[0]
+
+    if attached:
+        return grad, product, (value, aux)
+    aux = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, aux)
+    return grad.detach(), product, (value.detach(), aux)
+
+
+def _linearize_transformed(flat_fun: Callable, flat: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor], tuple]:
     rest: list[Any] = []  # torch.func passes tensors only; what else stands in aux goes by here
 
     def tensors_out(flat: Tensor) -> tuple[Tensor, list[Tensor]]:
