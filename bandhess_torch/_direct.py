@@ -9,6 +9,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
+def one_of_every(count: int, colours: range, n: int, like: Tensor) -> Tensor:
+    """`(len(colours), n)`: row i is 1 at every entry that is colours[i] modulo count, 0 elsewhere."""
+    columns = -(-n // count)
+    eye = torch.eye(len(colours), count, dtype=like.dtype, device=like.device).roll(colours.start, 1)
+    return eye[:, None].expand(-1, columns, -1).reshape(len(colours), columns * count)[:, :n]
+
+
 @dataclass(frozen=True)
 class Direct:
     """One colour for every 2k + 1 stages: no two columns of a colour meet inside the band (Curtis, Powell, Reid 1974).
@@ -21,16 +28,22 @@ class Direct:
         return min(2 * k + 1, T) * d
 
     def probe(self, c: int, T: int, d: int, k: int, like: Tensor) -> Tensor:
-        v = torch.zeros(T * d, dtype=like.dtype, device=like.device)
-        v[c :: self.count(T, d, k)] = 1
-        return v
+        return self.probes(range(c, c + 1), T, d, k, like)[0]
 
     def keep(self, c: int, y: Tensor, T: int, d: int, k: int) -> Tensor:
-        # Column j = c + m * colours shows itself in rows j .. j + (k + 1) d - 1: strided windows, `(m, row)`.
-        colours = self.count(T, d, k)
-        columns = -(-T * d // colours)
-        padded = pad(y, (0, (columns + 1) * colours - T * d))
-        return padded[c : c + columns * colours].reshape(columns, colours)[:, : (k + 1) * d]
+        return self.keeps(range(c, c + 1), y[None], T, d, k)[0]
+
+    def probes(self, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
+        return one_of_every(self.count(T, d, k), colours, T * d, like)
+
+    def keeps(self, colours: range, Y: Tensor, T: int, d: int, k: int) -> Tensor:
+        # Column j = c + m * count shows itself in rows j .. j + (k + 1) d - 1 of product c: windows `(c, m, row)`. They
+        # start one row after those of the product before: in memory, the length of a product and one further on.
+        count = self.count(T, d, k)
+        columns = -(-T * d // count)
+        length = (columns + 1) * count
+        flat = pad(Y, (0, length - T * d)).reshape(-1)[colours.start :]
+        return flat.unfold(0, columns * count, length + 1).unflatten(1, (columns, count))[..., : (k + 1) * d]
 
     def decode(self, kept: Tensor, T: int, d: int, k: int) -> Tensor:
         band = kept.permute(2, 1, 0).reshape((k + 1) * d, -1)[:, : T * d]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from ._probing import Probing, as_probing
+from ._probing import Probing, as_probing, keep_products, make_probes
 from ._stages import Layout
 from ._storage import as_index, clear_unused
 
@@ -53,10 +53,10 @@ def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: E
     kept = []
     for first in range(0, count, chunk):
         colours = range(first, min(first + chunk, count))
-        probes = [probing.probe(c, T, d, near, like) for c in colours]
-        products = [matvec(probes[0])] if chunk == 1 else torch.func.vmap(matvec)(torch.stack(probes))
-        kept += [probing.keep(c, y, T, d, near) for c, y in zip(colours, products, strict=True)]
-    decoded = probing.decode(torch.stack(kept), T, d, near)
+        probes = make_probes(probing, colours, T, d, near, like)
+        products = matvec(probes[0])[None] if chunk == 1 else torch.func.vmap(matvec)(probes)
+        kept.append(keep_products(probing, colours, products, T, d, near))
+    decoded = probing.decode(kept[0] if len(kept) == 1 else torch.cat(kept), T, d, near)
     ab, notes = (decoded[0], decoded[1:]) if isinstance(decoded, tuple) else (decoded, ())
     if tuple(ab.shape) != ((near + 1) * d, layout.n):
         raise ValueError(

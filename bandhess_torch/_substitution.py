@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ._direct import one_of_every
+
 
 def _from_both_ends(steps: Tensor, sizes: Tensor) -> Tensor:
     """Cumulative sums along axis 0 of `(m, chains)` steps that end at zero, joined at half of the summed sizes."""
@@ -48,9 +50,10 @@ class Substitution:
         return (k + 1) * d  # k < T
 
     def probe(self, c: int, T: int, d: int, k: int, like: Tensor) -> Tensor:
-        v = torch.zeros(T * d, dtype=like.dtype, device=like.device)
-        v[c :: self.count(T, d, k)] = 1
-        return v
+        return self.probes(range(c, c + 1), T, d, k, like)[0]
+
+    def probes(self, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
+        return one_of_every(self.count(T, d, k), colours, T * d, like)
 
     def keep(self, c: int, y: Tensor, T: int, d: int, k: int) -> Tensor:
         return y

@@ -20,6 +20,27 @@ import bandhess_torch
 jax.config.update("jax_enable_x64", True)
 
 
+class NoDecoding(bandhess_jax.Direct):
+    """Direct probing that forms its products and reads nothing off them: what it lacks is the decoding."""
+
+    def decode(self, kept: jax.Array, T: int, d: int, k: int) -> jax.Array:
+        return jnp.full(((k + 1) * d, T * d), kept.reshape(-1)[0])
+
+
+class OneProduct(NoDecoding):
+    """The linearised gradient and one product."""
+
+    def probe(self, c: jax.Array, T: int, d: int, k: int, dtype: Any) -> jax.Array:
+        return (jnp.arange(T * d) % (2 * k + 1) == c).astype(dtype)
+
+    def keep(self, c: jax.Array, y: jax.Array, T: int, d: int, k: int) -> jax.Array:
+        padded = jnp.pad(y, (0, 2 * k + 1))
+        return padded[: T * d // (2 * k + 1) * (2 * k + 1)].reshape(-1, 2 * k + 1)[:, : (k + 1) * d]
+
+    def count(self, T: int, d: int, k: int) -> int:
+        return 1
+
+
 def dense_case(name: str, repeats: int) -> list[Any]:
     """What a user has today: the dense Hessian, at a size where it still fits."""
     build, w = OBJECTIVES[name]
@@ -53,6 +74,9 @@ def jax_case(name: str, n: int, repeats: int, with_asdex: bool, with_casadi: boo
     for chunk in (1, 4, None):
         fixed = jax.jit(bandhess_jax.hessian(fun, w, chunk_size=chunk))
         calls[f"chunk {chunk}"] = lambda fixed=fixed: fixed(x).block_until_ready()
+    for label, probing in (("one product", OneProduct()), ("no decoding", NoDecoding())):
+        part = jax.jit(bandhess_jax.hessian(fun, w, probing=probing))
+        calls[label] = lambda part=part: part(x).block_until_ready()
     half = jax.jit(bandhess_jax.hessian(fun, w, probing="substitution"))
     calls["substitution"] = lambda: half(x).block_until_ready()
     grad = jax.jit(jax.grad(fun))
@@ -82,7 +106,10 @@ def jax_case(name: str, n: int, repeats: int, with_asdex: bool, with_casadi: boo
         calls["casadi"] = lambda: function(point)
     t = medians(calls, repeats)
     best_chunk = min((key for key in t if key.startswith("chunk")), key=t.__getitem__)
+    product = (t["no decoding"] - t["one product"]) / (2 * w)
     out["gradient ms"], out["bandhess ms"] = t["gradient"], t["bandhess"]
+    out["linearise"], out["products"] = t["one product"] - product, (2 * w + 1) * product
+    out["decode"] = t["bandhess"] - t["no decoding"]
     out["best"], out["/best"] = best_chunk, t["bandhess"] / t[best_chunk]
     out["substitution ms"], out["/direct"] = t["substitution"], t["substitution"] / t["bandhess"]
     if with_asdex:
