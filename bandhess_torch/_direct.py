@@ -11,9 +11,8 @@ from torch.nn.functional import pad
 
 def one_of_every(count: int, colours: range, n: int, like: Tensor) -> Tensor:
     """`(len(colours), n)`: row i is 1 at every entry that is colours[i] modulo count, 0 elsewhere."""
-    columns = -(-n // count)
-    eye = torch.eye(len(colours), count, dtype=like.dtype, device=like.device).roll(colours.start, 1)
-    return eye[:, None].expand(-1, columns, -1).reshape(len(colours), columns * count)[:, :n]
+    eye = torch.eye(count, dtype=like.dtype, device=like.device)[colours.start : colours.stop]
+    return eye.repeat(1, -(-n // count))[:, :n]
 
 
 @dataclass(frozen=True)

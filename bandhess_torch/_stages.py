@@ -90,12 +90,11 @@ class Layout(NamedTuple):
         return (torch.cat(columns, dim=1) if len(columns) > 1 else columns[0]).reshape(self.n)
 
     def unravel(self, flat: Tensor) -> Any:
-        stages = flat.reshape(self.T, self.d)
-        leaves, start = [], 0
-        for shape in self.shapes:
-            width = math.prod(shape[1:])
-            leaves.append(stages[: shape[0], start : start + width].reshape(shape))
-            start += width
+        if len(self.shapes) == 1:  # every view here would be a node of the objective's graph
+            (shape,) = self.shapes
+            return tree_unflatten([flat if flat.shape == shape else flat.reshape(shape)], self.treedef)
+        parts = flat.reshape(self.T, self.d).split([math.prod(shape[1:]) for shape in self.shapes], dim=1)
+        leaves = [part[: shape[0]].reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
         return tree_unflatten(leaves, self.treedef)
 
     def dummies(self) -> Tensor:

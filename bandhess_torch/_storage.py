@@ -66,8 +66,8 @@ def as_rhs(b: Tensor, ab: Tensor, name: str = "b") -> Tensor:
 def clear_unused(ab: Tensor) -> Tensor:
     """`ab` with exact zeros in the cells that storage does not use (whatever stood there, NaN included)."""
     rows, n = ab.shape
-    row, column = torch.arange(rows, device=ab.device)[:, None], torch.arange(n, device=ab.device)
-    return torch.where(row + column < n, ab, 0)
+    used = max(n - rows + 1, 0)  # columns without unused cells
+    return torch.cat([ab[:, :used], ab[:, used:].flip(1).triu().flip(1)], dim=1)
 
 
 def product(ab: Tensor, x: Tensor) -> Tensor:
