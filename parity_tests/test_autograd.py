@@ -1,0 +1,103 @@
+"""How extraction stands in PyTorch's graph: attached where something asks for it, free of it elsewhere."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import bandhess_torch as bh
+from bandhess_torch._probing import keep_products, make_probes
+
+N = 8
+
+
+def point() -> Tensor:
+    return torch.linspace(-1, 2, N, dtype=torch.float64)
+
+
+def cost(x: Tensor, scale: Tensor) -> Tensor:
+    return torch.sum(torch.exp(scale * x[1:] * x[:-1])) + torch.sum(scale * x**4)
+
+
+def dense(x: Tensor, scale: Tensor) -> Tensor:
+    return torch.func.hessian(cost)(x, scale)
+
+
+def test_argument_that_requires_a_gradient() -> None:
+    x = point().requires_grad_()
+    scale = torch.tensor(0.7, dtype=torch.float64)
+    value, grad, ab = bh.value_grad_hessian(cost, 1)(x, scale)
+    for mine, theirs in ((value, cost(x, scale)), (ab[0].sum(), torch.trace(dense(x, scale)))):
+        expected = torch.autograd.grad(theirs, x, retain_graph=True)[0]
+        torch.testing.assert_close(torch.autograd.grad(mine, x, retain_graph=True)[0], expected)
+    # The gradient's own derivative is the row sums of H.
+    torch.testing.assert_close(torch.autograd.grad(grad.sum(), x)[0], dense(x, scale).sum(0))
+
+
+@pytest.mark.parametrize("how", ["argument", "closure", "module"])
+def test_parameter_that_requires_a_gradient(how: str) -> None:
+    """The band is attached to it, as torch.func.hessian's result would be; x itself needs no gradient."""
+    scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    if how == "argument":
+        ab = bh.hessian(cost, 1)(point(), scale)
+    elif how == "closure":
+        ab = bh.hessian(lambda x: cost(x, scale), 1)(point())
+    else:
+        layer = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+        scale = layer.weight
+        ab = bh.hessian(lambda x: cost(x, layer(torch.ones(1, dtype=torch.float64))[0]), 1)(point())
+    expected = torch.autograd.grad(torch.trace(dense(point(), scale.reshape(()))), scale)[0]
+    torch.testing.assert_close(torch.autograd.grad(ab[0].sum(), scale)[0], expected)
+
+
+def test_nothing_is_attached_without_need() -> None:
+    scale = torch.tensor(0.7, dtype=torch.float64)
+    outputs = [*bh.value_grad_hessian(cost, 1)(point(), scale)]
+    with torch.no_grad():
+        outputs += bh.value_grad_hessian(cost, 1)(point().requires_grad_(), scale.requires_grad_())
+    assert not any(output.requires_grad for output in outputs)
+    torch.testing.assert_close(outputs[2], outputs[5])
+
+
+def test_aux_is_as_the_function_gave_it() -> None:
+    def with_aux(x: Tensor) -> tuple[Tensor, dict]:
+        return cost(x, torch.ones((), dtype=x.dtype)), {"twice": 2 * x, "name": "cost"}
+
+    ab, aux = bh.hessian(with_aux, 1, has_aux=True)(point())
+    assert ab.shape == (2, N)
+    assert aux["name"] == "cost"
+    assert not aux["twice"].requires_grad
+    torch.testing.assert_close(aux["twice"], 2 * point())
+
+
+@pytest.mark.parametrize("fun", [lambda x: x.sum(), lambda x: torch.ones((), dtype=x.dtype), lambda x: x[0] * 3])
+def test_functions_without_curvature(fun) -> None:
+    value, grad, ab = bh.value_grad_hessian(fun, 1)(point())
+    assert float(value) == float(fun(point()))
+    torch.testing.assert_close(grad, torch.func.grad(fun)(point()))
+    torch.testing.assert_close(ab, torch.zeros(2, N, dtype=torch.float64), rtol=0, atol=0)
+
+
+def test_inside_forward_mode() -> None:
+    """A dual argument's tangent passes through, as it does through torch.func.jvp."""
+    x, v, scale = point(), torch.cos(point()), torch.tensor(0.7, dtype=torch.float64)
+    _, expected = torch.func.jvp(lambda x: bh.hessian(cost, 1)(x, scale), (x,), (v,))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, v)
+        tangent = torch.autograd.forward_ad.unpack_dual(bh.hessian(cost, 1)(dual, scale)).tangent
+    torch.testing.assert_close(tangent, expected)
+
+
+@pytest.mark.parametrize("probing", [bh.Direct(), bh.Substitution()], ids=["direct", "substitution"])
+def test_batches_of_probes_are_the_single_ones(probing) -> None:
+    """`probes` and `keeps` for a range of colours against `probe` and `keep`, colour by colour."""
+    T, d, k = 7, 2, 1
+    count = probing.count(T, d, k)
+    for colours in (range(count), range(1, count - 1), range(2, 3)):
+        probes = make_probes(probing, colours, T, d, k, point())
+        stage = np.arange(T * d) % count
+        np.testing.assert_array_equal(probes, [stage == c for c in colours])
+        products = torch.arange(1.0, 1 + len(colours) * T * d, dtype=torch.float64).reshape(len(colours), -1)
+        kept = keep_products(probing, colours, products, T, d, k)
+        single = [probing.keep(c, y, T, d, k) for c, y in zip(colours, products, strict=True)]
+        torch.testing.assert_close(kept, torch.stack(single), rtol=0, atol=0)
