@@ -25,7 +25,7 @@ from ._storage import clear_unused
 def to_blocks(ab: Tensor) -> tuple[Tensor, Tensor]:
     """The lower triangles of the diagonal blocks and the blocks below them, `(blocks, size, size)` each."""
     rows, n = ab.shape
-    size = max(rows - 1, min(32, n))  # at least w; large enough that calls per block do not dominate
+    size = max(rows - 1, min(16, n))  # at least w; large enough that calls per block do not dominate
     blocks = -(-n // size)
     padded = pad(clear_unused(ab), (0, blocks * size - n))
     r = torch.arange(size, device=ab.device)[:, None]

@@ -107,7 +107,7 @@ def cholesky(ab: Tensor) -> Tensor:
     Raises: torch.linalg.LinAlgError, naming the leading minor, where H is not positive definite, as
       `torch.linalg.cholesky` (`cholesky_ex` reports it instead).
 
-    Cost: n (w^2 + 3 w + 1) flops (LAPACK `pbtrf`); differentiable in both modes, in O(n max(w, 32)^2).
+    Cost: n (w^2 + 3 w + 1) flops (LAPACK `pbtrf`); differentiable in both modes, in O(n max(w, 16)^2).
     """
     return _Cholesky.apply(as_band(ab), True)[0]
 

@@ -26,7 +26,7 @@ def inverse_band(cb: Tensor) -> Tensor:
     Returns: `(w + 1, n)`: `[d, j]` is (H^-1)[j + d, j], 0 in unused cells. H^-1 itself is dense; what lies outside the
       band is not formed. NaN where cb is.
 
-    Cost: O(n max(w, 32)^2) (Takahashi's selected inverse, in blocks). Differentiable in both modes, at the same order.
+    Cost: O(n max(w, 16)^2) (Takahashi's selected inverse, in blocks). Differentiable in both modes, at the same order.
     """
     cb = as_band(cb, "cb")
     if cb.numel() == 0:

@@ -58,7 +58,7 @@ def ldl(ab: Tensor) -> Tensor:
       judges that. The factorisation of a positive definite H is always stable.
 
     Cost: some 2 n w^2 flops (LAPACK `gbtrf`, scaled so that it does not pivot; where a multiplier is too large for
-      that, a Python loop over the columns). Differentiable in both modes, in O(n max(w, 32)^2).
+      that, a Python loop over the columns). Differentiable in both modes, in O(n max(w, 16)^2).
     """
     return _Ldl.apply(clear_unused(as_band(ab)))
 
