@@ -23,6 +23,7 @@ bench: $(VENV)/ready
 	$(RUN) benchmarks/probing.py
 	$(RUN) benchmarks/memory.py
 	$(RUN) benchmarks/sqp.py
+	$(RUN) benchmarks/newton.py
 
 # constraints.txt pins what is tested; an unpinned torch would bring gigabytes of CUDA packages.
 $(VENV)/ready: pyproject.toml constraints.txt

@@ -5,7 +5,7 @@ derivatives, rejecting it shrinks the radius), or betters the shift: factorisati
 trial points cost the value only. The first turn, which knows nothing yet, and the last, which checks the band, visit a
 point for its derivatives alone; thus the program holds them once.
 
-XLA compiles a kernel per array that it forms: numbers travel in packs, which makes the program smaller by half.
+XLA compiles a kernel per array that it forms, so numbers travel in packs.
 """
 
 from __future__ import annotations
