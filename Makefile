@@ -3,13 +3,30 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench kernels sanitize clean
 
 demo: $(VENV)/ready
 	$(RUN) examples/demo.py --out demo_out
 
-test: $(VENV)/ready
+test: $(VENV)/ready kernels
 	$(RUN) -m pytest parity_tests
+
+# The compiled CPU kernels, in place: an editable install does not notice that their source changed.
+kernels: $(VENV)/kernels
+$(VENV)/kernels: bandhess_jax/_cpu.cc setup.py | $(VENV)/ready
+	$(RUN) setup.py -q build_ext --inplace --force
+	touch $@
+
+# The kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the package.
+SANITIZED := build/sanitize/bandhess_jax
+sanitize: $(VENV)/ready
+	rm -rf $(SANITIZED) && mkdir -p build/sanitize && cp -r bandhess_jax $(SANITIZED) && rm -f $(SANITIZED)/*.so
+	$(CXX) -std=c++17 -O1 -g -fPIC -shared -fsanitize=address,undefined -fno-sanitize-recover=undefined -Wno-psabi \
+	    -isystem "$$($(RUN) -c 'import jax; print(jax.ffi.include_dir())')" \
+	    bandhess_jax/_cpu.cc -o $(SANITIZED)/_cpu_kernels.abi3.so
+	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 \
+	    LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	    $(abspath $(RUN)) -m pytest -p no:cacheprovider $(abspath parity_tests)/test_cpu_kernels.py
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .
@@ -29,8 +46,9 @@ bench: $(VENV)/ready
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bandhess needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q -e '.[dev]' -c constraints.txt
-	touch $@
+	$(RUN) -m pip install -q setuptools jaxlib -c constraints.txt
+	$(RUN) -m pip install -q --no-build-isolation -e '.[dev]' -c constraints.txt
+	touch $@ $(VENV)/kernels
 
 clean:
 	rm -rf $(VENV) demo_out build *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 from ._bandwidth import band_error, detect_bandwidth, reorder_bandwidth
 from ._cholesky import cho_solve, cholesky, cholesky_ex, logdet, solve_triangular
+from ._cpu import cpu_kernels, portable
 from ._hessian import from_matvec, gauss_newton, hessian, value_grad_hessian
 from ._inverse import inverse_band
 from ._ldl import inertia, ldl, ldl_solve
@@ -31,6 +32,7 @@ __all__ = [
     "cho_solve",
     "cholesky",
     "cholesky_ex",
+    "cpu_kernels",
     "detect_bandwidth",
     "factor",
     "from_dense",
@@ -44,6 +46,7 @@ __all__ = [
     "logdet",
     "matvec",
     "newton",
+    "portable",
     "ravel_stages",
     "rcond",
     "reorder_bandwidth",

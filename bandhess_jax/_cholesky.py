@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from ._cpu import kernel
 from ._ldl import divide, first_bad_pivot, ldl_columns, lower_matvec, unit_backward, unit_forward
 from ._storage import as_band, as_rhs, clear_unused
 
@@ -16,7 +18,21 @@ def cholesky_ex(ab: ArrayLike) -> tuple[Array, Array]:
     info (int32, scalar) is 0, or the 1-based order of the first leading minor that is not positive definite (LAPACK
     `pbtrf`), read as the first pivot that is not in (0, inf), NaN included. cb is all NaN where info is not 0.
     """
-    columns = ldl_columns(clear_unused(as_band(ab)))
+    return _cholesky(as_band(ab))
+
+
+@jax.custom_jvp
+def _cholesky(ab: Array) -> tuple[Array, Array]:
+    return kernel("cholesky", _from_columns, ab)
+
+
+@_cholesky.defjvp
+def _cholesky_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple:
+    return jax.jvp(_from_columns, primals, tangents)
+
+
+def _from_columns(ab: Array) -> tuple[Array, Array]:
+    columns = ldl_columns(clear_unused(ab))
     info = first_bad_pivot(lax.stop_gradient(columns[:, 0]))
     cb = clear_unused((columns * lax.rsqrt(columns[:, :1])).T)
     return jnp.where(info == 0, cb, jnp.nan), info
@@ -60,8 +76,8 @@ def solve_triangular(cb: ArrayLike, b: ArrayLike, *, transpose: bool = False) ->
     return lax.custom_linear_solve(
         lambda x: lower_matvec(cb, x, transpose),
         b,
-        lambda _, b: _substitute(cb, b, transpose),
-        lambda _, b: _substitute(cb, b, not transpose),
+        lambda _, b: kernel("triangular", _substitute, cb, b, transpose=transpose),
+        lambda _, b: kernel("triangular", _substitute, cb, b, transpose=not transpose),
     )
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from ._cpu import kernel
 from ._storage import as_band, clear_unused
 
 
@@ -24,9 +25,11 @@ def inverse_columns(unit: Array, reciprocals: Array) -> Array:
 
     Differentiable: the tangent is one linear scan, which JAX transposes.
     """
+    return kernel("inverse", _scan_inverse, unit, reciprocals) if unit.shape[1] else reciprocals[:, None]
+
+
+def _scan_inverse(unit: Array, reciprocals: Array) -> Array:
     w = unit.shape[1]
-    if w == 0:
-        return reciprocals[:, None]
 
     def column(W: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
         m, r = step

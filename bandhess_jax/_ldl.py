@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from ._cpu import kernel
 from ._storage import as_band, as_rhs, clear_unused
 
 
@@ -35,9 +36,11 @@ def ldl_columns(ab: Array) -> Array:
     pivots are those of Cholesky. An entry 0 below a pivot stays 0 in M, so that a row and column of zeros harms no
     other. Differentiable: the tangent is one linear scan, which JAX transposes.
     """
+    return ab.T if ab.shape[0] == 1 else kernel("columns", _scan_columns, ab)
+
+
+def _scan_columns(ab: Array) -> Array:
     w = ab.shape[0] - 1
-    if w == 0:
-        return ab.T
 
     def column(S: Array, a: Array) -> tuple[Array, Array]:
         c = a - jnp.pad(S[:, 0], (0, 1))
@@ -93,6 +96,15 @@ def unit_backward(unit: Array, b: Array) -> Array:
         return jnp.concatenate([x[None], xs[:-1]]), x
 
     return lax.scan(column, jnp.zeros(w, b.dtype), (unit, b), reverse=True, unroll=2 if w <= 4 else 1)[1]
+
+
+def unit_solve(unit: Array, pivots: Array, b: Array) -> Array:
+    """(M D M^T)^-1 b, for unit `(n, w)`, pivots `(n,)` and b `(n,)` or `(n, k)`."""
+    return kernel("substitute", _scan_solve, unit, pivots, b)
+
+
+def _scan_solve(unit: Array, pivots: Array, b: Array) -> Array:
+    return unit_backward(unit, divide(unit_forward(unit, b), pivots))
 
 
 def first_bad_pivot(pivots: Array) -> Array:
@@ -156,7 +168,7 @@ def ldl_solve(ldb: ArrayLike, b: ArrayLike) -> Array:
         return lower_matvec(unit, y * ldb[0].reshape((-1,) + (1,) * (y.ndim - 1)), False)
 
     def apply(_: object, b: Array) -> Array:
-        return unit_backward(ldb[1:].T, divide(unit_forward(ldb[1:].T, b), ldb[0]))
+        return unit_solve(ldb[1:].T, ldb[0], b)
 
     return lax.custom_linear_solve(matvec, b, apply, symmetric=True)
 

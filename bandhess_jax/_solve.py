@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from ._ldl import divide, first_bad_pivot, ldl_columns, unit_backward, unit_forward
+from ._cpu import kernel
+from ._ldl import first_bad_pivot, ldl_columns, unit_solve
 from ._partition import partition
 from ._storage import as_band, as_index, as_rhs, clear_unused, matvec
 
@@ -18,7 +19,7 @@ PARTITION_EVERYWHERE = False  # private: tests set it to run the other platforms
 
 
 def _by_platform(serial: Callable, parallel: Callable, *operands: Any) -> Array:
-    """The serial scans on CPU, the partition elsewhere; chosen when the program is lowered."""
+    """The serial programs on CPU, the partition elsewhere; chosen when the program is lowered."""
     if PARTITION_EVERYWHERE:
         return parallel(*operands)
     return lax.platform_dependent(*operands, cpu=serial, default=parallel)
@@ -42,7 +43,7 @@ def _columns_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, 
 
 
 def _solve_serial(ab: Array, pivots: Array, unit: Array, ok: Array, b: Array) -> Array:
-    return jnp.where(ok, unit_backward(unit, divide(unit_forward(unit, b), pivots)), jnp.nan)
+    return jnp.where(ok, unit_solve(unit, pivots, b), jnp.nan)
 
 
 def _solve_parallel(ab: Array, _pivots: Array, _unit: Array, _ok: Array, b: Array) -> Array:
@@ -136,5 +137,23 @@ def solve(ab: ArrayLike, b: ArrayLike, *, refine: int = 0) -> Array:
     if refine := as_index(refine, "refine"):
         b = as_rhs(b, ab)
         return _solve_refined(clear_unused(ab), b, refine) if b.size else b
+    b = as_rhs(b, ab)
+    return _solve(ab, b) if b.size else b
+
+
+@jax.custom_jvp
+def _solve(ab: Array, b: Array) -> Array:
+    return _factor_solve(ab, b) if PARTITION_EVERYWHERE else kernel("solve", _factor_solve, ab, b)
+
+
+def _factor_solve(ab: Array, b: Array) -> Array:
+    return factor(ab).solve(b)
+
+
+@_solve.defjvp
+def _solve_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (ab, b), (dab, db) = primals, tangents
     # The factor is taken of a constant: a gradient then factorises nothing again.
-    return factor(lax.stop_gradient(ab))._replace(ab=clear_unused(ab)).solve(b)
+    factored = factor(lax.stop_gradient(ab))._replace(ab=clear_unused(ab))
+    x = factored.solve(b)
+    return x, factored.solve(db - matvec(dab, x))
