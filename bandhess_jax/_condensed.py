@@ -32,6 +32,7 @@ from ._storage import matvec
 # gamma, relative to |A|^2 / |W|: rounding errors in M against the work of further passes
 GAMMA = {"float64": 1e-8, "float32": 1e-5}
 PASSES = 8  # of refinement, at most
+STEP = 1e-8  # relative residual with which a step is content
 SHIFTS = 60  # factorisations spent on one shift before giving up
 POOR = 12  # of them, those that succeed but give a poor step
 NULL = 6  # products that single out a null vector of A^T
@@ -179,13 +180,13 @@ class System(NamedTuple):
     gamma: Array
     size_a: Array
 
-    def solve(self, b1: Array, b2: Array) -> tuple[Array, Array, Array]:
-        """dx, dy and what is left of b2, with H dx + A^T dy = b1 and A dx = b2.
+    def solve(self, b1: Array, b2: Array, target: float = STEP) -> tuple[Array, Array, Array]:
+        """dx, dy and what is left of b2, with H dx + A^T dy = b1 and A dx = b2, to the relative residual target.
 
         A pass that does not halve the residual is dropped: A is rank-deficient then (the first pass has solved the
         regularised system, which has a solution all the same), or rounding allows no better.
         """
-        eps = jnp.finfo(b1.dtype).eps
+        target = max(target, float(jnp.finfo(b1.dtype).eps) ** 0.75)
 
         def once(p: _Pass) -> _Pass:
             ex = self.factored.solve(p.r1 + self.pull(p.r2 / self.gamma))
@@ -202,7 +203,7 @@ class System(NamedTuple):
 
         zero = jnp.zeros((), b1.dtype)
         start = _Pass(jnp.zeros_like(b1), jnp.zeros_like(b2), b1, b2, zero, zero + 1, jnp.int32(0), self.factored.ok)
-        end = lax.while_loop(lambda p: p.better & (p.taken < PASSES) & (p.size > eps**0.75), once, start)
+        end = lax.while_loop(lambda p: p.better & (p.taken < PASSES) & (p.size > target), once, start)
         return end.dx, end.dy, end.r2
 
     def correction(self, b1: Array, b2: Array) -> Array:

@@ -64,5 +64,5 @@ def implicit_solve(
         bands.size_a,
     )
     rhs = (b1 + pull(none_y, b3 / g), b2)
-    dx, dy = lax.custom_linear_solve(reduced, rhs, lambda _, b: system.solve(*b)[:2], symmetric=True)
+    dx, dy = lax.custom_linear_solve(reduced, rhs, lambda _, b: system.solve(b[0], b[1], target=0)[:2], symmetric=True)
     return dx, dy, (b3 - push(dx)[2]) / g

@@ -31,6 +31,7 @@ from ._storage import matvec
 # gamma, relative to |A|^2 / |W|: rounding errors in M against the work of further passes
 GAMMA = {torch.float64: 1e-8, torch.float32: 1e-5}
 PASSES = 8  # of refinement, at most
+STEP = 1e-8  # relative residual with which a step is content
 SHIFTS = 60  # factorisations spent on one shift before giving up
 POOR = 12  # of them, those that succeed but give a poor step
 NULL = 6  # products that single out a null vector of A^T
@@ -166,13 +167,13 @@ class System(NamedTuple):
     gamma: float
     size_a: float
 
-    def solve(self, b1: Tensor, b2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """dx, dy and what is left of b2, with H dx + A^T dy = b1 and A dx = b2.
+    def solve(self, b1: Tensor, b2: Tensor, target: float = STEP) -> tuple[Tensor, Tensor, Tensor]:
+        """dx, dy and what is left of b2, with H dx + A^T dy = b1 and A dx = b2, to the relative residual target.
 
         A pass that does not halve the residual is dropped: A is rank-deficient then (the first pass has solved the
         regularised system, which has a solution all the same), or rounding allows no better.
         """
-        eps = torch.finfo(b1.dtype).eps
+        target = max(target, torch.finfo(b1.dtype).eps ** 0.75)
         dx, dy, r1, r2 = torch.zeros_like(b1), torch.zeros_like(b2), b1, b2
         forces, size = 0.0, 1.0  # bound of A^T dy; the residuals, relative
         for count in range(PASSES if self.factored.ok else 0):
@@ -187,7 +188,7 @@ class System(NamedTuple):
             if count and not new_size <= size / 2:
                 break
             dx, dy, r1, r2, size, forces = dx + ex, dy + ey, new1, new2, new_size, forces + largest(force)
-            if not size > eps**0.75:
+            if not size > target:
                 break
         return dx, dy, r2
 

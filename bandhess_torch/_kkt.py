@@ -43,7 +43,7 @@ def transposed_solve(
         return torch.full_like(x, torch.nan), torch.full_like(y, torch.nan), torch.full_like(z, torch.nan)
     rhs = b1 - lin.pull(zero_c, z * b3 / lin.g) if len(z) else b1
     rhs = torch.where(hold > 0, bands.size_w * rhs, rhs)  # a held variable's own equation is dx = b1
-    v1, v2, _ = system.solve(rhs, b2)
+    v1, v2, _ = system.solve(rhs, b2, target=0)
     return v1, v2, (b3 + lin.push(v1)[2]) / lin.g
 
 
