@@ -27,15 +27,15 @@ class Direct:
         return min(2 * k + 1, T) * d
 
     def probe(self, c: int, T: int, d: int, k: int, like: Tensor) -> Tensor:
-        return self.probes(range(c, c + 1), T, d, k, like)[0]
+        return self._probes(range(c, c + 1), T, d, k, like)[0]
 
     def keep(self, c: int, y: Tensor, T: int, d: int, k: int) -> Tensor:
-        return self.keeps(range(c, c + 1), y[None], T, d, k)[0]
+        return self._keeps(range(c, c + 1), y[None], T, d, k)[0]
 
-    def probes(self, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
+    def _probes(self, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
         return one_of_every(self.count(T, d, k), colours, T * d, like)
 
-    def keeps(self, colours: range, Y: Tensor, T: int, d: int, k: int) -> Tensor:
+    def _keeps(self, colours: range, Y: Tensor, T: int, d: int, k: int) -> Tensor:
         # Column j = c + m * count shows itself in rows j .. j + (k + 1) d - 1 of product c: windows `(c, m, row)`. They
         # start one row after those of the product before: in memory, the length of a product and one further on.
         count = self.count(T, d, k)

@@ -7,9 +7,6 @@ A probing is a small frozen object. For T stages of d scalars and bandwidth k (k
     keep(c, y, T, d, k)             what to store of product y = H probe(c): any tensor, the same shape for every c
     decode(kept, T, d, k)           the band `((k + 1) * d, T * d)` from the stacked `keep`s, leading axis `count`
 
-Where it also has `probes(colours, T, d, k, like)` and `keeps(colours, Y, T, d, k)`, for a range of colours and their
-probes or products `(len(colours), T * d)`, these are called instead of a loop over `probe` and `keep`.
-
 `keep` runs beside its product, so that a bounded `chunk_size` bounds the memory of the decoding, too.
 Unused cells need no care: they are cleared after `decode`.
 """
@@ -38,16 +35,16 @@ class Probing(Protocol):
 
 
 def make_probes(probing: Any, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
-    """`(len(colours), T * d)`."""
-    if hasattr(probing, "probes"):
-        return probing.probes(colours, T, d, k, like)
+    """The probes of a range of colours, `(len(colours), T * d)`; Direct and Substitution make them all at once."""
+    if hasattr(probing, "_probes"):
+        return probing._probes(colours, T, d, k, like)
     return torch.stack([probing.probe(c, T, d, k, like) for c in colours])
 
 
 def keep_products(probing: Any, colours: range, Y: Tensor, T: int, d: int, k: int) -> Tensor:
     """What to store of the products Y `(len(colours), T * d)`, stacked."""
-    if hasattr(probing, "keeps"):
-        return probing.keeps(colours, Y, T, d, k)
+    if hasattr(probing, "_keeps"):
+        return probing._keeps(colours, Y, T, d, k)
     return torch.stack([probing.keep(c, y, T, d, k) for c, y in zip(colours, Y, strict=True)])
 
 

@@ -50,9 +50,9 @@ class Substitution:
         return (k + 1) * d  # k < T
 
     def probe(self, c: int, T: int, d: int, k: int, like: Tensor) -> Tensor:
-        return self.probes(range(c, c + 1), T, d, k, like)[0]
+        return self._probes(range(c, c + 1), T, d, k, like)[0]
 
-    def probes(self, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
+    def _probes(self, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
         return one_of_every(self.count(T, d, k), colours, T * d, like)
 
     def keep(self, c: int, y: Tensor, T: int, d: int, k: int) -> Tensor:

@@ -90,7 +90,7 @@ def test_inside_forward_mode() -> None:
 
 @pytest.mark.parametrize("probing", [bh.Direct(), bh.Substitution()], ids=["direct", "substitution"])
 def test_batches_of_probes_are_the_single_ones(probing) -> None:
-    """`probes` and `keeps` for a range of colours against `probe` and `keep`, colour by colour."""
+    """`_probes` and `_keeps` for a range of colours against `probe` and `keep`, colour by colour."""
     T, d, k = 7, 2, 1
     count = probing.count(T, d, k)
     for colours in (range(count), range(1, count - 1), range(2, 3)):
