@@ -1,5 +1,6 @@
 """Banded Hessians in JAX: extract them with a few products, factorise them in-graph, take Newton steps on them."""
 
+from . import scipy as scipy
 from ._bandwidth import band_error, detect_bandwidth, reorder_bandwidth
 from ._cholesky import cho_solve, cholesky, cholesky_ex, logdet, solve_triangular
 from ._cpu import cpu_kernels, portable

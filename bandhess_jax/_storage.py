@@ -64,6 +64,22 @@ def clear_unused(ab: Array) -> Array:
     return jnp.where(row + column < n, ab, 0)
 
 
+def sheared(x: Array, n: int) -> Array:
+    """`[c, i] = x[c, i + c]` for i < n, x at least n + its rows - 1 wide: each row starts one further on."""
+    rows, width = x.shape
+    return jnp.pad(x.reshape(-1), (0, rows)).reshape(rows, width + 1)[:, :n]
+
+
+def transposed(ab: Array, l: int) -> Array:
+    """The band of A^T, which has u subdiagonals, from a general one, `ab[u + i - j, j] = A[i, j]`.
+
+    ab is `(l + u + 1, n)`. Unused cells become exact zeros. Lower and upper form of one matrix are each other's (with
+    l = 0 and l = w); and row i of A, from column i - l on, is column i of the result.
+    """
+    rows, n = ab.shape
+    return sheared(jnp.pad(ab[::-1], ((0, 0), (l, rows - l))), n)
+
+
 def matvec(ab: ArrayLike, x: ArrayLike) -> Array:
     """H x from the band of H.
 

@@ -1,5 +1,6 @@
 """Banded Hessians in PyTorch: extract them with a few products, factorise them, take Newton steps on them."""
 
+from . import scipy as scipy
 from ._bandwidth import band_error, detect_bandwidth, reorder_bandwidth
 from ._cholesky import cho_solve, cholesky, cholesky_ex, logdet, solve_triangular
 from ._hessian import from_matvec, gauss_newton, hessian, value_grad_hessian

@@ -24,16 +24,20 @@ from scipy.linalg import cython_lapack, get_lapack_funcs
 from torch import Tensor
 
 
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 @cache
 def _routine(name: str, dtype: torch.dtype) -> Any:
-    if dtype not in (torch.float32, torch.float64):
+    if dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
         raise TypeError(f"banded factorisations take float32 and float64, got {dtype}; convert with .double()")
-    return get_lapack_funcs((name,), dtype=str(dtype).removeprefix("torch."))[0]
+    return get_lapack_funcs((name,), dtype=_dtype(dtype))[0]
 
 
 def _columns(t: Tensor) -> np.ndarray:
     """`t` as a Fortran-ordered array; shares memory where t is LAPACK's own result."""
-    t = t.detach().cpu()
+    t = t.detach().cpu().resolve_conj()
     return t.numpy() if t.ndim == 1 else t.mT.contiguous().numpy().T
 
 
@@ -255,3 +259,27 @@ def _by_columns(a: np.ndarray) -> np.ndarray:
             pending[:-1, :-1] = pending[1:, 1:] + c[1:, None] * m[1:]
             found[0, j], found[1:, j] = c[0], m[1:]
     return found
+
+
+def gbtrf(ab: Tensor, l: int, u: int) -> tuple[Tensor, Tensor, np.ndarray]:
+    """`(lu, pivots, info)` of general bands: `(..., 2 l + u + 1, n)`, `(..., n)`; info tells which pivot is exactly 0."""
+    source = ab.detach().cpu().resolve_conj().reshape(ab.shape[:-2].numel(), *ab.shape[-2:])
+    rows, n = 2 * l + u + 1, ab.shape[-1]
+    a = np.zeros((len(source), n, rows), _routine("gbtrf", ab.dtype).dtype)
+    a[:, :, l:] = source.mT.numpy()
+    pivots, info = np.zeros((len(a), n), np.int32), np.zeros(len(a), np.int32)
+    for i, one in enumerate(a):
+        info[i] = _call("gbtrf", n, n, l, u, one, rows, pivots[i])
+    lu = a.transpose(0, 2, 1).reshape(*ab.shape[:-2], rows, n)
+    return _tensor(lu, ab), _tensor(pivots.reshape(*ab.shape[:-2], n), ab), info.reshape(ab.shape[:-2])
+
+
+def gbtrs(lu: Tensor, pivots: Tensor, b: Tensor, l: int, u: int, adjoint: bool) -> Tensor:
+    """A^-1 b or A^-H b for b `(..., n, k)`, from `gbtrf`."""
+    n, k = b.shape[-2:]
+    a = lu.detach().cpu().reshape(-1, *lu.shape[-2:]).mT.contiguous().numpy()
+    swaps = pivots.cpu().reshape(-1, n).contiguous().numpy()
+    x = b.detach().cpu().resolve_conj().reshape(-1, n, k).mT.clone(memory_format=torch.contiguous_format).numpy()
+    for i in range(len(a)):
+        _call("gbtrs", b"C" if adjoint else b"N", n, l, u, k, a[i], a.shape[2], swaps[i], x[i], n)
+    return _tensor(x.transpose(0, 2, 1).reshape(b.shape), b)

@@ -80,6 +80,18 @@ def product(ab: Tensor, x: Tensor) -> Tensor:
     return y.mT
 
 
+def transposed(ab: Tensor, l: int) -> Tensor:
+    """The band of A^T, which has u subdiagonals, from a general one, `ab[..., u + i - j, j] = A[i, j]`.
+
+    ab is `(..., l + u + 1, n)`. Unused cells become exact zeros. Lower and upper form of one matrix are each other's
+    (with l = 0 and l = w); and row i of A, from column i - l on, is column i of the result.
+    """
+    count, n = ab.shape[-2:]
+    # [c, i] = padded[c, i + c]: each row starts one further on when the rows are cut one longer.
+    padded = pad(ab.flip(-2), (l, count - l))
+    return pad(padded.flatten(-2), (0, count)).unflatten(-1, (count, n + count + 1))[..., :n]
+
+
 def matvec(ab: Tensor, x: Tensor) -> Tensor:
     """H x from the band of H.
 
