@@ -262,7 +262,7 @@ def _by_columns(a: np.ndarray) -> np.ndarray:
 
 
 def gbtrf(ab: Tensor, l: int, u: int) -> tuple[Tensor, Tensor, np.ndarray]:
-    """`(lu, pivots, info)` of general bands: `(..., 2 l + u + 1, n)`, `(..., n)`; info tells which pivot is exactly 0."""
+    """`(lu, pivots, info)` of general bands: `(..., 2 l + u + 1, n)`, `(..., n)`; info: which pivot is exactly 0."""
     source = ab.detach().cpu().resolve_conj().reshape(ab.shape[:-2].numel(), *ab.shape[-2:])
     rows, n = 2 * l + u + 1, ab.shape[-1]
     a = np.zeros((len(source), n, rows), _routine("gbtrf", ab.dtype).dtype)
