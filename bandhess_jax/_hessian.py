@@ -34,15 +34,22 @@ class Extraction(NamedTuple):
                 raise TypeError(f'chunk_size must be an int >= 1, None or "auto", got {chunk_size!r}') from None
         return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), chunk_size)
 
-    def resolve(self, n: int, operands: Any) -> Extraction:
-        """With "auto" made a number: one probe at a time on a CPU, where a loop keeps its working set in cache and
-        lets no elementwise work be recomputed across probes; elsewhere as many as fit 2^26 numbers."""
+    def resolve(self, layout: Layout, operands: Any) -> Extraction:
+        """With "auto" made a number or None, by what was measured (benchmarks/extraction.py).
+
+        On a CPU all probes at once, for the second thread's sake, where a product is long enough to share (2^13
+        numbers) and all of them fit the cache (2^20 numbers); else one at a time. Elsewhere as many as fit 2^26.
+        """
         if self.chunk_size != "auto":
             return self
         arrays = [leaf for leaf in jax.tree.leaves(operands) if isinstance(leaf, jax.Array)]
         concrete = [leaf for leaf in arrays if not isinstance(leaf, jax.core.Tracer)]
         platform = next(iter(concrete[0].devices())).platform if concrete else jax.default_backend()
-        return self._replace(chunk_size=1 if platform == "cpu" else max(1, 2**26 // max(n, 1)))
+        if platform != "cpu":
+            return self._replace(chunk_size=max(1, 2**26 // max(layout.n, 1)))
+        few = layout.n < 2**13
+        count = 1 if few else self.probing.count(layout.T, layout.d, min(self.bandwidth, layout.T - 1))
+        return self._replace(chunk_size=1 if few or count * layout.n > 2**20 else None)
 
 
 def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Any:
@@ -120,7 +127,7 @@ def from_matvec(
     "direct" for "random"; never more than T d for the first two.
     """
     layout = Layout.of(like, "like")
-    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (like, matvec))
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (like, matvec))
     return jit_call(_from_matvec, (layout, extraction), matvec, like)  # like: the program runs where it lives
 
 
@@ -229,7 +236,7 @@ def value_grad_hessian(
 
     def value_grad_hessian_fun(*args: Any, **kwargs: Any) -> tuple:
         objective = Objective.of(fun, argnums, has_aux, args)
-        options = (objective, extraction.resolve(objective.layout.n, args))
+        options = (objective, extraction.resolve(objective.layout, args))
         return jit_call(_value_grad_hessian, options, fun, args, kwargs)
 
     return value_grad_hessian_fun
@@ -317,7 +324,7 @@ def gauss_newton(
 
     def gauss_newton_fun(*args: Any, **kwargs: Any) -> Array:
         objective = Objective.of(residuals, argnums, False, args)
-        options = (objective, extraction.resolve(objective.layout.n, args))
+        options = (objective, extraction.resolve(objective.layout, args))
         try:
             return jit_call(_gauss_newton, options, residuals, args, kwargs)
         except TypeError as error:  # JAX raises it late, when the program is lowered

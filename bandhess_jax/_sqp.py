@@ -207,7 +207,7 @@ def sqp(
             raise TypeError(f"{name} must be a function or None, got {type(other).__name__}")
     if bandwidth is None:
         bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(x0, *args)
-    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (x0, args))
     options = Options(objective, extraction, float(tol), as_index(max_steps, "max_steps"), bool(check_band))
     if callback is not None and verbose:
         user = callback
