@@ -1,4 +1,5 @@
-// The banded solvers compiled for the CPU, as XLA FFI handlers; _cpu.py binds them. H = M D M^T, as in _ldl.py.
+// The banded solvers compiled for the CPU, as XLA FFI handlers; _cpu.py binds them. H = M D M^T, as in _ldl.py; general
+// bands as in _lu.py, with a kernel of their own.
 //
 // A band (w + 1, n) is read tile by tile into columns [d, m_1 .. m_w], where the kernels work in place. Their element V
 // is a scalar of one system, or a vector with one system per lane. Up to w = 16 they know the width, rounded up to W,
@@ -213,6 +214,89 @@ INLINE bool solve_tridiagonal(const T* d, const T* e, const T* b, T* x, T* m, In
   }
   if (half < middle) x[0] -= m[0] * up;
   return ok;
+}
+
+// General bands, as in _lu.py: row i of A stands in ab[u + i - j, j].
+
+// Columns of LU with partial pivoting. window holds rows k .. k + l from column k on, each `width` = l + u + 1 entries;
+// eliminating moves them up by one row and left by one column. Rows beyond the matrix are zeros.
+template <class T>
+INLINE void lu_columns(const T* ab, T* window, T* upper, T* multipliers, std::int32_t* swaps, Index n, int l, int u) {
+  const int width = l + u + 1;
+  const auto load = [&](T* row, Index i, Index j) {  // A[i, j:]
+    const T* a = ab + (u + i - j) * n + j;
+    const Index used = i < n ? std::min<Index>(u + i - j + 1, n - j) : 0;
+    for (int c = 0; c < width; ++c) row[c] = c < used ? a[c * (1 - n)] : T(0);
+  };
+  for (int i = 0; i < l; ++i) load(window + i * width, i, 0);
+  for (Index k = 0; k < n; ++k, upper += width, multipliers += l) {
+    load(window + l * width, k + l, k);
+    int p = 0;
+    T best = std::abs(window[0]);
+    for (int i = 1; i <= l; ++i) {  // the first largest or the first NaN, as argmax
+      const T size = std::abs(window[i * width]);
+      const bool larger = size > best || (size != size && best == best);
+      p = larger ? i : p, best = larger ? size : best;
+    }
+    swaps[k] = p;
+    T* pivot = window + p * width;
+#pragma GCC ivdep
+    for (int c = 0; c < width; ++c) upper[c] = pivot[c], pivot[c] = window[c];
+    for (int i = 0; i < l; ++i) multipliers[i] = window[(i + 1) * width];
+    for (int i = 0; i < l; ++i) multipliers[i] /= upper[0];
+    for (int i = 0; i < l; ++i) {
+      const T m = multipliers[i], *from = window + (i + 1) * width;
+      T* to = window + i * width;
+#pragma GCC ivdep
+      for (int c = 1; c < width; ++c) to[c - 1] = from[c] - m * upper[c];
+      to[width - 1] = 0;
+    }
+  }
+}
+
+// Rows 1 .. count below row x (k entries each) lose m_i x; or x loses the sum of their m_i multiples.
+template <class T>
+INLINE void spread(const T* m, T* x, Index count, Index k) {
+  for (Index i = 0; i < count; ++i)
+#pragma GCC ivdep
+    for (Index q = 0; q < k; ++q) x[(i + 1) * k + q] -= m[i] * x[q];
+}
+
+template <class T>
+INLINE void collect(const T* m, T* x, Index count, Index k) {
+  if (k == 1) {
+    T v = x[0];
+    for (Index i = count; i > 0; --i) v -= m[i - 1] * x[i];  // the nearest last: only it is in the chain of rows
+    x[0] = v;
+    return;
+  }
+  for (Index i = 0; i < count; ++i)
+#pragma GCC ivdep
+    for (Index q = 0; q < k; ++q) x[q] -= m[i] * x[(i + 1) * k + q];
+}
+
+// x (n, k) <- A^-1 x or A^-T x.
+template <class T>
+INLINE void lu_rows(const T* upper, const T* multipliers, const std::int32_t* swaps, T* x, Index k, Index n, Index l,
+                    Index width, bool transpose) {
+  const auto eliminate = [&](Index j, auto change) { change(multipliers + j * l, x + j * k, std::min(l, n - 1 - j), k); };
+  const auto exchange = [&](Index j) {
+    if (swaps[j]) std::swap_ranges(x + j * k, x + (j + 1) * k, x + (j + swaps[j]) * k);
+  };
+  const auto substitute = [&](Index j, auto change) {
+    change(upper + j * width + 1, x + j * k, std::min(width - 1, n - 1 - j), k);
+  };
+  const auto scale = [&](Index j) {
+    const T r = 1 / upper[j * width];
+    for (Index q = 0; q < k; ++q) x[j * k + q] *= r;
+  };
+  if (transpose) {
+    for (Index j = 0; j < n; ++j) scale(j), substitute(j, spread<T>);
+    for (Index j = n; j-- > 0;) eliminate(j, collect<T>), exchange(j);
+  } else {
+    for (Index j = 0; j < n; ++j) exchange(j), eliminate(j, spread<T>);
+    for (Index j = n; j-- > 0;) substitute(j, collect<T>), scale(j);
+  }
 }
 
 // ---- Dispatch: the processor, the width, the dtype, the threads ------------------------------------------------------
@@ -634,6 +718,43 @@ ffi::Error inverse(ffi::ThreadPool pool, Buffer unit, Buffer reciprocals, Result
   });
 }
 
+// ab (l + u + 1, n) -> U by rows (n, l + u + 1), multipliers (n, l), swaps (n).
+ffi::Error lu(ffi::ThreadPool pool, Buffer ab, Result upper, Result multipliers, Result swaps) {
+  const Bands s(ab);
+  const int l = static_cast<int>(multipliers->dimensions().back()), u = static_cast<int>(s.rows) - 1 - l;
+  return dispatch(ab.element_type(), false, [&](auto zero, auto) {
+    using T = decltype(zero);
+    s.each<T, 1>(pool, (l + 1) * s.rows, [&](Index system, T* window) {
+      const auto factor = [&](int l, int u) {
+        lu_columns(cells<T>(ab) + system * s.rows * s.n, window, cells<T>(*upper) + system * s.rows * s.n,
+                   cells<T>(*multipliers) + system * s.n * l, cells<std::int32_t>(*swaps) + system * s.n, s.n, l, u);
+      };
+      if (l == 1 && u == 1) return run([&] { factor(1, 1); });
+      if (l == 2 && u == 2) return run([&] { factor(2, 2); });
+      run([&] { factor(l, u); });
+    });
+  });
+}
+
+// What lu gives, b (n, k) -> A^-1 b or A^-T b.
+ffi::Error lu_solve(ffi::ThreadPool pool, Buffer upper, Buffer multipliers, Buffer swaps, Buffer b, Result x,
+                    bool transpose) {
+  const Bands s = Bands::of_columns(upper);
+  const Index k = right_hand_sides(b, upper), l = multipliers.dimensions().back(), width = s.rows - 1;
+  return dispatch(upper.element_type(), false, [&](auto zero, auto) {
+    using T = decltype(zero);
+    s.each<T, 1>(pool, 0, [&](Index system, T*) {
+      T* y = cells<T>(*x) + system * s.n * k;
+      std::copy_n(cells<T>(b) + system * s.n * k, s.n * k, y);
+      const auto solve = [&](Index k) {
+        lu_rows(cells<T>(upper) + system * s.n * width, cells<T>(multipliers) + system * s.n * l,
+                cells<std::int32_t>(swaps) + system * s.n, y, k, s.n, l, width, transpose);
+      };
+      run([&] { k == 1 ? solve(1) : solve(k); });
+    });
+  });
+}
+
 }  // namespace
 
 #define HANDLER(name, bind) XLA_FFI_DEFINE_HANDLER_SYMBOL(bandhess_##name, name, bind)
@@ -645,3 +766,6 @@ HANDLER(solve, POOL.Arg<Buffer>().Arg<Buffer>().Ret<Buffer>());
 HANDLER(substitute, POOL.Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>());
 HANDLER(triangular, POOL.Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Attr<bool>("transpose"));
 HANDLER(inverse, POOL.Arg<Buffer>().Arg<Buffer>().Ret<Buffer>());
+HANDLER(lu, POOL.Arg<Buffer>().Ret<Buffer>().Ret<Buffer>().Ret<Buffer>());
+HANDLER(lu_solve,
+        POOL.Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Attr<bool>("transpose"));

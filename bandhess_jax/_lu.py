@@ -17,12 +17,14 @@ columns and stay apart, for the reason given in `_ldl`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ._cpu import kernel
 from ._ldl import divide, unit_backward, unit_forward
 from ._storage import sheared, transposed
 
@@ -60,10 +62,15 @@ def _joining(x: Array, l: int) -> tuple[Array, Array]:
 
 def lu_factor(ab: Array, l: int, u: int) -> LU:
     """Factorise a band `(l + u + 1, n)`. Cost: 2 n l (l + u + 1) flops, one scan (LAPACK `gbtrf`)."""
-    rows = transposed(ab, l).T  # row i, from column i - l on
-    n, width = rows.shape
     if l == 0:
-        return LU(rows, jnp.zeros((n, 0), ab.dtype), jnp.zeros(n, jnp.int32))
+        n = ab.shape[1]
+        return LU(transposed(ab, l).T, jnp.zeros((n, 0), ab.dtype), jnp.zeros(n, jnp.int32))
+    return LU(*kernel("lu", partial(_scan_factor, l), ab))
+
+
+def _scan_factor(l: int, ab: Array) -> list[Array]:
+    rows = transposed(ab, l).T  # row i, from column i - l on
+    width = rows.shape[1]
 
     def column(pending: Array, row: Array) -> tuple[Array, tuple[Array, Array, Array]]:
         window = jnp.concatenate([pending, row[None]])
@@ -75,13 +82,18 @@ def lu_factor(ab: Array, l: int, u: int) -> LU:
 
     first, joining = _joining(rows, l)
     first = sheared(jnp.pad(first[::-1, 1:], ((0, 0), (0, l))), width)[::-1]  # all from column 0 on
-    return LU(*lax.scan(column, first, joining)[1])
+    return list(lax.scan(column, first, joining)[1])
 
 
 def lu_solve(lu: LU, b: Array, transpose: bool) -> Array:
     """A^-1 b, or A^-T b, for b `(n,)` or `(n, k)`. Cost: 2 n (2 l + u) flops per column, two scans (LAPACK `gbtrs`)."""
+    return kernel("lu_solve", _scan_solve, *lu, b, transpose=transpose)
+
+
+def _scan_solve(upper: Array, multipliers: Array, swaps: Array, b: Array, transpose: bool) -> Array:
+    lu = LU(upper, multipliers, swaps)
     if b.ndim == 2:
-        return jax.vmap(lu_solve, in_axes=(None, 1, None), out_axes=1)(lu, b, transpose)
+        return jax.vmap(partial(_scan_solve, *lu, transpose=transpose), in_axes=1, out_axes=1)(b)
     pivots, unit = lu.upper[:, 0], divide(lu.upper[:, 1:], lu.upper[:, 0])  # U = D V
     if transpose:
         return _eliminate_backward(lu, divide(unit_forward(unit, b), pivots))
