@@ -1,6 +1,6 @@
-"""Factorising and solving a positive definite band: bandhess against LAPACK's pbtrf + pbtrs, in one run.
+"""Factorising and solving a positive definite band: bandhess against LAPACK's pbtrf + pbtrs, in one run; general bands.
 
-python benchmarks/solve.py [--n 1000 10000 100000 1000000] [--w 1 2 4 8 16 32 64] [--repeats 21]
+python benchmarks/solve.py [--n 1000 10000 100000 1000000] [--w 1 2 4 8 16 32 64] [--repeats 21] [--only-general]
 
 "jax" is the compiled CPU kernel where it is built, "pure" the program of XLA scans that serves elsewhere.
 """
@@ -8,6 +8,7 @@ python benchmarks/solve.py [--n 1000 10000 100000 1000000] [--w 1 2 4 8 16 32 64
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from _common import machine, medians, table
 from scipy.linalg import lapack
 
 import bandhess_jax
+import bandhess_jax.scipy
 import bandhess_torch
 
 jax.config.update("jax_enable_x64", True)
@@ -71,14 +73,51 @@ def case(n: int, w: int, repeats: int) -> tuple[list[Any], list[Any] | None]:
     return row, [n, t["jax"], *peers.values(), t["jax"] / min(peers.values())]
 
 
+def general(n: int, w: int, dominant: bool, repeats: int) -> list[Any]:
+    """LU with partial pivoting, w diagonals on either side; without a dominant diagonal most columns interchange."""
+    rng = np.random.default_rng(n + w)
+    ab = rng.standard_normal((2 * w + 1, n))
+    if dominant:
+        ab[w] += 4 * w + 2
+    b = rng.standard_normal(n)
+    padded = np.asfortranarray(np.pad(ab, ((w, 0), (0, 0))))
+    solve, pure_solve = (
+        jax.jit(partial(bandhess_jax.scipy.solve_banded, (w, w), check_finite=False)) for _ in range(2)
+    )
+    abj, bj = jnp.asarray(ab), jnp.asarray(b)
+    x = solve(abj, bj)
+    if dominant:
+        np.testing.assert_allclose(x, lapack.dgbsv(w, w, padded, b)[2], rtol=1e-10, atol=1e-12)
+    with bandhess_jax.portable():
+        pure = pure_solve.lower(abj, bj).compile()
+    calls = {
+        "gbsv": lambda: lapack.dgbsv(w, w, padded, b),
+        "jax": lambda: solve(abj, bj).block_until_ready(),
+        "pure": lambda: pure(abj, bj).block_until_ready(),
+        "scipy": lambda: scipy.linalg.solve_banded((w, w), ab, b, check_finite=False),
+    }
+    t = medians(calls, repeats)
+    row = [n, w, "yes" if dominant else "no", t["gbsv"]]
+    return [*row, t["jax"], t["jax"] / t["gbsv"], t["pure"], t["pure"] / t["gbsv"], t["scipy"] / t["gbsv"]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, nargs="+", default=[1000, 10000, 100000, 1000000])
     parser.add_argument("--w", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--only-general", action="store_true", help="the last table alone")
     options = parser.parse_args()
     print(machine("jax", "torch", "scipy", "lineax"), f"; CPU kernels: {bandhess_jax.cpu_kernels()}", sep="")
     print(f"float64, one right-hand side, medians of {options.repeats} (5 at n = 1e6)\n")
+    if not options.only_general:
+        positive_definite(options)
+    print("\nGeneral bands (l = u = w) against LAPACK's gbsv\n")
+    rows = [general(n, w, d, options.repeats) for n in (10000, 100000) for w in (1, 2, 8) for d in (True, False)]
+    table(["n", "w", "dominant", "gbsv ms", "jax ms", "ratio", "pure ms", "ratio", "solve_banded ratio"], rows)
+
+
+def positive_definite(options: argparse.Namespace) -> None:
     rows = [case(n, w, options.repeats if n < 10**6 else 5) for n in options.n for w in options.w]
     ratio = "ratio"
     peers = ["solveh_banded ratio"]

@@ -89,3 +89,40 @@ def scaled_residual(h: np.ndarray, x: np.ndarray, b: np.ndarray) -> float:
     """max |H x - b| / (|H| |x| + |b|): the component-wise backward error."""
     scale = np.abs(h) @ np.abs(x) + np.abs(b)
     return float(np.max(np.divide(np.abs(h @ x - b), scale, where=scale > 0, out=np.zeros_like(scale)), initial=0))
+
+
+def general_dense(ab: np.ndarray, l: int, u: int) -> np.ndarray:
+    """The matrix of a band in diagonal ordered form."""
+    n = ab.shape[1]
+    A = np.zeros((n, n), ab.dtype)
+    for i in range(n):
+        for j in range(n):
+            if -u <= i - j <= l:
+                A[i, j] = ab[u + i - j, j]
+    return A
+
+
+def general_band(A: np.ndarray, l: int, u: int) -> np.ndarray:
+    """Diagonal ordered form, with NaN in the cells that storage does not use."""
+    n = len(A)
+    ab = np.full((l + u + 1, n), np.nan, A.dtype)
+    for i in range(n):
+        for j in range(n):
+            if -u <= i - j <= l:
+                ab[u + i - j, j] = A[i, j]
+    return ab
+
+
+def naive_lu(A: np.ndarray, l: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Gaussian elimination, the first largest as pivot: U, the multipliers `(n, l)`, how far below each pivot stood."""
+    U, n = A.copy(), len(A)
+    multipliers, swaps = np.zeros((n, l)), []
+    for k in range(n):
+        p = max(range(k, min(k + l + 1, n)), key=lambda i: abs(U[i, k]))
+        swaps.append(p - k)
+        U[[k, p]] = U[[p, k]]
+        for i in range(k + 1, min(k + l + 1, n)):
+            multipliers[k, i - k - 1] = m = U[i, k] / U[k, k]
+            U[i] -= m * U[k]
+            U[i, k] = 0
+    return U, multipliers, swaps

@@ -1,16 +1,19 @@
 """The compiled CPU kernels against dense algebra and the pure programs: widths, sizes, dtypes, batches, failures."""
 
+import contextlib
 import shutil
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matrices import poisoned, positive_band, rhs
+from matrices import general_band, general_dense, naive_lu, poisoned, positive_band, rhs
 from problems import store, unstore
 
 import bandhess_jax as bj
+from bandhess_jax._lu import LU, lu_factor, lu_solve, solve_general
 
 # 33 columns and more take several tiles; 17, 32 and 70 have no kernel of their own width, 5 and 9 run in a wider one.
 WIDTHS = [(w, 3 if w == 5 else 40 + w) for w in range(18)] + [(2, 0), (0, 1), (32, 100), (70, 150)]
@@ -164,7 +167,14 @@ def test_derivatives_and_control_flow() -> None:
         cb = bj.cholesky(ab)
         x = jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, bj.solve(ab, s[1])), (0, b))[1]
         y = bj.solve(ab, b)
-        return jnp.sum(y**2) + bj.logdet(cb) + jnp.sum(bj.inverse_band(cb) ** 2) + jnp.sum(jax.lax.stop_gradient(x))
+        z = solve_general(ab, b, 2, 0)[0]
+        return (
+            jnp.sum(y**2)
+            + jnp.sum(z**2)
+            + bj.logdet(cb)
+            + jnp.sum(bj.inverse_band(cb) ** 2)
+            + jnp.sum(jax.lax.stop_gradient(x))
+        )
 
     programs = [
         jax.jit(jax.value_and_grad(fun, (0, 1))),
@@ -176,6 +186,73 @@ def test_derivatives_and_control_flow() -> None:
             pure = program(*args)
         for got, expected in zip(jax.tree.leaves(compiled), jax.tree.leaves(pure), strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-12)
+
+
+def general(n: int, l: int, u: int, seed: int = 0) -> np.ndarray:
+    """A matrix that needs interchanges; the candidates for its first pivot are equal in size."""
+    A = general_dense(np.random.default_rng(seed).normal(size=(l + u + 1, n)), l, u)
+    A[: l + 1, 0] = -1.5 * (-1.0) ** np.arange(min(l + 1, n))
+    return A
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def all_of_lu(l: int, u: int, ab: Any, b: Any, B: Any) -> tuple[LU, dict[str, Any]]:
+    lu = lu_factor(ab, l, u)
+    solutions = {
+        "solve": lu_solve(lu, b, False),
+        "solve many": lu_solve(lu, B, False),
+        "transposed": lu_solve(lu, b, True),
+        "transposed many": lu_solve(lu, B, True),
+    }
+    return lu, solutions
+
+
+@pytest.mark.parametrize("tier", ["compiled", "pure"])
+@pytest.mark.parametrize(
+    ("l", "u", "n", "dtype"),
+    [
+        (1, 1, 40, "float64"),
+        (2, 2, 40, "float32"),
+        (0, 2, 9, "float64"),
+        (2, 0, 9, "float64"),
+        (4, 5, 3, "float32"),
+        (9, 4, 45, "float64"),
+    ],
+)
+def test_lu(l: int, u: int, n: int, dtype: str, tier: str) -> None:
+    A, b, B = general(n, l, u), rhs(n, None), rhs(n, 3)
+    args = [jnp.asarray(x.astype(dtype)) for x in (general_band(A, l, u), b, B)]
+    with bj.portable() if tier == "pure" else contextlib.nullcontext():
+        lu, solutions = all_of_lu(l, u, *args)
+    U, multipliers, swaps = naive_lu(A, l)
+    by_rows = [np.pad(U[i, i : i + l + u + 1], (0, max(0, i + l + u + 1 - n))) for i in range(n)]
+    tolerance = 16 * np.finfo(dtype).eps * np.linalg.cond(A)
+    assert lu.swaps.tolist() == swaps
+    assert sum(swaps) > 0 or l == 0
+    np.testing.assert_allclose(lu.upper, by_rows, rtol=0, atol=tolerance * np.abs(U).max())
+    np.testing.assert_allclose(lu.multipliers, multipliers, rtol=0, atol=tolerance)
+    for name, got in solutions.items():
+        expected = np.linalg.solve(A.T if "transposed" in name else A, B if "many" in name else b)
+        assert (got.shape, got.dtype) == (expected.shape, dtype)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=name)
+
+
+def test_lu_in_batches() -> None:
+    """One bad system leaves the bits of the others alone; it is NaN, and known for singular if a pivot vanishes."""
+    l, u, n = 2, 1, 150
+    ab = jnp.stack([jnp.asarray(general_band(general(n, l, u, seed), l, u)) for seed in range(40)])
+    b = jnp.stack([rhs(n, 2)] * 40)
+    program = jax.jit(jax.vmap(partial(solve_general, l=l, u=u)))
+    good, singular = program(ab, b)
+    assert not singular.any()
+    for i in (0, 6, 39):
+        np.testing.assert_array_equal(good[i], jax.jit(solve_general, static_argnums=(2, 3))(ab[i], b[i], l, u)[0])
+    for bad_value in (0.0, np.nan):
+        x, singular = program(ab.at[6, :, n // 2].set(bad_value), b)
+        assert singular.tolist() == [i == 6 and bad_value == 0 for i in range(40)]
+        np.testing.assert_array_equal(np.delete(x, 6, axis=0), np.delete(good, 6, axis=0))
+        assert jnp.isnan(x[6]).any(0).all()
+        assert bad_value != 0 or jnp.isnan(x[6]).all()
 
 
 def test_export() -> None:

@@ -14,6 +14,7 @@ import torch
 from backends import BACKENDS, Backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matrices import general_band, general_dense
 from scipy.linalg.tests import test_basic, test_batch, test_decomp_cholesky
 
 settings.load_profile("parity")  # SciPy's test modules load their own
@@ -131,27 +132,6 @@ def random(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=shape)
     return (x + 1j * rng.normal(size=shape) if dtype.startswith("complex") else x).astype(dtype)
-
-
-def general_dense(ab: np.ndarray, l: int, u: int) -> np.ndarray:
-    n = ab.shape[1]
-    A = np.zeros((n, n), ab.dtype)
-    for i in range(n):
-        for j in range(n):
-            if -u <= i - j <= l:
-                A[i, j] = ab[u + i - j, j]
-    return A
-
-
-def general_band(A: np.ndarray, l: int, u: int) -> np.ndarray:
-    """Diagonal ordered form, with NaN in the cells that storage does not use."""
-    n = len(A)
-    ab = np.full((l + u + 1, n), np.nan, A.dtype)
-    for i in range(n):
-        for j in range(n):
-            if -u <= i - j <= l:
-                ab[u + i - j, j] = A[i, j]
-    return ab
 
 
 def positive_dense(n: int, w: int, dtype: str, seed: int = 0) -> np.ndarray:
