@@ -279,23 +279,20 @@ INLINE void collect(const T* m, T* x, Index count, Index k) {
 template <class T>
 INLINE void lu_rows(const T* upper, const T* multipliers, const std::int32_t* swaps, T* x, Index k, Index n, Index l,
                     Index width, bool transpose) {
-  const auto eliminate = [&](Index j, auto change) { change(multipliers + j * l, x + j * k, std::min(l, n - 1 - j), k); };
+  const auto within = [&](Index j, Index count) { return std::min(count, n - 1 - j); };
   const auto exchange = [&](Index j) {
     if (swaps[j]) std::swap_ranges(x + j * k, x + (j + 1) * k, x + (j + swaps[j]) * k);
-  };
-  const auto substitute = [&](Index j, auto change) {
-    change(upper + j * width + 1, x + j * k, std::min(width - 1, n - 1 - j), k);
   };
   const auto scale = [&](Index j) {
     const T r = 1 / upper[j * width];
     for (Index q = 0; q < k; ++q) x[j * k + q] *= r;
   };
   if (transpose) {
-    for (Index j = 0; j < n; ++j) scale(j), substitute(j, spread<T>);
-    for (Index j = n; j-- > 0;) eliminate(j, collect<T>), exchange(j);
+    for (Index j = 0; j < n; ++j) scale(j), spread(upper + j * width + 1, x + j * k, within(j, width - 1), k);
+    for (Index j = n; j-- > 0;) collect(multipliers + j * l, x + j * k, within(j, l), k), exchange(j);
   } else {
-    for (Index j = 0; j < n; ++j) exchange(j), eliminate(j, spread<T>);
-    for (Index j = n; j-- > 0;) substitute(j, collect<T>), scale(j);
+    for (Index j = 0; j < n; ++j) exchange(j), spread(multipliers + j * l, x + j * k, within(j, l), k);
+    for (Index j = n; j-- > 0;) collect(upper + j * width + 1, x + j * k, within(j, width - 1), k), scale(j);
   }
 }
 
