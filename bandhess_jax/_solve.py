@@ -143,7 +143,11 @@ def solve(ab: ArrayLike, b: ArrayLike, *, refine: int = 0) -> Array:
 
 @jax.custom_jvp
 def _solve(ab: Array, b: Array) -> Array:
-    return _factor_solve(ab, b) if PARTITION_EVERYWHERE else kernel("solve", _factor_solve, ab, b)
+    if PARTITION_EVERYWHERE:
+        return _factor_solve(ab, b)
+    # The kernel has no transpose; a linear solve has, and derivative rules that call `solve` on tangents need it.
+    apply = lambda _, b: kernel("solve", _factor_solve, ab, b)  # noqa: E731
+    return lax.custom_linear_solve(lambda x: matvec(ab, x), b, apply, symmetric=True)
 
 
 def _factor_solve(ab: Array, b: Array) -> Array:
