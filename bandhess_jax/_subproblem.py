@@ -88,7 +88,7 @@ def propose(
             ok, _, near, short = judge(factored.ok, size)
             return jnp.where(k > 0, k + 1, jnp.where(near | ~ok, 4, jnp.where(short, 1, 3))), p, z, q
 
-        start = (jnp.int32(0), zero, hash_noise(g, seed) * free, zero)
+        start = (jnp.where(factored.ok, 0, 4), zero, hash_noise(g, seed) * free, zero)
         return factored.ok, *lax.while_loop(lambda carry: carry[0] < 4, solve, start)[1:]
 
     positive, p, z, q = lax.cond(idle, lambda _: (jnp.bool_(False), zero, zero, zero), search, None)
