@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -24,12 +25,18 @@ def machine(*packages: str) -> str:
 
 
 def medians(calls: dict[str, Callable[[], Any]], repeats: int = 15) -> dict[str, float]:
-    """Median milliseconds of each call, after two warm-ups. The calls take turns, so that drift hits all alike."""
+    """Median milliseconds of each call, after two warm-ups.
+
+    The calls take turns, so that drift hits all alike, in an order drawn anew each time: what ran before decides what
+    the caches hold.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call(), call()
+    order, draw = list(calls.items()), random.Random(0)
     for _ in range(repeats):
-        for name, call in calls.items():
+        draw.shuffle(order)
+        for name, call in order:
             start = time.perf_counter()
             call()
             times[name].append(1e3 * (time.perf_counter() - start))
