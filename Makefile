@@ -46,7 +46,7 @@ bench: $(VENV)/ready
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bandhess needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q setuptools jaxlib -c constraints.txt
+	$(RUN) -m pip install -q 'setuptools>=77' jaxlib -c constraints.txt
 	$(RUN) -m pip install -q --no-build-isolation -e '.[dev]' -c constraints.txt
 	touch $@ $(VENV)/kernels
 
