@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ._bandwidth import hash_noise, too_narrow
+from ._fusion import tidy
 from ._hessian import Extraction, extract
 from ._solve import Factor, factor
 from ._stages import Layout
@@ -72,7 +73,7 @@ def linearise(functions: Functions, x: Array, y: Array, z: Array) -> Linearisati
         grad, (f, c, g) = jax.grad(lagrangian, has_aux=True)(x)
         return grad, c, g, f
 
-    (grad, c, g, f), push = jax.linearize(derivatives, x)
+    (grad, c, g, f), push = tidy(lambda x: jax.linearize(derivatives, x), x)(x)
     transposed = jax.linear_transpose(lambda v: push(v)[1:3], x)
 
     def pull(u: Array, w: Array) -> Array:
@@ -121,7 +122,7 @@ def extract_bands(
         return pull(Av, jnp.zeros_like(Bv))
 
     def band(product: Callable[[Array], Array]) -> Array:
-        ab = extract(product, layout, extraction)
+        ab = extract(tidy(product, x), layout, extraction)
         return ab.at[0].add(-layout.dummies()) if layout.ragged else ab
 
     h = band(hessian)
