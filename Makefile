@@ -37,6 +37,7 @@ bench: $(VENV)/ready
 	$(RUN) -m pip install -q -e '.[bench]' -c constraints.txt
 	$(RUN) benchmarks/extraction.py
 	$(RUN) benchmarks/solve.py
+	$(RUN) benchmarks/batch.py
 	$(RUN) benchmarks/probing.py
 	$(RUN) benchmarks/memory.py
 	$(RUN) benchmarks/sqp.py
