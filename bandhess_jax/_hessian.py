@@ -188,11 +188,7 @@ def linearize_gradient(flat_fun: Callable, flat: Array) -> tuple[Array, Callable
         out, grad = jax.value_and_grad(flat_fun, has_aux=True)(flat)
         return grad, out
 
-    def linear(flat: Array) -> tuple:
-        grad, product, out = jax.linearize(gradient, flat, has_aux=True)
-        return grad, product, out
-
-    grad, product, out = tidy(linear, flat)(flat)
+    grad, product, out = tidy(lambda flat: jax.linearize(gradient, flat, has_aux=True), flat)(flat)
     return grad, tidy(product, flat), out
 
 
