@@ -8,11 +8,26 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+SHORT = 2**12  # up to here a copy costs less than the calls that would avoid it
+
 
 def one_of_every(count: int, colours: range, n: int, like: Tensor) -> Tensor:
-    """`(len(colours), n)`: row i is 1 at every entry that is colours[i] modulo count, 0 elsewhere."""
-    eye = torch.eye(count, dtype=like.dtype, device=like.device)[colours.start : colours.stop]
-    return eye.repeat(1, -(-n // count))[:, :n]
+    """`(len(colours), n)`: row i is 1 at every entry that is colours[i] modulo count, 0 elsewhere.
+
+    The rows share memory: n numbers in all, not to be written to.
+    """
+    step = 2 * count - 1  # so much further on, the pattern is one colour on
+    pattern = torch.zeros(n + (len(colours) - 1) * step, dtype=like.dtype, device=like.device)
+    pattern[colours.start :: count] = 1
+    return pattern.unfold(0, n, step)
+
+
+def windows(Y: Tensor, first: int, count: int, rows: int, columns: int) -> Tensor:
+    """`[r, m, i]` is the entry r rows below the diagonal in column j = first + i + m count of the band: `Y[i, j + r]`.
+
+    A view of the products Y `(colours, length)` of the colours first, first + 1, ...; contiguous, and long enough.
+    """
+    return Y[:, first:].as_strided((rows, columns, len(Y)), (1, count, Y.shape[1] + 1))
 
 
 @dataclass(frozen=True)
@@ -29,24 +44,53 @@ class Direct:
     def probe(self, c: int, T: int, d: int, k: int, like: Tensor) -> Tensor:
         return self._probes(range(c, c + 1), T, d, k, like)[0]
 
-    def keep(self, c: int, y: Tensor, T: int, d: int, k: int) -> Tensor:
-        return self._keeps(range(c, c + 1), y[None], T, d, k)[0]
-
     def _probes(self, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
         return one_of_every(self.count(T, d, k), colours, T * d, like)
 
-    def _keeps(self, colours: range, Y: Tensor, T: int, d: int, k: int) -> Tensor:
-        # Column j = c + m * count shows itself in rows j .. j + (k + 1) d - 1 of product c: windows `(c, m, row)`. They
-        # start one row after those of the product before: in memory, the length of a product and one further on.
-        count = self.count(T, d, k)
+    def keep(self, c: int, y: Tensor, T: int, d: int, k: int) -> Tensor:
+        rows, count = (k + 1) * d, self.count(T, d, k)
         columns = -(-T * d // count)
-        length = (columns + 1) * count
-        flat = pad(Y, (0, length - T * d)).reshape(-1)[colours.start :]
-        return flat.unfold(0, columns * count, length + 1).unflatten(1, (columns, count))[..., : (k + 1) * d]
+        return windows(pad(y, (0, columns * count + rows - T * d))[None], c, count, rows, columns)[..., 0]
 
     def decode(self, kept: Tensor, T: int, d: int, k: int) -> Tensor:
-        band = kept.permute(2, 1, 0).reshape((k + 1) * d, -1)[:, : T * d]
-        row = torch.arange(band.shape[0], device=band.device)[:, None]
-        column = torch.arange(band.shape[1], device=band.device)
-        # Scalar i of a stage reaches (k + 1) d - i rows before the next column of its colour shows.
-        return torch.where(row + column % d < (k + 1) * d, band, 0) if d > 1 else band
+        return _clear_foreign(kept.permute(1, 2, 0).reshape((k + 1) * d, -1)[:, : T * d], d)
+
+
+def _clear_foreign(ab: Tensor, d: int) -> Tensor:
+    """Zeros, in place, past what belongs to a column: scalar i of a stage reaches i rows less far down than the first
+    one, before the next column of its colour shows."""
+    for i in range(1, d):
+        ab[-i:, i::d] = 0
+    return ab
+
+
+class Cells:
+    """What `keep` and `decode` do, without their copies: each product's part of the band goes where it belongs."""
+
+    def __init__(self, T: int, d: int, k: int) -> None:
+        self.n, self.d, self.rows, self.count = T * d, d, (k + 1) * d, Direct().count(T, d, k)
+        # Up to here, in multiples of count, no column reaches the end.
+        self.inner = (self.n - self.rows + 1) // self.count if self.n > SHORT else 0
+        self.ab: Tensor | None = None
+        self.ends: list[Tensor] = []
+
+    def add(self, colours: range, Y: Tensor) -> None:
+        """The products Y `(len(colours), n)`."""
+        start, Y = self.inner * self.count, Y.contiguous()
+        if self.inner:
+            # Of the product's own making: inside torch.func's transforms it can take what Y is.
+            self.ab = Y.new_empty((self.rows, self.n)) if self.ab is None else self.ab
+            place = self.ab[:, :start].view(self.rows, self.inner, self.count)
+            place[..., colours.start : colours.stop] = windows(Y, colours.start, self.count, self.rows, self.inner)
+        columns = -(-(self.n - start) // self.count)
+        end = pad(Y[:, start:], (0, start + columns * self.count + self.rows - self.n))
+        self.ends.append(windows(end, colours.start, self.count, self.rows, columns))
+
+    def band(self) -> tuple[Tensor, tuple]:
+        end = self.ends[0] if len(self.ends) == 1 else torch.cat(self.ends, 2)
+        end = end.reshape(self.rows, -1)[:, : self.n - self.inner * self.count]
+        if self.ab is None:
+            self.ab = end.contiguous()
+        else:
+            self.ab[:, self.inner * self.count :] = end
+        return _clear_foreign(self.ab, self.d), ()

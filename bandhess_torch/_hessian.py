@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from ._probing import Probing, as_probing, keep_products, make_probes
+from ._probing import Probing, as_probing, collect, make_probes
 from ._stages import Layout
-from ._storage import as_index, clear_unused
+from ._storage import as_index
 
 ChunkSize = int | str | None
 
@@ -32,12 +32,35 @@ class Extraction(NamedTuple):
                 raise TypeError(f'chunk_size must be an int >= 1, None or "auto", got {chunk_size!r}') from None
         return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), chunk_size)
 
-    def chunk(self, count: int, layout: Layout) -> int:
-        """Probes per batched call. "auto": as many as keep the batch in cache (2^18 numbers on a CPU), where batching
-        saves the calls' overhead; past that a batch only moves more memory."""
+    def batches(self, count: int, layout: Layout) -> list[range]:
+        """The colours of each batched call. "auto": so many that a batch stays in cache (some 2^18 numbers on a CPU),
+        where batching saves the calls' overhead; past that it only moves more memory."""
         if self.chunk_size == "auto":
-            return max(1, (2**18 if layout.device.type == "cpu" else 2**26) // max(layout.n, 1))
-        return count if self.chunk_size is None else int(self.chunk_size)
+            chunk = max(1, (3 * 2**17 if layout.device.type == "cpu" else 2**26) // max(layout.n, 1))
+        else:
+            chunk = count if self.chunk_size is None else int(self.chunk_size)
+        parts = -(-count // chunk)
+        return [range(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
+class Pullback:
+    """v -> H v, through the gradient's graph; with `many`, of a batch `(m, n)`. Differentiable if attached."""
+
+    def __init__(self, grad: Tensor, x: Tensor, attached: bool) -> None:
+        self.grad, self.x, self.attached = grad, x, attached
+
+    def __call__(self, v: Tensor, many: bool = False) -> Tensor:
+        if not self.grad.requires_grad:
+            return torch.zeros_like(v)
+        options = {"retain_graph": True, "create_graph": self.attached, "allow_unused": True}
+        (Hv,) = torch.autograd.grad(self.grad, self.x, v, is_grads_batched=many, **options)
+        return torch.zeros_like(v) if Hv is None else Hv
+
+
+def _many(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
+    if isinstance(matvec, Pullback):
+        return matvec(probes, many=True)  # torch.func.vmap has more overhead
+    return torch.func.vmap(matvec)(probes.contiguous())  # not shared memory: it might be written to
 
 
 def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Any:
@@ -49,21 +72,11 @@ def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: E
     probing = options.probing
     like = torch.empty((), dtype=layout.dtype, device=layout.device)
     count = probing.count(T, d, near)
-    chunk = options.chunk(count, layout)
-    kept = []
-    for first in range(0, count, chunk):
-        colours = range(first, min(first + chunk, count))
+    found = collect(probing, T, d, near)
+    for colours in options.batches(count, layout):
         probes = make_probes(probing, colours, T, d, near, like)
-        products = matvec(probes[0])[None] if chunk == 1 else torch.func.vmap(matvec)(probes)
-        kept.append(keep_products(probing, colours, products, T, d, near))
-    decoded = probing.decode(kept[0] if len(kept) == 1 else torch.cat(kept), T, d, near)
-    ab, notes = (decoded[0], decoded[1:]) if isinstance(decoded, tuple) else (decoded, ())
-    if tuple(ab.shape) != ((near + 1) * d, layout.n):
-        raise ValueError(
-            f"{type(probing).__name__}.decode must return the band, shape {((near + 1) * d, layout.n)}, or a tuple "
-            f"that starts with it, got shape {tuple(ab.shape)}"
-        )
-    ab = clear_unused(ab)
+        found.add(colours, matvec(probes[0])[None] if len(colours) == 1 else _many(matvec, probes))
+    ab, notes = found.band()
     if near < k:
         ab = torch.nn.functional.pad(ab, (0, 0, 0, (k - near) * d))
     if layout.ragged:
@@ -163,18 +176,17 @@ def _transformed() -> bool:
 
 def _reaches_others(value: Tensor, x: Tensor) -> bool:
     """True where the graph of value ends in a leaf other than x: a module's parameter, an argument with a gradient."""
-    nodes = [value.grad_fn]
-    seen = set(nodes)
+    if value.grad_fn is None:
+        return True
+    nodes, seen = [value.grad_fn], set()
     while nodes:
-        node = nodes.pop()
-        if node is None:
-            continue
-        if getattr(node, "variable", x) is not x:
-            return True
-        for following, _ in node.next_functions:
-            if following not in seen:
-                seen.add(following)
-                nodes.append(following)
+        for node, _ in nodes.pop().next_functions:
+            if node is not None and node not in seen:
+                seen.add(node)
+                if node.next_functions:
+                    nodes.append(node)
+                elif getattr(node, "variable", x) is not x:
+                    return True
     return False
 
 
@@ -191,21 +203,16 @@ def linearize_gradient(flat_fun: Callable, flat: Tensor) -> tuple[Tensor, Callab
     with torch.enable_grad():
         x = flat if outer and flat.requires_grad else flat.detach().requires_grad_()
         value, aux = flat_fun(x)
-        grad = torch.zeros_like(x)
         if value.requires_grad:
             (grad,) = torch.autograd.grad(value, x, create_graph=True, allow_unused=True, materialize_grads=True)
+        else:
+            grad = torch.zeros_like(x)
     attached = outer and value.requires_grad and (x is flat or _reaches_others(value, x))
-
-    def product(v: Tensor) -> Tensor:
-        if not grad.requires_grad:
-            return torch.zeros_like(v)
-        return torch.autograd.grad(
-            grad, x, v, retain_graph=True, create_graph=attached, allow_unused=True, materialize_grads=True
-        )[0]
-
+    product = Pullback(grad, x, attached)
     if attached:
         return grad, product, (value, aux)
-    aux = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, aux)
+    if aux is not None:
+        aux = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, aux)
     return grad.detach(), product, (value.detach(), aux)
 
 

@@ -18,9 +18,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ._direct import Direct
+from ._direct import Cells, Direct
 from ._fourier import Fourier
 from ._random import Random
+from ._storage import clear_unused
 from ._substitution import Substitution
 
 
@@ -35,17 +36,38 @@ class Probing(Protocol):
 
 
 def make_probes(probing: Any, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
-    """The probes of a range of colours, `(len(colours), T * d)`; Direct and Substitution make them all at once."""
+    """The probes of a range of colours, `(len(colours), T * d)`, not to be written to."""
     if hasattr(probing, "_probes"):
         return probing._probes(colours, T, d, k, like)
     return torch.stack([probing.probe(c, T, d, k, like) for c in colours])
 
 
-def keep_products(probing: Any, colours: range, Y: Tensor, T: int, d: int, k: int) -> Tensor:
-    """What to store of the products Y `(len(colours), T * d)`, stacked."""
-    if hasattr(probing, "_keeps"):
-        return probing._keeps(colours, Y, T, d, k)
-    return torch.stack([probing.keep(c, y, T, d, k) for c, y in zip(colours, Y, strict=True)])
+class Kept:
+    """The products of one extraction, a range of colours after the other, and the band they make."""
+
+    def __init__(self, probing: Probing, T: int, d: int, k: int) -> None:
+        self.probing, self.sizes = probing, (T, d, k)
+        self.kept: list[Tensor] = []
+
+    def add(self, colours: range, Y: Tensor) -> None:
+        """The products Y `(len(colours), n)`."""
+        self.kept += [self.probing.keep(c, y, *self.sizes) for c, y in zip(colours, Y, strict=True)]
+
+    def band(self) -> tuple[Tensor, tuple]:
+        """The band, and the probing's notes."""
+        T, d, k = self.sizes
+        decoded = self.probing.decode(torch.stack(self.kept), T, d, k)
+        ab, notes = (decoded[0], decoded[1:]) if isinstance(decoded, tuple) else (decoded, ())
+        if tuple(ab.shape) != ((k + 1) * d, T * d):
+            raise ValueError(
+                f"{type(self.probing).__name__}.decode must return the band, shape {((k + 1) * d, T * d)}, or a tuple "
+                f"that starts with it, got shape {tuple(ab.shape)}"
+            )
+        return clear_unused(ab), notes
+
+
+def collect(probing: Probing, T: int, d: int, k: int) -> Kept | Cells:
+    return Cells(T, d, k) if type(probing) is Direct else Kept(probing, T, d, k)
 
 
 PROBINGS: dict[str, Probing] = {

@@ -28,6 +28,13 @@ def _sort_keys(tree: Any) -> Any:
     return tree
 
 
+_LEAF = tree_flatten(0)[1]
+
+
+def _flatten(tree: Any) -> tuple[list, Any]:
+    return ([tree], _LEAF) if isinstance(tree, Tensor) else tree_flatten(_sort_keys(tree))
+
+
 class Layout(NamedTuple):
     """How a tree ravels: T stages of d scalars. Built from shapes and dtypes only."""
 
@@ -40,7 +47,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, tree: Any, name: str = "x") -> Layout:
-        leaves, treedef = tree_flatten(_sort_keys(tree))
+        leaves, treedef = _flatten(tree)
         if not leaves:
             raise ValueError(f"{name} must hold at least one tensor with a stage axis, got {tree!r}")
         for leaf in leaves:
@@ -79,15 +86,17 @@ class Layout(NamedTuple):
         return any(shape[0] != self.T and math.prod(shape[1:]) for shape in self.shapes)
 
     def ravel(self, tree: Any) -> Tensor:
-        leaves, treedef = tree_flatten(_sort_keys(tree))
+        leaves, treedef = _flatten(tree)
         shapes = tuple(tuple(leaf.shape) for leaf in leaves)
         if treedef != self.treedef or shapes != self.shapes:
             raise ValueError(f"expected a tree of leaves of shapes {list(self.shapes)}, got {list(shapes)}")
+        if len(leaves) == 1:
+            return leaves[0].to(self.dtype).reshape(self.n)
         columns = []
         for leaf, shape in zip(leaves, self.shapes, strict=True):
             column = leaf.to(self.dtype).reshape(shape[0], math.prod(shape[1:]))
             columns.append(pad(column, (0, 0, 0, self.T - shape[0])) if shape[0] != self.T else column)
-        return (torch.cat(columns, dim=1) if len(columns) > 1 else columns[0]).reshape(self.n)
+        return torch.cat(columns, dim=1).reshape(self.n)
 
     def unravel(self, flat: Tensor) -> Any:
         if len(self.shapes) == 1:  # every view here would be a node of the objective's graph

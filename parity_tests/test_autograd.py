@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 import bandhess_torch as bh
-from bandhess_torch._probing import keep_products, make_probes
+from bandhess_torch._direct import Cells
+from bandhess_torch._probing import Kept, make_probes
 
 N = 8
 
@@ -90,14 +91,32 @@ def test_inside_forward_mode() -> None:
 
 @pytest.mark.parametrize("probing", [bh.Direct(), bh.Substitution()], ids=["direct", "substitution"])
 def test_batches_of_probes_are_the_single_ones(probing) -> None:
-    """`_probes` and `_keeps` for a range of colours against `probe` and `keep`, colour by colour."""
     T, d, k = 7, 2, 1
     count = probing.count(T, d, k)
     for colours in (range(count), range(1, count - 1), range(2, 3)):
         probes = make_probes(probing, colours, T, d, k, point())
         stage = np.arange(T * d) % count
         np.testing.assert_array_equal(probes, [stage == c for c in colours])
-        products = torch.arange(1.0, 1 + len(colours) * T * d, dtype=torch.float64).reshape(len(colours), -1)
-        kept = keep_products(probing, colours, products, T, d, k)
-        single = [probing.keep(c, y, T, d, k) for c, y in zip(colours, products, strict=True)]
-        torch.testing.assert_close(kept, torch.stack(single), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("short", [0, 10**6], ids=["long", "short"])
+@pytest.mark.parametrize("T, d, k", [(1, 1, 0), (5, 1, 0), (4, 1, 3), (11, 1, 2), (12, 1, 2), (29, 2, 1), (10, 3, 2)])
+def test_cells_are_what_keep_and_decode_give(monkeypatch, short: int, T: int, d: int, k: int) -> None:
+    """Direct probing's way of its own through the products, in batches of colours, against that of any probing."""
+    monkeypatch.setattr(bh._direct, "SHORT", short)
+    direct, n = bh.Direct(), T * d
+    count = direct.count(T, d, k)
+    Y = torch.arange(1.0, 1 + count * n, dtype=torch.float64).reshape(count, n)
+    kept, expected = Kept(direct, T, d, k), torch.zeros((k + 1) * d, n, dtype=torch.float64)
+    kept.add(range(count), Y)
+    for r in range((k + 1) * d):  # the definition
+        for j in range(n - r):
+            if j % d + r < (k + 1) * d:
+                expected[r, j] = Y[j % count, j + r]
+    torch.testing.assert_close(kept.band()[0], expected, rtol=0, atol=0)
+    for step in {1, 2, count}:
+        cells = Cells(T, d, k)
+        for first in range(0, count, step):
+            colours = range(first, min(first + step, count))
+            cells.add(colours, Y[colours.start : colours.stop])
+        torch.testing.assert_close(cells.band()[0], expected, rtol=0, atol=0)
