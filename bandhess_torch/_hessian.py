@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -36,7 +37,7 @@ class Extraction(NamedTuple):
         """The colours of each batched call. "auto": so many that a batch stays in cache (some 2^18 numbers on a CPU),
         where batching saves the calls' overhead; past that it only moves more memory."""
         if self.chunk_size == "auto":
-            chunk = max(1, (3 * 2**17 if layout.device.type == "cpu" else 2**26) // max(layout.n, 1))
+            chunk = max(1, (2**19 if layout.device.type == "cpu" else 2**26) // max(layout.n, 1))
         else:
             chunk = count if self.chunk_size is None else int(self.chunk_size)
         parts = -(-count // chunk)
@@ -44,23 +45,34 @@ class Extraction(NamedTuple):
 
 
 class Pullback:
-    """v -> H v, through the gradient's graph; with `many`, of a batch `(m, n)`. Differentiable if attached."""
+    """v -> H v, through the gradient's graph. Attached, it may be differentiated in its turn."""
 
     def __init__(self, grad: Tensor, x: Tensor, attached: bool) -> None:
         self.grad, self.x, self.attached = grad, x, attached
 
-    def __call__(self, v: Tensor, many: bool = False) -> Tensor:
+    def __call__(self, v: Tensor) -> Tensor:
+        """H v for v `(n,)` or a batch `(m, n)`."""
         if not self.grad.requires_grad:
             return torch.zeros_like(v)
-        options = {"retain_graph": True, "create_graph": self.attached, "allow_unused": True}
-        (Hv,) = torch.autograd.grad(self.grad, self.x, v, is_grads_batched=many, **options)
+        (Hv,) = torch.autograd.grad(
+            self.grad,
+            self.x,
+            v,
+            retain_graph=True,
+            create_graph=self.attached,
+            allow_unused=True,
+            is_grads_batched=v.ndim == 2,
+        )
         return torch.zeros_like(v) if Hv is None else Hv
 
 
-def _many(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
-    if isinstance(matvec, Pullback):
-        return matvec(probes, many=True)  # torch.func.vmap has more overhead
-    return torch.func.vmap(matvec)(probes.contiguous())  # not shared memory: it might be written to
+@cache
+def settle_heap() -> None:
+    """Has glibc's malloc keep what is freed, up to 62 MiB, for the next temporary. It raises its limits to the largest
+    block it was ever given back (mallopt(3), M_MMAP_THRESHOLD; 32 MiB at most), and this one costs nothing, as nothing
+    is written to it. Below them, every temporary is returned to the system and comes back page by page, zeroed, which
+    takes longer than the arithmetic: twice for batches of 1e5 numbers, as measured."""
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 
 def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Any:
@@ -68,6 +80,7 @@ def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: E
     T, d, k = layout.T, layout.d, options.bandwidth
     if layout.n == 0:
         return torch.zeros(((k + 1) * d, 0), dtype=layout.dtype, device=layout.device)
+    settle_heap()
     near = min(k, T - 1)  # blocks further off than T - 1 stages do not exist
     probing = options.probing
     like = torch.empty((), dtype=layout.dtype, device=layout.device)
@@ -75,7 +88,13 @@ def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: E
     found = collect(probing, T, d, near)
     for colours in options.batches(count, layout):
         probes = make_probes(probing, colours, T, d, near, like)
-        found.add(colours, matvec(probes[0])[None] if len(colours) == 1 else _many(matvec, probes))
+        if len(colours) == 1:
+            products = matvec(probes[0])[None]
+        elif isinstance(matvec, Pullback):
+            products = matvec(probes)
+        else:
+            products = torch.func.vmap(matvec)(probes.contiguous())  # unshared: it might be written to
+        found.add(colours, products)
     ab, notes = found.band()
     if near < k:
         ab = torch.nn.functional.pad(ab, (0, 0, 0, (k - near) * d))

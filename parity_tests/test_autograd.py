@@ -79,6 +79,20 @@ def test_functions_without_curvature(fun) -> None:
     torch.testing.assert_close(ab, torch.zeros(2, N, dtype=torch.float64), rtol=0, atol=0)
 
 
+def test_a_parameter_alone_is_a_function_too() -> None:
+    scale = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    value, _, ab = bh.value_grad_hessian(lambda x: scale, 1)(point())
+    assert float(torch.autograd.grad(value, scale)[0]) == 1
+    torch.testing.assert_close(ab, torch.zeros(2, N, dtype=torch.float64), rtol=0, atol=0)
+
+
+def test_probes_may_be_written_to() -> None:
+    """The library's own share memory; a user's matvec gets some of its own."""
+    for chunk_size in (None, 1):
+        ab = bh.from_matvec(lambda v: v.mul_(3), point(), 1, chunk_size=chunk_size)
+        np.testing.assert_array_equal(ab, [[3] * N, [0] * N])
+
+
 def test_inside_forward_mode() -> None:
     """A dual argument's tangent passes through, as it does through torch.func.jvp."""
     x, v, scale = point(), torch.cos(point()), torch.tensor(0.7, dtype=torch.float64)
