@@ -114,7 +114,9 @@ def test_batches_of_probes_are_the_single_ones(probing) -> None:
 
 
 @pytest.mark.parametrize("short", [0, 10**6], ids=["long", "short"])
-@pytest.mark.parametrize("T, d, k", [(1, 1, 0), (5, 1, 0), (4, 1, 3), (11, 1, 2), (12, 1, 2), (29, 2, 1), (10, 3, 2)])
+@pytest.mark.parametrize(
+    ("T", "d", "k"), [(1, 1, 0), (5, 1, 0), (4, 1, 3), (11, 1, 2), (12, 1, 2), (29, 2, 1), (10, 3, 2)]
+)
 def test_cells_are_what_keep_and_decode_give(monkeypatch, short: int, T: int, d: int, k: int) -> None:
     """Direct probing's way of its own through the products, in batches of colours, against that of any probing."""
     monkeypatch.setattr(bh._direct, "SHORT", short)
