@@ -1,5 +1,5 @@
 // The banded solvers compiled for the CPU, as XLA FFI handlers; _cpu.py binds them. H = M D M^T, as in _ldl.py; general
-// bands as in _lu.py, with a kernel of their own.
+// bands as in _lu.py, with a kernel of their own; and the running sums of _substitution.py.
 //
 // A band (w + 1, n) is read tile by tile into columns [d, m_1 .. m_w], where the kernels work in place. Their element V
 // is a scalar of one system, or a vector with one system per lane. Up to w = 16 they know the width, rounded up to W,
@@ -546,6 +546,102 @@ Index right_hand_sides(const ffi::AnyBuffer& b, const ffi::AnyBuffer& band) {
   return dims.size() == band.dimensions().size() ? dims[dims.size() - 1] : 1;
 }
 
+// Z (C, n), the products of C = (k + 1) d probes -> band (C, n); the algorithm is _substitution.py's. Along a chain of
+// positions p < q in a period, a = Z[p, m, q] = G[m] + F[m] and b = Z[q, m, p] = F[m] + G[m - 1]: a running sum.
+template <class T>
+struct Chains {
+  static constexpr Index kBlock = 64, kGroup = 8;  // periods that stay in cache, and those that are summed at a time
+
+  static Index blocks(Index C, Index n) { return std::max<Index>(1, (n + C - 1) / C / kBlock); }
+
+  const T* z;
+  T* band;
+  Index C, n, d, periods = (n + C - 1) / C, count = blocks(C, n);
+
+  Index first(Index block) const { return block == count ? periods : block * kBlock; }
+  T a(Index p, Index q, Index m) const { return z[p * n + m * C + q]; }
+  T b(Index p, Index q, Index m) const { return z[q * n + m * C + p]; }
+  T& F(Index p, Index q, Index m) const { return band[(q - p) * n + m * C + p]; }
+  T& G(Index p, Index q, Index m) const { return band[(C - q + p) * n + m * C + q]; }
+
+  template <class W>
+  void each(const W& work) const {  // chains
+    for (Index p = 0; p < C; ++p)
+      for (Index q = (p / d + 1) * d; q < C; ++q) work(p, q);
+  }
+
+  // sizes[c, i]: sum of |Z[c, m, i]| over the block.
+  void measure(Index block, T* sizes, T* sums) const {
+    const Index from = first(block) * C, end = std::min(n, first(block + 1) * C), group = kGroup * C;
+    for (Index c = 0; c < C; ++c) {
+      const T* row = z + c * n;
+      std::fill_n(sums, group, T(0));
+      Index j = from;
+      for (; j + group <= end; j += group)
+#pragma GCC ivdep
+        for (Index i = 0; i < group; ++i) sums[i] += std::abs(row[j + i]);
+      for (Index i = 0; j < end; ++i, ++j) sums[i] += std::abs(row[j]);
+      for (Index i = 0; i < C; ++i) {
+        sizes[c * C + i] = 0;
+        for (Index g = i; g < group; g += C) sizes[c * C + i] += sums[g];
+      }
+    }
+  }
+
+  // The period from which on a chain is summed from its end: where half of its sizes has passed, the last two at most.
+  Index joint(Index p, Index q, const T* sizes) const {
+    const auto size = [&](Index block) { return sizes[block * C * C + p * C + q] + sizes[block * C * C + q * C + p]; };
+    T half = 0, passed = 0;
+    for (Index block = 0; block < count; ++block) half += size(block) / 2;
+    Index block = 0;
+    for (; block + 1 < count && passed + size(block) <= half; ++block) passed += size(block);
+    Index m = first(block);
+    const Index last = std::min(first(block + 1), periods - 2);
+    for (; m < last && (passed += std::abs(a(p, q, m)) + std::abs(b(p, q, m))) <= half;) ++m;
+    return std::max<Index>(0, std::min(m, periods - 2));
+  }
+
+  void from_front(T* g, const Index* joints) const {
+    std::fill_n(g, C * C, T(0));
+    for (Index block = 0; block < count; ++block)
+      each([&](Index p, Index q) {
+        T sum = g[p * C + q];
+        const Index end = std::min(first(block + 1), joints[p * C + q]);
+        for (Index m = first(block); m < end; ++m) {
+          const T f = F(p, q, m) = b(p, q, m) - sum;
+          G(p, q, m) = sum = a(p, q, m) - f;
+        }
+        g[p * C + q] = sum;
+      });
+  }
+
+  void from_end(T* g, const Index* joints) const {
+    std::fill_n(g, C * C, T(0));
+    for (Index block = count; block-- > 0;) {
+      each([&](Index p, Index q) {
+        T sum = g[p * C + q];
+        Index m = first(block + 1);
+        if (m == periods && (m - 1) * C + q >= n) {  // the last period lacks q
+          --m;
+          if (m * C + p < n) sum = b(p, q, m), F(p, q, m) = 0;
+        }
+        for (const Index end = std::max(first(block), joints[p * C + q]); m-- > end;) {
+          G(p, q, m) = sum;
+          const T f = F(p, q, m) = a(p, q, m) - sum;
+          sum = b(p, q, m) - f;
+        }
+        g[p * C + q] = sum;
+      });
+      for (Index p = 0; p < C; ++p)  // within a stage entries stand as they are
+        for (Index q = p; q < (p / d + 1) * d; ++q)
+          for (Index m = first(block); m < first(block + 1) && m * C + q < n; ++m) {
+            F(p, q, m) = b(p, q, m);
+            if (p != q) G(p, q, m) = 0;
+          }
+    }
+  }
+};
+
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 
@@ -752,6 +848,33 @@ ffi::Error lu_solve(ffi::ThreadPool pool, Buffer upper, Buffer multipliers, Buff
   });
 }
 
+// Products (C, n) of the probes of symmetric substitution -> band (C, n).
+ffi::Error symmetry(ffi::ThreadPool pool, Buffer products, Result ab, std::int64_t d) {
+  const Bands s(products);
+  const Index C = s.rows, square = C * C, size = C * s.n;
+  if (s.batch * size == 0) return ffi::Error::Success();
+  return dispatch(products.element_type(), false, [&](auto zero, auto) {
+    using T = decltype(zero);
+    const Index threads = s.batch * size < 5 * kParallel ? 1 : pool.num_threads();
+    const Index workers = std::min(threads, s.batch), helpers = s.batch > 1 ? 1 : threads;
+    const Index blocks = Chains<T>::blocks(C, s.n), group = Chains<T>::kGroup * C;
+    const Index scratch = (blocks + 2) * square + helpers * group;
+    const Memory memory(workers * scratch * sizeof(T)), indices(workers * square * sizeof(Index));
+    parallel(pool, s.batch, workers, [&](Index worker, Index system) {
+      const Chains<T> chains{cells<T>(products) + system * size, cells<T>(*ab) + system * size, C, s.n, d};
+      T *sizes = memory.as<T>() + worker * scratch, *sums = sizes + blocks * square, *work = sums + 2 * square;
+      Index* joints = indices.as<Index>() + worker * square;
+      parallel(pool, blocks, helpers, [&](Index helper, Index block) {
+        run([&] { chains.measure(block, sizes + block * square, work + helper * group); });
+      });
+      chains.each([&](Index p, Index q) { joints[p * C + q] = chains.joint(p, q, sizes); });
+      parallel(pool, 2, std::min<Index>(helpers, 2), [&](Index, Index end) {
+        end ? chains.from_end(sums + square, joints) : chains.from_front(sums, joints);
+      });
+    });
+  });
+}
+
 }  // namespace
 
 #define HANDLER(name, bind) XLA_FFI_DEFINE_HANDLER_SYMBOL(bandhess_##name, name, bind)
@@ -766,3 +889,4 @@ HANDLER(inverse, POOL.Arg<Buffer>().Arg<Buffer>().Ret<Buffer>());
 HANDLER(lu, POOL.Arg<Buffer>().Ret<Buffer>().Ret<Buffer>().Ret<Buffer>());
 HANDLER(lu_solve,
         POOL.Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Attr<bool>("transpose"));
+HANDLER(symmetry, POOL.Arg<Buffer>().Ret<Buffer>().Attr<std::int64_t>("d"));

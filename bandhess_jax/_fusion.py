@@ -37,7 +37,7 @@ _OPERATIONS = {
 }
 _COSTS = {name: cost for cost, names in _OPERATIONS.items() for name in names.split()}
 _DEAR = 16  # multiplications an entry saved by holding a value
-_SMALL = 64  # entries: smaller arrays are never worth it
+_SMALL = 8  # entries: smaller arrays are never worth it
 
 
 class _Shifted:
@@ -162,10 +162,20 @@ class _Plan:
 
 def _true(x: Array) -> Array:
     """True, which XLA's CPU compiler does not find out."""
-    first = x.reshape(-1)[0].astype(jnp.float32)
+    return _is_number_or_nan(lax.stop_gradient(x.reshape(-1)[0].astype(jnp.float32)))
+
+
+@jax.custom_batching.custom_vmap
+def _is_number_or_nan(first: Array) -> Array:
     return lax.platform_dependent(
         first, cpu=lambda first: (first <= jnp.inf) | (first != first), default=lambda _: jnp.bool_(True)
     )
+
+
+@_is_number_or_nan.def_vmap
+def _one_for_the_batch(size: int, batched: list[bool], first: Array) -> tuple[Array, bool]:
+    # A conditional whose predicate is batched would be a select, which holds nothing.
+    return _is_number_or_nan(first[0]), False
 
 
 def _hold(true: Array, form: Callable[[], list[Any]], avals: Sequence[Any]) -> list[Any]:

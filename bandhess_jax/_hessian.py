@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from ._fusion import hold, tidy
 from ._jit import jit_call
@@ -35,21 +36,39 @@ class Extraction(NamedTuple):
         return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), chunk_size)
 
     def resolve(self, layout: Layout, operands: Any) -> Extraction:
-        """With "auto" made a number or None, by what was measured (benchmarks/extraction.py).
+        """With "auto" made a number where the platform alone decides, which is not on a CPU (`_all_at_once`).
 
-        On a CPU all probes at once, for the second thread's sake, where a product is long enough to share (2^13
-        numbers) and all of them fit the cache (2^20 numbers); else one at a time. Elsewhere as many as fit 2^26.
+        Elsewhere it is as many probes as fit 2^26 numbers.
         """
         if self.chunk_size != "auto":
             return self
         arrays = [leaf for leaf in jax.tree.leaves(operands) if isinstance(leaf, jax.Array)]
         concrete = [leaf for leaf in arrays if not isinstance(leaf, jax.core.Tracer)]
         platform = next(iter(concrete[0].devices())).platform if concrete else jax.default_backend()
-        if platform != "cpu":
-            return self._replace(chunk_size=max(1, 2**26 // max(layout.n, 1)))
-        few = layout.n < 2**13
-        count = 1 if few else self.probing.count(layout.T, layout.d, min(self.bandwidth, layout.T - 1))
-        return self._replace(chunk_size=1 if few or count * layout.n > 2**20 else None)
+        return self if platform == "cpu" else self._replace(chunk_size=max(1, 2**26 // max(layout.n, 1)))
+
+
+def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            if isinstance(value, ClosedJaxpr):
+                yield from _equations(value.jaxpr)
+
+
+def _all_at_once(product: Callable[[Array], Array], probes: Array, n: int) -> bool:
+    """Whether a CPU takes all probes in one batch or one at a time, by what was measured (benchmarks/extraction.py).
+
+    In one batch where they are many, for a loop's turns take microseconds, or a product is long enough for two
+    threads to share (2^13 numbers), as long as the widest value of the batch fits the cache (2^20 numbers). A product
+    on the host may not know batches.
+    """
+    if (len(probes) < 8 and n < 2**13) or len(probes) * n > 2**20:
+        return False
+    equations = list(_equations(jax.make_jaxpr(product)(probes[0]).jaxpr))
+    widest = max(getattr(variable.aval, "size", 0) for e in equations for variable in e.outvars)
+    on_host = any(e.primitive.name.endswith("callback") for e in equations)
+    return len(probes) * widest <= 2**20 and not on_host
 
 
 def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Any:
@@ -65,6 +84,8 @@ def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Ext
         return probing.keep(c, y, T, d, near)
 
     probes = jnp.arange(probing.count(T, d, near))
+    if chunk == "auto":
+        chunk = None if _all_at_once(product, probes, layout.n) else 1
     if chunk is None or (isinstance(chunk, int) and 1 < len(probes) <= chunk):
         kept = jax.vmap(product)(probes)
     elif chunk == 1:

@@ -11,16 +11,22 @@ so it can be summed from both ends. Rounding errors add up along a sum, relative
 therefore joined where the two sums of |Z| passed on the way from either end are equal. A stretch of large entries then
 spoils no other: with the first tenth of the entries scaled by 1e8, summing from one end leaves errors of 1e-6 in the
 rest (n = 1e5, float64), the joined sums 4e-14.
+
+Where the compiled kernels serve, one of them walks along the chains; elsewhere scans or cumulative sums do.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+
+from ._cpu import kernel
 
 
 def _from_both_ends(steps: Array, sizes: Array) -> Array:
@@ -51,8 +57,10 @@ class Substitution:
 
     Error: each entry carries the rounding errors of at most T / (k + 1) products, along its chain to the nearer end
     as the file explains: some sqrt(T / k) eps times the largest entries on that way. Measured at n = 1e5 on entries of
-    size 1: 4e-14 in float64, 2e-5 in float32 (direct: 2e-16, 1e-7). Use it where products are dear, in float64;
-    not where a small entry between larger ones on both sides must be right to its last digits.
+    size 1: 4e-14 in float64, 2e-5 in float32 (direct: 2e-16, 1e-7). Use it in float64 where products are formed whole:
+    by matrix products, sequential scans, host callbacks. XLA forms of an elementwise product the rows alone that are
+    kept, and direct probing keeps (k + 1) d of every (2k + 1) d: as many entries in all as here. Not where a small
+    entry between larger ones on both sides must be right to its last digits.
     """
 
     def count(self, T: int, d: int, k: int) -> int:
@@ -65,29 +73,45 @@ class Substitution:
         return y
 
     def decode(self, kept: Array, T: int, d: int, k: int) -> Array:
-        C, n = (k + 1) * d, T * d
-        periods = -(-n // C)
-        Z = jnp.pad(kept, ((0, 0), (0, periods * C - n))).reshape(C, periods, C)
+        return decode_products(d, kept)
 
-        # Static tables: which pairs of colours make a chain, and where each cell of one period finds its value.
-        stage = np.arange(C) // d
-        p, q = np.nonzero(stage[:, None] < stage[None, :])
-        chain = np.zeros((C, C), int)
-        chain[p, q] = np.arange(len(p))
-        offset, column = np.indices((C, C))
-        row = (column + offset) % C
-        inside = column % d + offset < C
-        later, same = stage[row] > stage[column], stage[row] == stage[column]
-        where = np.where(same, row * C + column, C * C + chain[np.minimum(row, column), np.maximum(row, column)])
-        where = np.where(later, where + len(p), where)
 
-        Zt = Z.transpose(0, 2, 1)  # (colour, row within the period, period)
-        if len(p):
-            ahead, behind = Zt[p, q], Zt[q, p]
-            G = _from_both_ends((ahead - behind).T, (jnp.abs(ahead) + jnp.abs(behind)).T).T
-            F = behind - jnp.pad(G[:, :-1], ((0, 0), (1, 0)))
-            values = jnp.concatenate([Zt.reshape(C * C, periods), G, F])
-        else:
-            values = Zt.reshape(C * C, periods)
-        cells = jnp.where(inside[..., None], values[where], 0)
-        return cells.transpose(0, 2, 1).reshape(C, periods * C)[:, :n]
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def decode_products(d: int, products: Array) -> Array:
+    """The band `(C, n)` from the products `(C, n)` of all colours."""
+    return kernel("symmetry", _decode_products, products, d=d)
+
+
+@decode_products.defjvp
+def _decode_products_jvp(d: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # Linear, but for where chains are joined: as the primal values have it.
+    return decode_products(d, *primals), jax.jvp(partial(_decode_products, d=d), primals, tangents)[1]
+
+
+def _decode_products(products: Array, d: int) -> Array:
+    C, n = products.shape
+    periods = -(-n // C)
+    Z = jnp.pad(products, ((0, 0), (0, periods * C - n))).reshape(C, periods, C)
+
+    # Static tables: which pairs of colours make a chain, and where each cell of one period finds its value.
+    stage = np.arange(C) // d
+    p, q = np.nonzero(stage[:, None] < stage[None, :])
+    chain = np.zeros((C, C), int)
+    chain[p, q] = np.arange(len(p))
+    offset, column = np.indices((C, C))
+    row = (column + offset) % C
+    inside = column % d + offset < C
+    later, same = stage[row] > stage[column], stage[row] == stage[column]
+    where = np.where(same, row * C + column, C * C + chain[np.minimum(row, column), np.maximum(row, column)])
+    where = np.where(later, where + len(p), where)
+
+    Zt = Z.transpose(0, 2, 1)  # (colour, row within the period, period)
+    if len(p):
+        ahead, behind = Zt[p, q], Zt[q, p]
+        G = _from_both_ends((ahead - behind).T, (jnp.abs(ahead) + jnp.abs(behind)).T).T
+        F = behind - jnp.pad(G[:, :-1], ((0, 0), (1, 0)))
+        values = jnp.concatenate([Zt.reshape(C * C, periods), G, F])
+    else:
+        values = Zt.reshape(C * C, periods)
+    cells = jnp.where(inside[..., None], values[where], 0)
+    return cells.transpose(0, 2, 1).reshape(C, periods * C)[:, :n]

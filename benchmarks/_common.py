@@ -61,7 +61,14 @@ def jax_ops() -> SimpleNamespace:
     import jax.numpy as jnp
 
     return SimpleNamespace(
-        sin=jnp.sin, exp=jnp.exp, sum=jnp.sum, join=jnp.concatenate, ends=lambda x, v: jnp.array([v, v], x.dtype)
+        sin=jnp.sin,
+        exp=jnp.exp,
+        tanh=jnp.tanh,
+        sum=jnp.sum,
+        join=jnp.concatenate,
+        ends=lambda x, v: jnp.array([v, v], x.dtype),
+        rows=jnp.stack,
+        apply=lambda weights, x: jnp.asarray(weights, x.dtype) @ x,
     )
 
 
@@ -69,7 +76,14 @@ def torch_ops() -> SimpleNamespace:
     import torch
 
     return SimpleNamespace(
-        sin=torch.sin, exp=torch.exp, sum=torch.sum, join=torch.cat, ends=lambda x, v: x.new_tensor([v, v])
+        sin=torch.sin,
+        exp=torch.exp,
+        tanh=torch.tanh,
+        sum=torch.sum,
+        join=torch.cat,
+        ends=lambda x, v: x.new_tensor([v, v]),
+        rows=torch.stack,
+        apply=lambda weights, x: torch.as_tensor(weights, dtype=x.dtype) @ x,
     )
 
 
@@ -79,9 +93,12 @@ def casadi_ops() -> SimpleNamespace:
     return SimpleNamespace(
         sin=casadi.sin,
         exp=casadi.exp,
-        sum=casadi.sum1,
+        tanh=casadi.tanh,
+        sum=lambda x: casadi.sum2(casadi.sum1(x)),
         join=lambda parts: casadi.vertcat(*parts),
         ends=lambda x, v: casadi.SX([v, v]),
+        rows=lambda parts: casadi.horzcat(*parts).T,
+        apply=lambda weights, x: casadi.DM(weights) @ x,
     )
 
 
@@ -134,12 +151,26 @@ def pendulum(op: SimpleNamespace) -> Callable:
     return fun
 
 
+def network(op: SimpleNamespace) -> Callable:
+    """A cost by a small neural network (5, 32, 32) of each window of five entries: half-bandwidth 4, and products that
+    go through matrices."""
+    draw = np.random.default_rng(0)
+    first, second = draw.standard_normal((32, 5)) / 2, draw.standard_normal((32, 32)) / 6
+
+    def fun(x: Any) -> Any:
+        windows = op.rows([x[k : x.shape[0] - 4 + k] for k in range(5)])
+        return op.sum(op.tanh(op.apply(second, op.tanh(op.apply(first, windows)))) ** 2) + 0.5 * op.sum(x**2)
+
+    return fun
+
+
 OBJECTIVES: dict[str, tuple[Callable, int]] = {
     "window 2": (window(2), 2),
     "window 8": (window(8), 8),
     "rosenbrock": (rosenbrock, 1),
     "path2d": (path2d, 4),
     "pendulum": (pendulum, 4),
+    "network": (network, 4),
 }
 
 

@@ -157,3 +157,8 @@ def test_the_compiler_does_not_see_through() -> None:
     assert "conditional(" in jax.jit(fun).lower(start()).compile().as_text()
     for x in (start(), start() * jnp.nan, start() + jnp.inf):
         np.testing.assert_array_equal(hold(jnp.exp, x), jnp.exp(x))
+    # Nor do batches: a conditional with a predicate a lane would be a select, and hold nothing.
+    twice = jax.jit(jax.vmap(jax.vmap(fun)))
+    xs = jnp.stack([start() * jnp.nan, start(), start() + jnp.inf, 2 * start()]).reshape(2, 2, N)
+    assert "conditional(" in twice.lower(xs).compile().as_text()
+    np.testing.assert_array_equal(twice(xs), [[fun(x) for x in pair] for pair in xs])

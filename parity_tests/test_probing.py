@@ -1,10 +1,16 @@
 """Probes and products: which vectors are multiplied, how many, and that chunks change nothing."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from backends import BACKENDS, Backend
 from problems import integers, reals, steering_stages, store, unique_coefficients, unstore
+
+import bandhess_jax
 
 SHAPES = [(9, 1, 0), (11, 1, 2), (6, 1, 5), (4, 1, 9), (7, 3, 1), (5, 2, 2), (6, 2, 0), (1, 3, 2), (1, 1, 0)]
 shapes = pytest.mark.parametrize(("T", "d", "k"), SHAPES)
@@ -70,6 +76,23 @@ def test_chunk_size_bounds_the_batch(backend: Backend) -> None:
 
     assert largest(4) == 4 * 7 * n
     assert largest(None) == (2 * k + 1) * 7 * n
+
+
+def test_batches_of_probes_by_default() -> None:
+    """In JAX on a CPU: many at once, few or wide ones one at a time, and so are products on the host."""
+
+    def loops(matvec: Callable, n: int, k: int) -> bool:
+        band = partial(bandhess_jax.from_matvec, matvec, bandwidth=k)
+        return "scan[" in str(jax.make_jaxpr(band)(jnp.zeros(n)))
+
+    assert not loops(lambda v: 2 * v, 50, 4)
+    assert loops(lambda v: 2 * v, 50, 3)
+    assert not loops(lambda v: 2 * v, 2**13, 3)
+    assert loops(lambda v: 2 * v, 2**18, 3)
+    assert loops(jax.jit(lambda v: jnp.sum(jnp.cos(jnp.outer(jnp.arange(32.0), v)), 0)), 2**13, 3)
+    on_host = BACKENDS["jax"].on_host(lambda v: 2 * v)
+    assert loops(on_host, 50, 4)
+    np.testing.assert_array_equal(bandhess_jax.from_matvec(on_host, jnp.zeros(50), 4)[0], 2 * np.ones(50))
 
 
 def test_operator_on_trees(backend: Backend) -> None:
