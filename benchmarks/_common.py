@@ -27,19 +27,26 @@ def machine(*packages: str) -> str:
 def medians(calls: dict[str, Callable[[], Any]], repeats: int = 15) -> dict[str, float]:
     """Median milliseconds of each call, after two warm-ups.
 
-    The calls take turns, so that drift hits all alike, in an order drawn anew each time: what ran before decides what
-    the caches hold.
+    The calls take turns, so that drift of the machine hits all alike, in an order drawn anew each time. A short call is
+    repeated within its turn for half a millisecond, as timeit does, the first time unmeasured: else what ran before
+    decides what the caches hold.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call(), call()
+    numbers: dict[str, int] = {}
+    for name, call in calls.items():
+        call()
+        numbers[name] = min(100, max(1, int(5e-4 / max(seconds(call)[0], 1e-9))))
     order, draw = list(calls.items()), random.Random(0)
     for _ in range(repeats):
         draw.shuffle(order)
         for name, call in order:
+            number = numbers[name]
+            if number > 1:
+                call()
             start = time.perf_counter()
-            call()
-            times[name].append(1e3 * (time.perf_counter() - start))
+            for _ in range(number):
+                call()
+            times[name].append(1e3 * (time.perf_counter() - start) / number)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

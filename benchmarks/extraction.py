@@ -129,6 +129,38 @@ def _asdex(asdex: Any, fun: Any, x: Any) -> dict[str, Any]:
     return modes
 
 
+def batch_case(name: str, n: int, batch: int, repeats: int, with_asdex: bool) -> dict[str, Any]:
+    """The bands at many points: vmap, against a loop over points."""
+    build, w = OBJECTIVES[name]
+    points = np.stack([start(n, name, seed) for seed in range(batch)])
+    fj, ft, xj, xt = build(jax_ops()), build(torch_ops()), jnp.asarray(points), torch.tensor(points)
+    one, many = jax.jit(bandhess_jax.hessian(fj, w)), jax.jit(jax.vmap(bandhess_jax.hessian(fj, w)))
+    torch_one = bandhess_torch.hessian(ft, w)
+    torch_many = torch.func.vmap(torch_one)
+    bands = many(xj)
+    np.testing.assert_allclose(torch_many(xt), bands, rtol=1e-9, atol=1e-9 * float(jnp.abs(bands).max()))
+    calls = {
+        "jax": lambda: many(xj).block_until_ready(),
+        "jax loop": lambda: [one(x) for x in xj][-1].block_until_ready(),
+        "torch": lambda: torch_many(xt),
+        "torch loop": lambda: [torch_one(x) for x in xt],
+    }
+    if with_asdex:
+        import asdex
+
+        colouring = asdex.hessian_coloring(fj, xj[0])
+        for label, chunk in {"asdex": {}, "asdex chunk 1": {"chunk_size": 1}}.items():
+            mode = jax.jit(jax.vmap(asdex.hessian_from_coloring(fj, colouring, **chunk)))
+            calls[label] = lambda mode=mode: jax.block_until_ready(mode(xj))
+    t = medians(calls, repeats)
+    out: dict[str, Any] = {"objective": name, "points": batch, "n": points.shape[1], "jax ms": t["jax"]}
+    out["/loop"] = t["jax"] / t["jax loop"]
+    if with_asdex:
+        out["asdex ms"] = min(t["asdex"], t["asdex chunk 1"])
+        out["/asdex"] = t["jax"] / out["asdex ms"]
+    return out | {"torch ms": t["torch"], "torch /loop": t["torch"] / t["torch loop"]}
+
+
 def torch_case(name: str, n: int, repeats: int) -> dict[str, Any]:
     build, w = OBJECTIVES[name]
     fun, x = build(torch_ops()), torch.tensor(start(n, name))
@@ -180,11 +212,17 @@ def main() -> None:
         [dense_case(name, options.repeats) for name in ("window 2", "path2d")],
     )
     print("\nJAX: milliseconds a call, first call in seconds (asdex: detection, colouring, compilation)\n")
-    rows = [
-        jax_case(name, n, options.repeats, not options.no_asdex, not options.no_casadi)
-        for n in options.n
-        for name in options.cases
-    ]
+    rows = []
+    for n in options.n:
+        for name in options.cases:
+            # A network of a thousand weights an entry: CasADi's graph and asdex's detection take minutes.
+            large = name == "network"
+            asdex, casadi = not options.no_asdex and not (large and n > 10**4), not options.no_casadi and not large
+            rows.append(jax_case(name, n, options.repeats, asdex, casadi))
+    header = max(rows, key=len)
+    table(list(header), [[row.get(column, "-") for column in header] for row in rows])
+    print("\nBatches by vmap\n")
+    rows = [batch_case(name, 1000, 100, max(3, options.repeats // 2), not options.no_asdex) for name in options.cases]
     table(list(rows[0]), [list(row.values()) for row in rows])
     print("\nPyTorch: a loop over products, and one is_grads_batched call: up to the products, or with the band\n")
     rows = [torch_case(name, n, options.repeats) for n in options.n for name in options.cases]
