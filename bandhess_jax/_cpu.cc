@@ -50,10 +50,10 @@ struct Element<T, 1> {
 // Each takes `count` columns, w + 1 entries apart (W + 1 where W is not 0), and a state that passes from tile to tile.
 
 template <class V>
-INLINE V dot(const V* a, const V* b, int w) {
+INLINE V dot(const V* a, const V* b, Index w) {
   constexpr int P = 8;  // partial sums: the compiler keeps the order of additions
   V sum[P] = {};
-  int i = 0;
+  Index i = 0;
   for (; i + P <= w; i += P) UNROLL for (int l = 0; l < P; ++l) sum[l] += a[i + l] * b[i + l];
   for (; i < w; ++i) sum[i % P] += a[i] * b[i];
   return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
@@ -214,6 +214,50 @@ INLINE bool solve_tridiagonal(const T* d, const T* e, const T* b, T* x, T* m, In
   }
   if (half < middle) x[0] -= m[0] * up;
   return ok;
+}
+
+// The same in pieces. Columns are pairs [1 / d, m], m being the coupling to the next row towards the middle over d.
+template <class T>
+INLINE bool tridiagonal_columns(const T* d, const T* e, T shift, T* columns, Index n) {
+  bool ok = true;
+  const auto eliminate = [&](T& pending, Index i, T coupling) {
+    const T pivot = d[i] + shift - pending, r = 1 / pivot;
+    ok &= positive(pivot);
+    pending = coupling * coupling * r;
+    columns[2 * i] = r, columns[2 * i + 1] = coupling * r;
+  };
+  const Index half = (n - 1) / 2, middle = n / 2;
+  T above = 0, below = 0;
+  for (Index i = 0; i < half; ++i) eliminate(above, i, e[i]), eliminate(below, n - 1 - i, e[n - 2 - i]);
+  if (half < middle) eliminate(above, half, e[half]);
+  above += below;
+  eliminate(above, middle, T(0));
+  return ok;
+}
+
+template <class T>
+INLINE void tridiagonal_forward(const T* columns, T* x, Index n) {
+  const Index half = (n - 1) / 2, middle = n / 2;
+  T above = 0, below = 0;  // pending on the next row
+  for (Index i = 0, k = n - 1; i < half; ++i, --k) {
+    x[i] -= above, above = columns[2 * i + 1] * x[i];
+    x[k] -= below, below = columns[2 * k + 1] * x[k];
+  }
+  if (half < middle) x[half] -= above, above = columns[2 * half + 1] * x[half];
+  x[middle] -= above + below;
+}
+
+template <class T>
+INLINE void tridiagonal_backward(const T* columns, T* x, Index n) {
+  const Index half = (n - 1) / 2, middle = n / 2;
+  T up = x[middle] * columns[2 * middle], down = up;
+  x[middle] = up;
+  for (Index t = 1; t <= half; ++t) {
+    const Index i = middle - t, k = middle + t;
+    x[i] = up = x[i] * columns[2 * i] - columns[2 * i + 1] * up;
+    x[k] = down = x[k] * columns[2 * k] - columns[2 * k + 1] * down;
+  }
+  if (half < middle) x[0] = x[0] * columns[0] - columns[1] * up;
 }
 
 // General bands, as in _lu.py: row i of A stands in ab[u + i - j, j].
@@ -642,6 +686,151 @@ struct Chains {
   }
 };
 
+// H + shift I of one system, and its factors M D M^T.
+template <class T>
+struct Shifted {
+  const Bands& s;
+  const T* ab;
+  T *state, *columns;
+
+  bool factorise(T shift) {  // false where it is not positive definite
+    bool ok = true;
+    if (s.w == 1) {
+      run([&] { ok = tridiagonal_columns(ab, ab + s.n, shift, columns, s.n); });
+      return ok;
+    }
+    const Lanes<const T, 1> from(ab, s.rows * s.n, 0, 1);
+    std::fill_n(state, s.state(), T(0));
+    for (Index j = 0; ok && j < s.n; j += kTile) {
+      const Index count = std::min(kTile, s.n - j);
+      T* tile = columns + j * s.stride;
+      gather(tile, s.stride, from, s.rows, s.n, j, count);
+      for (Index t = 0; t < count; ++t) tile[t * s.stride] += shift;
+      with_width(s.stride - 1, [&](auto W) { run([&] { ldl_tile<W(), false>(state, tile, count, s.w); }); });
+      for (Index t = 0; t < count; ++t) ok &= positive(tile[t * s.stride]);
+    }
+    return ok;
+  }
+
+  void forward(T* x) {  // x <- M^-1 x
+    if (s.w == 1) return run([&] { tridiagonal_forward(columns, x, s.n); });
+    std::fill_n(state, s.state(), T(0));
+    tiles(s.n, [&](Index j, Index count) { ::forward<T>(s, state, columns + j * s.stride, x, 1, j, count); });
+  }
+
+  void backward(T* x) {  // x <- M^-T D^-1 x
+    if (s.w == 1) return run([&] { tridiagonal_backward(columns, x, s.n); });
+    std::fill_n(state, s.state(), T(0));
+    tiles_upwards(s.n, [&](Index j, Index count) { ::backward<T>(s, state, columns + j * s.stride, x, 1, j, count); });
+  }
+
+  T energy(const T* x) {  // x^T D^-1 x
+    T sum[8] = {};
+    run([&] {
+      for (Index i = 0; i < s.n; ++i) {
+        const T d = columns[i * s.stride];
+        sum[i % 8] += x[i] * x[i] * (s.w == 1 ? d : 1 / d);
+      }
+    });
+    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+  }
+};
+
+// The search of _subproblem.py, with its names and its numbers: start and p (n), query (9) and answer (9) packed.
+constexpr double kNear = 0.03, kHard = 0.02, kGrow = 8;
+constexpr int kTries = 60;
+
+template <class T>
+void search(Shifted<T>& H, const T* g, const T* start, const T* query, T* p, T* y, T* z, T* answer) {
+  const Index n = H.s.n;
+  const auto inner = [n](const T* a, const T* b) {
+    T sum;
+    run([&] { sum = dot(a, b, n); });
+    return sum;
+  };
+  T radius = query[0], shift = query[1], low = query[2], high = query[3];
+  const T guess = query[4], soft = query[5], enough = query[6];
+  const bool grow = query[7] > 0, idle = query[8] > 0;
+  const T near = static_cast<T>(kNear);
+  std::fill_n(p, n, T(0));
+  std::fill_n(answer, 9, T(0));
+  answer[0] = radius, answer[1] = shift;
+  bool failed = false, warm = false;
+  for (int tries = 0; !idle && tries <= kTries; ++tries) {
+    T length = 0, bend = 0, curvature = 0, allowed = 0;
+    bool ok = H.factorise(shift), is_short = false;
+    if (ok) {
+      for (Index i = 0; i < n; ++i) p[i] = -g[i];
+      H.forward(p), H.backward(p);
+      length = std::sqrt(inner(p, p));
+      ok = length < std::numeric_limits<T>::infinity();
+    }
+    if (ok) {
+      const T decrement = -inner(g, p);
+      if (grow && tries == 0) radius = std::max(radius, length);
+      const bool fits = std::abs(length - radius) <= near * radius || (shift == 0 && length <= (1 + near) * radius);
+      const bool settled = shift <= soft && decrement / 2 <= enough;
+      is_short = shift > 0 && length < (1 - near) * radius;
+      std::copy_n(p, n, y);
+      H.forward(y);
+      bend = H.energy(y);
+      T tau = 0, cut = 1;
+      bool hard = false;
+      if (is_short && !fits && !settled) {
+        if (!warm) std::copy_n(start, n, z);
+        for (int turns = warm ? 1 : 2; turns > 0; --turns) {
+          std::copy_n(z, n, y);
+          H.forward(y), H.backward(y);
+          const T square = inner(y, y), r = 1 / std::sqrt(square);
+          curvature = inner(z, y) / square;
+          for (Index i = 0; i < n; ++i) z[i] = y[i] * r;
+        }
+        warm = true;
+        const T pz = inner(p, z), room = std::max(radius * radius - length * length, T(0));
+        tau = room / (pz + (pz < 0 ? -1 : 1) * std::sqrt(pz * pz + room));
+        allowed = static_cast<T>(kHard) * (shift * radius * radius + decrement) / (tau * tau);
+        hard = curvature <= allowed;
+      }
+      const bool clip = !fits && !settled && !hard && tries >= kTries / 2;
+      if (fits || settled || hard || clip) {
+        if (clip) cut = std::min(T(1), radius / length);
+        if (hard)
+          for (Index i = 0; i < n; ++i) p[i] += tau * z[i];
+        else if (clip)
+          for (Index i = 0; i < n; ++i) p[i] *= cut;
+        const T twice = hard ? decrement + shift * radius * radius - tau * tau * curvature
+                             : 2 * cut * decrement - cut * cut * (decrement - shift * length * length);
+        const T found[] = {radius,          shift,     length, bend, hard ? radius : cut * length,
+                           inner(g, p), twice / 2, 1,      T(settled)};
+        std::copy_n(found, 9, answer);
+        return;
+      }
+    }
+    if (ok && length < radius)
+      high = std::min(high, shift);
+    else
+      low = std::max(low, shift);
+    if (is_short && shift - curvature > low) low = shift - curvature;
+    if (!ok && shift >= T(0.9999) * high) high = T(1.1) * std::max(shift, soft);
+    const auto within = [&](T a) { return low < a && a < high; };
+    const T middle = std::max(std::sqrt(low * high), low + T(0.01) * (high - low));
+    if (ok) {
+      const T newton = shift + (length / radius - 1) * length * length / bend, aim = shift - curvature + allowed / 2;
+      shift = within(newton) ? newton : is_short && within(aim) && aim < shift ? aim : middle;
+    } else if (enough >= 0 && shift < soft) {
+      shift = soft;
+    } else if (!failed && within(guess)) {
+      shift = guess;
+    } else {
+      shift = shift > 0 ? std::min(static_cast<T>(kGrow) * shift, middle) : middle;
+    }
+    failed |= !ok;
+    high = std::max(high, shift);
+    answer[0] = radius, answer[1] = shift;
+  }
+  std::fill_n(p, idle ? 0 : n, T(0));
+}
+
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 
@@ -829,6 +1018,21 @@ ffi::Error lu(ffi::ThreadPool pool, Buffer ab, Result upper, Result multipliers,
   });
 }
 
+// g (n), ab (w + 1, n), start (n), query -> p (n), answer.
+ffi::Error subproblem(ffi::ThreadPool pool, Buffer g, Buffer ab, Buffer start, Buffer query, Result p, Result answer) {
+  const Bands s(ab);
+  const Index asked = query.dimensions().back(), told = answer->dimensions().back();
+  return dispatch(ab.element_type(), false, [&](auto zero, auto) {
+    using T = decltype(zero);
+    s.each<T, 1>(pool, s.state() + s.n * (s.stride + 2), [&](Index system, T* state) {
+      Shifted<T> H{s, cells<T>(ab) + system * s.rows * s.n, state, state + s.state()};
+      T* work = H.columns + s.n * s.stride;
+      search(H, cells<T>(g) + system * s.n, cells<T>(start) + system * s.n, cells<T>(query) + system * asked,
+             cells<T>(*p) + system * s.n, work, work + s.n, cells<T>(*answer) + system * told);
+    });
+  });
+}
+
 // What lu gives, b (n, k) -> A^-1 b or A^-T b.
 ffi::Error lu_solve(ffi::ThreadPool pool, Buffer upper, Buffer multipliers, Buffer swaps, Buffer b, Result x,
                     bool transpose) {
@@ -886,6 +1090,8 @@ HANDLER(solve, POOL.Arg<Buffer>().Arg<Buffer>().Ret<Buffer>());
 HANDLER(substitute, POOL.Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>());
 HANDLER(triangular, POOL.Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Attr<bool>("transpose"));
 HANDLER(inverse, POOL.Arg<Buffer>().Arg<Buffer>().Ret<Buffer>());
+HANDLER(subproblem,
+        POOL.Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Ret<Buffer>());
 HANDLER(lu, POOL.Arg<Buffer>().Ret<Buffer>().Ret<Buffer>().Ret<Buffer>());
 HANDLER(lu_solve,
         POOL.Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Attr<bool>("transpose"));

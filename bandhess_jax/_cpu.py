@@ -18,7 +18,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-_NAMES = ("columns", "cholesky", "solve", "substitute", "triangular", "inverse", "lu", "lu_solve", "symmetry")
+_NAMES = (
+    *("columns", "cholesky", "solve", "substitute", "triangular", "inverse", "subproblem"),
+    *("lu", "lu_solve", "symmetry"),
+)
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from ._hessian import Extraction, extract
 from ._solve import factor, solve
 from ._stages import Layout
 from ._status import Status
-from ._trust_region import gershgorin
+from ._subproblem import gershgorin
 
 
 def close(fun: Callable, x: Array) -> tuple[Callable, list[Array], list[Array]]:

@@ -1,9 +1,9 @@
 """The trust-region method as a state machine: one flat loop.
 
-A turn factorises once with the shift at hand, and then ends the solve, or tries its step (accepting it renews the
-derivatives, rejecting it shrinks the radius), or betters the shift: factorisations are cheap beside derivatives, so
-trial points cost the value only. The first turn, which knows nothing yet, and the last, which checks the band, visit a
-point for its derivatives alone; thus the program holds them once.
+A turn solves a subproblem, and then ends, or tries the step: accepting it renews the derivatives, rejecting it shrinks
+the radius. Factorisations are cheap beside derivatives, so trial points cost the value only. The first turn, which
+knows nothing yet, and the last, which checks the band, visit a point for its derivatives alone; thus the program holds
+them once.
 
 XLA compiles a kernel per array that it forms, so numbers travel in packs.
 """
@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-from ._bandwidth import too_narrow
+from ._bandwidth import hash_noise, too_narrow
 from ._stages import Layout
 from ._status import History, Status, StepInfo
 from ._storage import matvec
-from ._subproblem import dots, gershgorin, inside, propose, scale_band
+from ._subproblem import Answer, Query, gershgorin_discs, inside, minimise_model, scale_band, secular
 
 RUNNING = -1
 ACCEPT = 0.25  # least ratio of actual to predicted decrease; accepting less lets early steps land far from the valley
-TRIES = 60  # factorisations spent on one shift before giving up
 
 
 class Options(NamedTuple):
@@ -52,13 +52,13 @@ class Facts(NamedTuple):
     """Numbers known at a point, in scaled variables."""
 
     value: Array
-    grad_norm: Array  # max|g|
     grad_length: Array  # |g|
+    length: Array  # |x|
+    grad_norm: Array  # max|g|
     least: Array  # the least diagonal entry of H
     low: Array  # Gershgorin's bounds of H's spectrum
     high: Array
     rounding: Array  # size of the gradient's rounding errors, eps |H| |x|, at its largest
-    length: Array  # |x|
 
     @property
     def norm(self) -> Array:
@@ -97,10 +97,24 @@ class Search(NamedTuple):
     shift: Array
     low: Array  # the wanted shift lies between these two
     high: Array
-    last_shift: Array  # of the step before: the first guess where 0 will not do
+    guess: Array  # of the shift where `low` will not do
     grad_unit: Array  # the largest max|g| met so far, scaled
     value_floor: Array  # for objectives that end at 0
     fall: Array  # the size of f: |f(x0)|, or the first predicted decrease
+
+
+class Outlook(NamedTuple):
+    """What a turn reads off its state. Its branches do so anew: they take packs as they are, and numbers at a kernel
+    each."""
+
+    now: Facts
+    at: Search
+    unit: Array  # the size of f
+    soft: Array  # less curvature than this counts as none
+    small: Array  # the gradient is
+    first: Array
+    closing: Array
+    visiting: Array  # either of the two
 
 
 class State(NamedTuple):
@@ -108,7 +122,6 @@ class State(NamedTuple):
     search: Array  # Search, packed
     steps: Array
     turns: Array
-    tries: Array  # factorisations since the step or the radius changed
     status: Array
     open: Array  # with a status, and open: the band is still to be checked
     history: History | None
@@ -123,7 +136,7 @@ def initial(options: Options, x: Array) -> State:
     history = History(*[rows] * len(History._fields)) if options.history else None
     none, search = jnp.int32(0), jnp.zeros(len(Search._fields), dtype)
     point = Point(x, jnp.zeros_like(x), band, scale, facts)
-    return State(point, search, none, none, none, jnp.int32(RUNNING), jnp.bool_(True), history)
+    return State(point, search, none, none, jnp.int32(RUNNING), jnp.bool_(True), history)
 
 
 def _power_of_two(x: Array) -> Array:
@@ -178,73 +191,94 @@ def advance(
                 units = jnp.where(first, units, jnp.minimum(units, old.scale))
             units = _power_of_two(units)
             grad, ab = units * grad, scale_band(ab, units)
-        low, high = gershgorin(ab)
         in_units = x / units
-        rounding = eps * jnp.max(matvec(jnp.abs(ab), jnp.abs(in_units)))
+        low, high = gershgorin_discs(ab)
+        rounding = eps * matvec(jnp.abs(ab), jnp.abs(in_units))
+        # In packs: XLA makes kernels of every reduction.
+        largest = jnp.max(jnp.stack([jnp.abs(grad), -ab[0], -low, high, rounding]), axis=1)
+        lengths = jnp.sqrt(jnp.sum(jnp.stack([grad, in_units]) ** 2, axis=1))
         if dummies is not None:
             # Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
-            size = jnp.maximum(jnp.abs(low), jnp.abs(high))
+            size = jnp.max(jnp.abs(largest[2:4]))
             ab = ab.at[0].add(dummies * jnp.where(size > 0, size, 1))
-        grad_norm, grad_length, length = jnp.max(jnp.abs(grad)), jnp.linalg.norm(grad), jnp.linalg.norm(in_units)
-        facts = Facts(value, grad_norm, grad_length, jnp.min(ab[0]), low, high, rounding, length)
-        return Point(x, grad, ab, units, jnp.stack(facts)), narrow
+        signs = np.array([1, -1, -1, 1, 1], dtype)
+        return Point(x, grad, ab, units, jnp.concatenate([value[None], lengths, signs * largest])), narrow
+
+    start = hash_noise(s.point.x, 0) * free
+
+    def look(s: State) -> Outlook:
+        now, at = Facts(*s.point.pack), Search(*s.search)
+        first, closing = s.turns == 0, s.status != RUNNING
+        return Outlook(
+            now,
+            at,
+            unit=jnp.maximum(jnp.abs(now.value), at.value_floor),
+            soft=eps**0.5 * now.norm + tiny**0.5,
+            small=now.grad_norm <= jnp.maximum(options.tol * at.grad_unit, 8 * now.rounding),
+            first=first,
+            closing=closing,
+            visiting=first | closing,
+        )
 
     def turn(s: State) -> State:
-        point, now, at = s.point, Facts(*s.point.pack), Search(*s.search)
-        first, closing = s.turns == 0, s.status != RUNNING
-        visiting = first | closing
-        unit = jnp.maximum(jnp.abs(now.value), at.value_floor)
-        soft = eps**0.5 * now.norm + tiny**0.5  # less curvature than this counts as none
-
-        clip = s.tries >= TRIES // 2
-        t = propose(
-            point.grad, point.ab, at.shift, at.radius, s.turns == 1, clip, free, jnp.maximum(s.turns - 1, 0), visiting
-        )
-        p, radius = t.p, t.radius
-
-        small = now.grad_norm <= jnp.maximum(options.tol * at.grad_unit, 8 * now.rounding)
-        flat = at.shift <= soft
-        converged = t.ok & flat & small & (t.decrement / 2 <= options.tol**1.5 * unit)
-        ended = converged | (s.steps >= options.max_steps)
+        point, ahead = s.point, look(s)
+        at, enough = ahead.at, jnp.where(ahead.small, 2 * options.tol**1.5 * ahead.unit, -1)
+        grow, idle = s.turns == 1, ahead.visiting | ~s.open
+        query = Query(at.radius, at.shift, at.low, at.high, at.guess, ahead.soft, enough, grow, idle)
+        p, answer = minimise_model(point.grad, point.ab, start, query)
+        found, settled = Answer(*answer).found > 0, Answer(*answer).settled > 0
+        full = s.steps >= options.max_steps
 
         def end(_: None) -> State:
-            return s._replace(status=_first([(converged, Status.CONVERGED), (~converged, Status.MAX_STEPS)]))
+            return s._replace(
+                status=_first([(settled, Status.CONVERGED), (full, Status.MAX_STEPS), (~found, Status.STALLED)])
+            )
 
         def attempt(_: None) -> State:
+            (now, at, unit, soft, _small, first, closing, visiting), t = look(s), Answer(*answer)
             trial = point.x + point.scale * p if scaled else point.x + p
-            (_, slope, _), (_, pp, curve), _ = dots(point.grad, p, matvec(point.ab, p))
-            size, predicted = jnp.sqrt(pp), -slope - curve / 2
             value = lax.cond(visiting, lambda _: now.value, lambda _: functions.value(trial), None)
-            ratio = (now.value - value) / predicted
+            ratio = (now.value - value) / t.predicted
             # Near the end differences of f are noise: where they do not speak for the step, the gradient decides.
-            noise = eps**0.6 * unit
-            accepted = ~visiting & (predicted > 0) & (ratio >= ACCEPT)
-            polish = ~(visiting | accepted) & flat & (predicted <= noise) & (value <= now.value + noise)
-            new, narrow = lax.cond(
-                visiting | polish | accepted,
-                lambda _: visit(s, trial, closing),
-                lambda _: (point, jnp.bool_(False)),
-                None,
-            )
+            rounding = eps**0.6 * unit
+            accepted = ~visiting & (t.predicted > 0) & (ratio >= ACCEPT)
+            polish = ~(visiting | accepted) & (t.shift <= soft) & (t.predicted <= rounding)
+            polish = polish & (value <= now.value + rounding)
+
+            def go(_: None) -> tuple[Point, Array, Array, Array, Array]:
+                here = look(s)
+                new, narrow = visit(s, trial, here.closing)
+                then, grad_norm = Facts(*new.pack), here.now.grad_norm
+                bad = ~jnp.isfinite(jnp.where(here.first, then.value, value)) | ~then.finite
+                moved = (here.first | ~bad & (accepted | (then.grad_norm < grad_norm))) & ~here.closing
+                rounded = here.small | (Answer(*answer).predicted <= 32 * eps * here.unit)
+                floor = polish & ~bad & ~(then.grad_norm <= grad_norm / 2) & rounded
+                return jax.tree.map(lambda a, b: jnp.where(moved, a, b), new, point), moved, bad, floor, narrow
+
+            def stay(_: None) -> tuple[Point, Array, Array, Array, Array]:
+                no = jnp.bool_(False)
+                return point, no, ~jnp.isfinite(value), no, no
+
+            new, moved, bad, floor, narrow = lax.cond(visiting | polish | accepted, go, stay, None)
             then = Facts(*new.pack)
             value = jnp.where(first, then.value, value)
-            bad = ~jnp.isfinite(value) | ~then.finite
-            moved = (first | ~bad & (accepted | (polish & (then.grad_norm < now.grad_norm)))) & ~closing
-            floor = polish & ~bad & ~(then.grad_norm <= now.grad_norm / 2) & (small | (predicted <= 32 * eps * unit))
-
-            grown = jnp.where((ratio > 0.75) & (size >= 0.8 * radius), jnp.maximum(radius, 2 * size), radius)
+            grown = jnp.where((ratio > 0.75) & (t.size >= 0.8 * t.radius), jnp.maximum(t.radius, 2 * t.size), t.radius)
             grown = jnp.where(first, jnp.maximum(1, then.length), grown)
-            curved = value - now.value - slope
-            cut = jnp.where(jnp.isfinite(curved) & (curved > 0), jnp.clip(-slope / (2 * curved), 0.1, 0.5), 0.1)
-            new_radius = jnp.where(moved, grown, cut * size)
-            new = jax.tree.map(lambda a, b: jnp.where(moved, a, b), new, point)
-            low, high = Facts(*new.pack).bracket(new_radius)
+            curved = value - now.value - t.slope
+            cut = jnp.where(jnp.isfinite(curved) & (curved > 0), jnp.clip(-t.slope / (2 * curved), 0.1, 0.5), 0.1)
+            radius = jnp.where(moved, grown, cut * t.size)
+            low, high = then.bracket(radius)
             # After a rejection the shift must grow; at a new point the Newton step itself is tried first.
-            low = jnp.where(moved, low, jnp.maximum(low, at.shift))
+            low = jnp.where(moved, low, jnp.maximum(low, t.shift))
             high = jnp.maximum(low, high)
-            shift = jnp.where(moved, low, jnp.where(at.shift > 0, jnp.minimum(2 * at.shift, high), inside(low, high)))
-            collapsed = ~moved & ((size <= jnp.maximum(4 * eps * now.length, tiny**0.5)) | (new_radius <= tiny**0.5))
-            fall = jnp.where(s.steps == 0, jnp.maximum(at.fall, jnp.where(first, jnp.abs(value), predicted)), at.fall)
+            shift = jnp.where(t.shift > 0, jnp.minimum(2 * t.shift, high), inside(low, high))
+            newton = secular(t.shift, t.length, t.bend, radius)
+            shift = jnp.where((low < newton) & (newton < high), newton, shift)
+            shift = jnp.where(moved, low, shift)
+            # Where that fails, a shift like the last one is tried; or, as where there is no curvature, |g| / radius.
+            guess = jnp.where(t.shift > 0, t.shift / 3, then.grad_length / radius)
+            collapsed = ~moved & (radius <= jnp.maximum(4 * eps * now.length, tiny**0.5))
+            fall = jnp.where(s.steps == 0, jnp.maximum(at.fall, jnp.where(first, jnp.abs(value), t.predicted)), at.fall)
             status = _first([
                 (closing & ~narrow, s.status),
                 (first & bad, Status.NONFINITE),
@@ -255,11 +289,11 @@ def advance(
                 (collapsed, Status.STALLED),
             ])  # fmt: skip
             search = Search(
-                radius=new_radius,
+                radius=radius,
                 shift=shift,
                 low=low,
                 high=high,
-                last_shift=jnp.where(moved, at.shift / 3, at.last_shift),
+                guess=jnp.where(moved, guess, at.guess),
                 grad_unit=jnp.maximum(at.grad_unit, jnp.where(moved, then.grad_norm, 0)),
                 value_floor=jnp.where(first, eps**0.25 * jnp.minimum(1, jnp.abs(value)), at.value_floor),
                 fall=fall,
@@ -267,39 +301,19 @@ def advance(
             steps = s.steps + (moved & ~first)
             history = s.history
             if history is not None:
-                row = History(then.value, new.grad_norm, size, at.shift, new_radius, ratio)
+                row = History(then.value, new.grad_norm, t.size, t.shift, radius, ratio)
                 index = jnp.where(moved, steps, options.max_steps + 1)  # there is no such row
                 history = jax.tree.map(lambda rows, a: rows.at[index].set(a, mode="drop"), history, row)
             if callback is not None:
-                info = StepInfo(steps, then.value, new.grad_norm, at.shift, new_radius)
+                info = StepInfo(steps, then.value, new.grad_norm, t.shift, radius)
                 lax.cond(moved, lambda info: jax.debug.callback(callback, info), lambda _: None, info)
-            return State(new, jnp.stack(search), steps, s.turns, jnp.int32(0), status, s.open, history)
+            return State(new, jnp.stack(search), steps, s.turns, status, s.open, history)
 
-        def reshift(_: None) -> State:
-            inner = t.ok & (t.length < radius)
-            high = jnp.where(inner, jnp.minimum(at.high, at.shift), at.high)
-            low = jnp.where(inner, at.low, jnp.maximum(at.low, at.shift))
-            low = jnp.where(t.short, jnp.maximum(low, at.shift - t.curvature), low)
-            # Gershgorin's bound may be attained: never close in on it.
-            high = jnp.where(~t.ok & (at.shift >= 0.9999 * high), 1.1 * jnp.maximum(at.shift, soft), high)
-            newton = t.ok & (t.secular > low) & (t.secular < high)
-            guessed = ~t.ok & (s.tries == 0) & (at.last_shift > low) & (at.last_shift < high)
-            shift = jnp.where(newton, t.secular, jnp.where(guessed, at.last_shift, inside(low, high)))
-            # At a stationary point: is the curvature negative, or merely zero?
-            shift = jnp.where(~t.ok & small & (at.shift < soft), soft, shift)
-            search = at._replace(radius=radius, shift=shift, low=low, high=jnp.maximum(high, shift))
-            return s._replace(
-                search=jnp.stack(search),
-                tries=s.tries + 1,
-                status=_first([(s.tries >= TRIES, Status.STALLED)]),
-            )
-
-        choice = jnp.where(visiting | (t.fits & ~ended), 1, jnp.where(ended, 0, 2))
-        out = lax.switch(choice, [end, attempt, reshift], None)
+        out = lax.cond(~ahead.visiting & (~found | settled | full), end, attempt, None)
         again = jnp.bool_(False)
         if options.check_band:  # couplings may vanish at x0 (products of zeros): the end is checked, too
             codes = (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED)
-            again = (out.steps > 0) & ~closing & sum(out.status == code for code in codes).astype(bool)
+            again = (out.steps > 0) & (s.status == RUNNING) & sum(out.status == code for code in codes).astype(bool)
         return out._replace(turns=s.turns + 1, open=(out.status == RUNNING) | again)
 
     return lax.while_loop(lambda s: s.open if last is None else s.open & (s.turns < last), turn, s)

@@ -56,8 +56,8 @@ def _pointer(name: str, arguments: int) -> Any:
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(address(capsule, name_of(capsule)))
 
 
-def _call(name: str, *arguments: bytes | int | np.ndarray) -> int:
-    """Calls LAPACK with its arguments up to info, which is returned."""
+def _bind(name: str, *arguments: bytes | int | np.ndarray) -> Callable[[], int]:
+    """A call of LAPACK with these arguments up to info, which it returns; to be made any number of times."""
     kind = next("sdcz"["fdFD".index(a.dtype.char)] for a in arguments if isinstance(a, np.ndarray))
     info = ctypes.c_int()
 
@@ -66,8 +66,18 @@ def _call(name: str, *arguments: bytes | int | np.ndarray) -> int:
             return a.ctypes.data
         return ctypes.byref(ctypes.c_char(a) if isinstance(a, bytes) else ctypes.c_int(a))
 
-    _pointer(kind + name, len(arguments) + 1)(*map(address, arguments), ctypes.byref(info))
-    return info.value
+    routine = _pointer(kind + name, len(arguments) + 1)
+    addresses = (*map(address, arguments), ctypes.byref(info))
+
+    def call(_alive: tuple = arguments) -> int:
+        routine(*addresses)
+        return info.value
+
+    return call
+
+
+def _call(name: str, *arguments: bytes | int | np.ndarray) -> int:
+    return _bind(name, *arguments)()
 
 
 def _unused(a: np.ndarray) -> list[np.ndarray]:
@@ -184,6 +194,39 @@ def pbtrs(cb: Tensor, b: Tensor) -> Tensor:
         return _call("pbtrs", b"L", lanes * n, rows - 1, len(x), a, rows, x, _leading(x))
 
     return _solve(cb, b, call)
+
+
+class Shifted:
+    """H + shift I for a band `(w + 1, n)` on the CPU and one shift after the other; vectors are arrays. By `pbtrf` and
+    `pbtrs`; a tridiagonal one by `pttrf` and `pttrs`, which are several times as fast."""
+
+    def __init__(self, ab: Tensor) -> None:
+        rows, n = ab.shape
+        band = np.empty((1, n, rows), _routine("pbtrf", ab.dtype).dtype)
+        _fill(band, ab.detach()[None])
+        self.x = np.empty(n, band.dtype)
+        if rows == 2:
+            self.band = np.ascontiguousarray(band[0].T)
+            self.factor = np.empty_like(self.band)
+            self.diagonal = self.factor[0]
+            parts = n, 1, *self.factor
+            self._factorise, self._solve = _bind("pttrf", n, *self.factor), _bind("pttrs", *parts, self.x, n)
+        else:
+            self.band, self.factor = band, np.empty_like(band)
+            self.diagonal = self.factor[0, :, 0]
+            self._factorise = _bind("pbtrf", b"L", n, rows - 1, self.factor, rows)
+            self._solve = _bind("pbtrs", b"L", n, rows - 1, 1, self.factor, rows, self.x, n)
+
+    def factorise(self, shift: float) -> bool:
+        """False where H + shift I is not positive definite; NaN and infinity pass, as in LAPACK."""
+        np.copyto(self.factor, self.band)
+        self.diagonal += shift
+        return self._factorise() == 0
+
+    def solve(self, b: np.ndarray) -> np.ndarray:
+        np.copyto(self.x, b)
+        self._solve()
+        return self.x.copy()
 
 
 def tbtrs(cb: Tensor, b: Tensor, transpose: bool) -> Tensor:

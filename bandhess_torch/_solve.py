@@ -15,7 +15,7 @@ from ._storage import as_band, as_index, as_rhs, clear_unused, product
 PARTITION_EVERYWHERE = False  # private: tests set it to run CUDA's path on a CPU
 
 
-def _partitioned(ab: Tensor) -> bool:
+def partitioned(ab: Tensor) -> bool:
     return PARTITION_EVERYWHERE or ab.device.type == "cuda"
 
 
@@ -112,7 +112,7 @@ def factor(ab: Tensor) -> Factor:
     Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`. Cost: as `cholesky`.
     """
     ab = as_band(ab)
-    if _partitioned(ab):
+    if partitioned(ab):
         parts, ok = _partition.reduce(clear_unused(ab))
         return Factor(ab, parts, (~ok).to(torch.int32))
     cb, info = _cholesky.cholesky_ex(ab)
@@ -164,7 +164,7 @@ def solve(ab: Tensor, b: Tensor, *, refine: int = 0) -> Tensor:
     b, refine = as_rhs(b, ab), as_index(refine, "refine")
     refine = refine if b.numel() else 0
     constant = _unit_diagonal(ab.detach()) if refine else ab.detach()
-    if _partitioned(ab):
+    if partitioned(ab):
         parts, ok = _partition.reduce(clear_unused(constant))
         _Check.apply(ok, constant)
     else:

@@ -3,48 +3,53 @@
 p = -(H + shift I)^-1 g, with the shift that makes H + shift I positive definite and |p| equal to the radius, or 0
 where the Newton step fits (Moré and Sorensen 1983; Conn, Gould, Toint, Trust-Region Methods, section 7.3). The shift
 is found by trial: one factorisation each, which fails where H + shift I is not positive definite.
+
+On a CPU the vectors of the search are NumPy arrays, whose operations cost a fraction of torch's on short ones.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ._bandwidth import hash_noise
-from ._solve import factor
-from ._storage import matvec
+from . import _lapack, _solve
 
 NEAR = 0.03  # how far |p| may be from the radius; at 0.1 the steps along GENROSE's valley hang on rounding
 HARD = 0.02  # tolerance of the model where an eigenvector helps; at 0.2 chance picks among local minima
+GROW = 8.0  # of a shift that fails, at most: Gershgorin's bound of the shift may be far off
+TRIES = 60  # factorisations spent on one step before giving up
 
 
-class Proposal(NamedTuple):
-    """What one shift gives: p, and what is needed to better the shift where p does not fit the radius."""
+class Query(NamedTuple):
+    """What is asked."""
 
-    p: Tensor
-    length: float  # of p before an eigenvector was added, or a cut made
-    decrement: float  # g^T (H + shift I)^-1 g
     radius: float
-    ok: bool  # H + shift I is positive definite
-    fits: bool  # p may be tried
-    short: bool  # p ends inside the radius though the shift is positive
-    curvature: float  # where it does, of H + shift I along an approximate eigenvector: bounds the least eigenvalue
-    secular: float  # the shift of Newton's method on 1/radius - 1/|p(shift)| = 0
+    shift: float  # tried first
+    low: float  # the wanted shift lies between these two
+    high: float
+    guess: float  # tried where H + shift I is not positive definite
+    soft: float  # less curvature than this counts as none
+    enough: float  # g^T (H + shift I)^-1 g not worth a step, where the gradient is small; else negative
+    grow: bool  # where the first shift serves, the radius grows to its step
 
 
-def norm(x: Tensor) -> float:
-    return float(torch.linalg.vector_norm(x))
+class Answer(NamedTuple):
+    """What is found: p is apart."""
 
-
-def gershgorin(ab: Tensor) -> tuple[float, float]:
-    """Bounds of the spectrum."""
-    diagonal = ab[0]
-    sums = matvec(ab.abs(), torch.ones_like(diagonal)) - diagonal.abs()
-    return float((diagonal - sums).min()), float((diagonal + sums).max())
+    radius: float
+    shift: float
+    length: float  # of -(H + shift I)^-1 g
+    bend: float  # p^T (H + shift I)^-1 p of that step: what `secular` needs
+    size: float  # |p|, an eigenvector added or a cut made
+    slope: float  # g^T p
+    predicted: float  # the model's decrease
+    found: bool  # p may be tried
+    settled: bool  # H + soft I is positive definite, and its step not worth making
 
 
 def scale_band(ab: Tensor, scale: Tensor) -> Tensor:
@@ -58,39 +63,103 @@ def inside(low: float, high: float) -> float:
     return max(math.sqrt(low * high), low + 0.01 * (high - low))
 
 
-def propose(
-    g: Tensor, ab: Tensor, shift: float, radius: float, first: bool, clip: bool, free: Tensor, seed: int
-) -> Proposal:
-    """Factorise H + shift I and see where its step leads.
+def secular(shift: float, length: float, bend: float, radius: float) -> float:
+    """The next shift by Newton's method on 1/radius - 1/|p(shift)| = 0."""
+    return shift + (length / radius - 1) * length**2 / bend if bend else math.nan
 
-    first: this is the first step of all, and the radius grows to the Newton step. clip: the bracket of the shift is at
-    rounding level, so take what there is, cut to the radius. free is 0 on dummy variables, 1 elsewhere; seed that of
-    the eigenvector's start.
-    """
-    factored = factor(torch.cat([ab[:1] + shift, ab[1:]]))
-    p = -factored.solve(g)
-    length, decrement = norm(p), -float(g @ p)
-    ok = bool(factored.ok) and math.isfinite(length)
-    if first and ok:
-        radius = max(radius, length)
-    near = ok and (abs(length - radius) <= NEAR * radius or (shift == 0 and length <= (1 + NEAR) * radius))
-    short = ok and shift > 0 and length < (1 - NEAR) * radius
-    secular, curvature, hard = math.nan, 0.0, False
-    if short:  # two turns of inverse iteration for an approximate eigenvector of the least eigenvalue
-        z = hash_noise(g, seed) * free
-        for _ in range(2):
-            z = factored.solve(z)
-            z = z / torch.linalg.vector_norm(z)
-        curvature = float(z @ matvec(ab, z)) + shift
-        pz, room = float(p @ z), max(radius**2 - length**2, 0.0)
-        root = pz + (-1 if pz < 0 else 1) * math.sqrt(pz**2 + room)
-        tau = room / root if root else 0.0  # the one of smaller size with |p + tau z| = radius
-        hard = tau**2 * curvature <= HARD * (shift * radius**2 + decrement)
-    if ok and not (near or hard):
-        curve = float(p @ factored.solve(p))
-        secular = shift + (length / radius - 1) * length**2 / curve if curve else math.nan
-    if hard:
-        p = p + tau * z
-    elif clip and length:
-        p = p * min(1.0, radius / length)
-    return Proposal(p, length, decrement, radius, ok, ok and (near or hard or clip), short, curvature, secular)
+
+class _OnDevice:
+    """H + shift I for tensors of any device."""
+
+    def __init__(self, ab: Tensor) -> None:
+        self.ab = ab
+
+    def factorise(self, shift: float) -> bool:
+        self.factor = _solve.factor(torch.cat([self.ab[:1] + shift, self.ab[1:]]))
+        return bool(self.factor.ok)
+
+    def solve(self, b: Tensor) -> Tensor:
+        return self.factor.solve(b)
+
+
+def minimise_model(g: Tensor, ab: Tensor, start: Tensor, query: Query) -> tuple[Tensor, Answer]:
+    """`(p, Answer)` for g, start `(n,)` and ab `(w + 1, n)`; start is where an eigenvector is looked for."""
+    if _solve.partitioned(ab):
+        return _search(_OnDevice(ab), g, start, query)
+    with np.errstate(all="ignore"):
+        p, answer = _search(_lapack.Shifted(ab), g.numpy(), start.numpy(), query)
+    return torch.from_numpy(p), answer
+
+
+def _search(model: Any, g: Any, start: Any, query: Query) -> tuple[Any, Answer]:
+    radius, shift, low, high, guess, soft, enough, grow = query
+    failed, z, warm = False, start, False
+    for tries in range(TRIES + 1):
+        ok, short, length = model.factorise(shift), False, 0.0
+        if ok:
+            p = -model.solve(g)
+            length = math.sqrt(p @ p)
+            ok = math.isfinite(length)
+        if ok:
+            decrement = -float(g @ p)
+            if grow and tries == 0:
+                radius = max(radius, length)
+            near = abs(length - radius) <= NEAR * radius or (shift == 0 and length <= (1 + NEAR) * radius)
+            settled = shift <= soft and decrement / 2 <= enough
+            short = shift > 0 and length < (1 - NEAR) * radius
+            bend = float(p @ model.solve(p))
+            hard, cut = False, 1.0
+            if short and not near and not settled:
+                # Inverse iteration, for an approximate eigenvector of the least eigenvalue. Its curvature under
+                # H + shift I bounds that.
+                for _ in range(1 if warm else 2):
+                    y = model.solve(z)
+                    square = float(y @ y)
+                    curvature = float(z @ y) / square if square else math.nan
+                    z = y / math.sqrt(square) if square else y
+                warm = True
+                # The tau of smaller size with |p + tau z| = radius. To the model it costs curvature tau^2 / 2.
+                pz, room = float(p @ z), max(radius**2 - length**2, 0.0)
+                root = pz + (-1 if pz < 0 else 1) * math.sqrt(pz**2 + room)
+                tau = room / root if root else math.nan
+                allowed = HARD * (shift * radius**2 + decrement) / tau**2 if tau else math.inf
+                hard = curvature <= allowed
+            # The bracket of the shift is at rounding level: take what there is, cut to the radius.
+            clip = not (near or settled or hard) and tries >= TRIES // 2
+            if near or settled or hard or clip:
+                size, twice = length, decrement + shift * length**2
+                if hard:
+                    p, size = p + tau * z, radius
+                    twice = decrement + shift * radius**2 - tau**2 * curvature
+                elif clip:
+                    cut = min(1.0, radius / length) if length else 1.0
+                    p, size = cut * p, cut * length
+                    twice = 2 * cut * decrement - cut**2 * (decrement - shift * length**2)
+                answer = Answer(radius, shift, length, bend, size, float(g @ p), twice / 2, True, settled)
+                return p, answer
+        if ok and length < radius:
+            high = min(high, shift)
+        else:
+            low = max(low, shift)
+        if short and shift - curvature > low:
+            low = shift - curvature
+        if not ok and shift >= 0.9999 * high:  # Gershgorin's bound may be attained: never close in on it
+            high = 1.1 * max(shift, soft)
+        if ok:
+            newton = secular(shift, length, bend, radius)
+            aim = shift - curvature + allowed / 2 if short else math.nan  # here z should do
+            if low < newton < high:
+                shift = newton
+            elif low < aim < min(shift, high):
+                shift = aim
+            else:
+                shift = inside(low, high)
+        elif enough >= 0 and shift < soft:  # a stationary point: is the curvature negative, or merely zero?
+            shift = soft
+        elif not failed and low < guess < high:
+            shift = guess
+        else:
+            shift = min(GROW * shift, inside(low, high)) if shift > 0 else inside(low, high)
+        failed = failed or not ok
+        high = max(high, shift)
+    return 0 * g, Answer(radius, shift, 0.0, math.nan, 0.0, 0.0, 0.0, False, False)

@@ -1,8 +1,7 @@
 """The trust-region method as a loop of turns.
 
-A turn factorises once with the shift at hand, and then ends the solve, or tries its step (accepting it renews the
-derivatives, rejecting it shrinks the radius), or betters the shift: factorisations are cheap beside derivatives, so
-trial points cost the value only.
+A turn solves a subproblem, and then ends, or tries the step: accepting it renews the derivatives, rejecting it shrinks
+the radius. Factorisations are cheap beside derivatives, so trial points cost the value only.
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._bandwidth import too_narrow
+from ._bandwidth import hash_noise, too_narrow
 from ._stages import Layout
 from ._status import History, Status, StepInfo
 from ._storage import matvec
-from ._subproblem import gershgorin, inside, norm, propose, scale_band
+from ._subproblem import Query, inside, minimise_model, scale_band, secular
 
 ACCEPT = 0.25  # least ratio of actual to predicted decrease; accepting less lets early steps land far from the valley
-TRIES = 60  # factorisations spent on one shift before giving up
 
 
 class Options(NamedTuple):
@@ -52,19 +50,18 @@ class Point(NamedTuple):
     grad: Tensor
     ab: Tensor
     scale: Tensor | None  # (n,), powers of two
+    grad_length: float  # |g|
+    length: float  # |x|
+    grad_norm: float  # max|g|
+    least: float  # the least diagonal entry of H
     low: float  # Gershgorin's bounds of the spectrum
     high: float
     rounding: float  # size of the gradient's rounding errors, eps |H| |x|, at its largest
-    length: float  # |x|
     wide: Callable[[], bool]  # has the Hessian entries outside the band?
 
     @property
     def norm(self) -> float:
         return max(abs(self.low), abs(self.high))
-
-    @property
-    def grad_norm(self) -> float:
-        return float(self.grad.abs().max())
 
     @property
     def report(self) -> float:
@@ -77,8 +74,8 @@ class Point(NamedTuple):
 
     def bracket(self, radius: float) -> tuple[float, float]:
         """Bounds of the shift."""
-        wanted = norm(self.grad) / radius
-        low = max(0.0, -float(self.ab[0].min()), wanted - self.norm)
+        wanted = self.grad_length / radius
+        low = max(0.0, -self.least, wanted - self.norm)
         return low, max(low, wanted + max(0.0, -self.low))
 
 
@@ -105,17 +102,18 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
     began = time.perf_counter()
     layout = options.layout
     eps, tiny = torch.finfo(layout.dtype).eps, torch.finfo(layout.dtype).tiny
-    dummies = layout.dummies()
-    free = 1 - dummies
+    dummies = layout.dummies() if layout.ragged else None
+    start = hash_noise(x, 0) if dummies is None else hash_noise(x, 0) * (1 - dummies)
 
     def visit(x: Tensor, old: Tensor | None) -> Point:
         value, grad, product = functions.derivatives(x)
         raw = functions.band(x, product)
-        raw = torch.cat([raw[:1] * free, raw[1:]])
+        if dummies is not None:
+            raw = torch.cat([raw[:1] * (1 - dummies), raw[1:]])
         units, ab, in_units = None, raw, x
         if options.scale != "none":
             if scale is not None:
-                units = torch.where(dummies > 0, 1, scale)
+                units = scale if dummies is None else torch.where(dummies > 0, 1, scale)
             else:  # the smallest met (Moré 1978)
                 diagonal = raw[0].abs()
                 diagonal = diagonal.clamp(min=eps**0.5 * float(diagonal.max()))
@@ -123,16 +121,21 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
                 units = units if old is None else torch.minimum(units, old)
             units = _power_of_two(units)
             grad, ab, in_units = units * grad, scale_band(raw, units), x / units
-        low, high = gershgorin(ab)
-        rounding = eps * float(matvec(ab.abs(), in_units.abs()).max())
-        # Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
-        size = max(abs(low), abs(high)) or 1.0
-        ab = torch.cat([ab[:1] + size * dummies, ab[1:]])
+        absolute = ab.abs()
+        sums, noise = matvec(absolute, torch.stack([torch.ones_like(x), eps * in_units.abs()], 1)).unbind(1)
+        sums = sums - absolute[0]  # of a row, without its diagonal: the radii of Gershgorin's discs
+        largest = torch.stack([grad.abs(), -ab[0], sums - ab[0], sums + ab[0], noise]).amax(1)
+        lengths = torch.linalg.vector_norm(torch.stack([grad, in_units]), dim=1)
+        facts = torch.cat([value[None], lengths, largest]).tolist()  # one wait for the device
+        f, grad_length, length, grad_norm, least, low, high, rounding = facts
+        if dummies is not None:
+            # Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
+            ab = torch.cat([ab[:1] + (max(abs(low), abs(high)) or 1.0) * dummies, ab[1:]])
 
         def wide() -> bool:
             return options.check_band and bool(too_narrow(product, raw))
 
-        return Point(x, float(value), grad, ab, units, low, high, rounding, norm(in_units), wide)
+        return Point(x, f, grad, ab, units, grad_length, length, grad_norm, -least, -low, high, rounding, wide)
 
     rows: list[tuple] = []
 
@@ -149,8 +152,7 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
     radius = max(1.0, point.length)
     low, high = point.bracket(radius)  # the wanted shift lies between these two
     shift = low
-    last_shift = 0.0  # of the step before: the first guess where 0 will not do
-    tries = 0  # factorisations since the step or the radius changed
+    guess = point.grad_length / radius  # of the shift where `low` will not do
     steps = turns = 0
     status = None
     if not point.finite:
@@ -165,52 +167,55 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
             break
         unit = max(abs(point.value), value_floor)
         soft = eps**0.5 * point.norm + tiny**0.5  # less curvature than this counts as none
-        t = propose(point.grad, point.ab, shift, radius, turns == 0, tries >= TRIES // 2, free, turns)
-        p, radius = t.p, t.radius
-        turns += 1
-
         small = point.grad_norm <= max(options.tol * grad_unit, 8 * point.rounding)
-        flat = shift <= soft
-        if t.ok and flat and small and t.decrement / 2 <= options.tol**1.5 * unit:
+        enough = 2 * options.tol**1.5 * unit if small else -1.0
+        query = Query(radius, shift, low, high, guess, soft, enough, turns == 0)
+        p, t = minimise_model(point.grad, point.ab, start, query)
+        turns += 1
+        if t.settled:
             status = Status.CONVERGED
         elif steps >= options.max_steps:
             status = Status.MAX_STEPS
-        elif t.fits:  # try the step
+        elif not t.found:
+            status = Status.STALLED
+        else:  # try the step
             trial = point.x + (p if point.scale is None else point.scale * p)
-            size, slope = norm(p), float(point.grad @ p)
-            predicted = -slope - float(p @ matvec(point.ab, p)) / 2
-            value = float(functions.value(trial))
+            value, predicted = float(functions.value(trial)), t.predicted
             ratio = (point.value - value) / predicted if predicted else math.nan
             # Near the end differences of f are noise: where they do not speak for the step, the gradient decides.
-            noise = eps**0.6 * unit
+            rounding = eps**0.6 * unit
             accepted = predicted > 0 and ratio >= ACCEPT
-            polish = not accepted and flat and predicted <= noise and value <= point.value + noise
+            polish = not accepted and t.shift <= soft and predicted <= rounding and value <= point.value + rounding
             new = visit(trial, point.scale) if polish or accepted else point
             bad = not (math.isfinite(value) and new.finite)
             floor = polish and not bad and not new.grad_norm <= point.grad_norm / 2
             floor = floor and (small or predicted <= 32 * eps * unit)
             moved = not bad and (accepted or (polish and new.grad_norm < point.grad_norm))
-            tried = shift
             if steps == 0:
                 fall = max(fall, predicted)
             if moved:
-                if ratio > 0.75 and size >= 0.8 * radius:
-                    radius = max(radius, 2 * size)
+                grown = ratio > 0.75 and t.size >= 0.8 * t.radius
+                radius = max(t.radius, 2 * t.size) if grown else t.radius
                 grad_unit = max(grad_unit, new.grad_norm)
-                collapsed, last_shift, steps = False, shift / 3, steps + 1
+                collapsed, steps = False, steps + 1
                 low, high = new.bracket(radius)
                 shift = low  # 0, mostly: the Newton step itself is tried first
+                # Where that fails, a shift like the last one is tried; or, as without curvature, |g| / radius.
+                guess = t.shift / 3 if t.shift > 0 else new.grad_length / radius
             else:
-                curved = value - point.value - slope
-                cut = -slope / (2 * curved) if math.isfinite(curved) and curved > 0 else 0.1
-                radius = min(max(cut, 0.1), 0.5) * size
-                collapsed = size <= max(4 * eps * point.length, tiny**0.5) or radius <= tiny**0.5
+                curved = value - point.value - t.slope
+                cut = -t.slope / (2 * curved) if math.isfinite(curved) and curved > 0 else 0.1
+                radius = min(max(cut, 0.1), 0.5) * t.size
+                collapsed = radius <= max(4 * eps * point.length, tiny**0.5)
                 if not collapsed:
                     low, high = point.bracket(radius)
-                    low = max(low, shift)  # after a rejection the shift must grow
+                    low = max(low, t.shift)  # after a rejection the shift must grow
                     high = max(low, high)
-                    shift = min(2 * shift, high) if shift > 0 else inside(low, high)
-            tries = 0
+                    newton = secular(t.shift, t.length, t.bend, radius)
+                    if low < newton < high:
+                        shift = newton
+                    else:
+                        shift = min(2 * t.shift, high) if t.shift > 0 else inside(low, high)
             if value <= -(eps**-1.5) * fall:  # -inf included
                 status = Status.UNBOUNDED
             elif floor:
@@ -219,28 +224,7 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
                 status = Status.NONFINITE if bad else Status.STALLED
             if moved:
                 point = new
-                arrive(size, tried, ratio)
-        else:  # better the shift
-            tries += 1
-            if t.ok and t.length < radius:
-                high = min(high, shift)
-            else:
-                low = max(low, shift)
-            if t.short:
-                low = max(low, shift - t.curvature)
-            if not t.ok and shift >= 0.9999 * high:  # Gershgorin's bound may be attained: never close in on it
-                high = 1.1 * max(shift, soft)
-            if not t.ok and small and shift < soft:  # a stationary point: is the curvature negative, or merely zero?
-                shift = soft
-            elif t.ok and low < t.secular < high:
-                shift = t.secular
-            elif not t.ok and tries == 1 and low < last_shift < high:
-                shift = last_shift
-            else:
-                shift = inside(low, high)
-            high = max(high, shift)
-            if tries > TRIES:
-                status = Status.STALLED
+                arrive(t.size, t.shift, ratio)
 
     # Couplings may vanish at x0 (products of zeros): the end is checked, too.
     if status in (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED) and steps and point.wide():
