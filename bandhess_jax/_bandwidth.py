@@ -104,7 +104,7 @@ def _examine(options: tuple[Objective, Extraction], fun: Callable, args: tuple, 
     rows = matvec(jnp.abs(ab), jnp.ones(ab.shape[1], ab.dtype))
     # A cell counts if it does in its row or in its column.
     reach = min(ab.shape)
-    below = jnp.stack([jnp.pad(rows[r:], (0, r), constant_values=jnp.inf) for r in range(reach)])
+    below = jnp.pad(rows, (0, reach), constant_values=jnp.inf)[jnp.add.outer(jnp.arange(reach), jnp.arange(len(rows)))]
     counts = _wrong(jnp.abs(ab[:reach]), jnp.minimum(rows, below))
     return jnp.isfinite(ab).all(), too_narrow(product, ab), counts
 

@@ -336,6 +336,8 @@ def gauss_newton(
     Cost: one linearisation, then a forward and a transposed product per probe. A `jax.custom_vjp` inside raises
     TypeError, as it has no forward derivative.
     """
+    if not callable(residuals):
+        raise TypeError(f"residuals must be a function, got {type(residuals).__name__}")
     argnums = check_argnums(argnums)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
 

@@ -358,6 +358,8 @@ def gauss_newton(
 
     Cost: one graph of the residuals and of their pullback, then a forward and a transposed product per probe.
     """
+    if not callable(residuals):
+        raise TypeError(f"residuals must be a function, got {type(residuals).__name__}")
     argnums = check_argnums(argnums)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
 

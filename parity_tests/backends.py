@@ -139,6 +139,19 @@ class JaxBackend:
         fun.defvjp(lambda x: (fun(x), x), lambda x, cotangent: (cotangent * gradient(x),))
         return fun
 
+    def linear(self, A: np.ndarray, products: list) -> Callable:
+        """x -> A x whose every product with A^T adds to `products`."""
+
+        def transposed(u: np.ndarray) -> np.ndarray:
+            products.append(u)
+            return A.T @ u
+
+        def pull_back(_: Any, u: Any) -> Any:
+            shape = jax.ShapeDtypeStruct(A.shape[1:], u.dtype)
+            return jax.pure_callback(lambda u: transposed(np.asarray(u)), shape, u, vmap_method=None)
+
+        return lambda x: jax.custom_derivatives.linear_call(lambda _, x: A @ x, pull_back, (), x)
+
     def count_solves(self, monkeypatch: Any, fun: Callable, *args: Any) -> tuple[int, int]:
         """Factorisations (scans that carry a window) and solves (two scans each that carry a vector) in a program."""
         with bandhess_jax.portable():  # compiled kernels stand in the place of these scans
@@ -234,6 +247,39 @@ class TorchBackend:
                 return cotangent * Gradient.apply(*ctx.saved_tensors)
 
         return Quadratic.apply
+
+    def linear(self, A: np.ndarray, products: list) -> Callable:
+        """x -> A x whose every product with A^T adds to `products`."""
+        matrix = torch.from_numpy(A)
+
+        class Transposed(torch.autograd.Function):
+            @staticmethod
+            def forward(u: Any) -> Any:
+                products.append(u)
+                return matrix.T @ u
+
+            @staticmethod
+            def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+                pass
+
+            @staticmethod
+            def backward(ctx: Any, v: Any) -> Any:
+                return matrix @ v
+
+        class Linear(torch.autograd.Function):
+            @staticmethod
+            def forward(x: Any) -> Any:
+                return matrix @ x
+
+            @staticmethod
+            def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+                pass
+
+            @staticmethod
+            def backward(ctx: Any, u: Any) -> Any:
+                return Transposed.apply(u)
+
+        return Linear.apply
 
     def count_solves(self, monkeypatch: Any, fun: Callable, *args: Any) -> tuple[int, int]:
         """Factorisations and solves, as calls of LAPACK."""

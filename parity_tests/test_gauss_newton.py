@@ -87,6 +87,17 @@ def test_arguments(backend: Backend, argnums: int) -> None:
     np.testing.assert_array_equal(backend.numpy(ab), (6 * (x + shift))[None] ** 2)
 
 
+@pytest.mark.parametrize(("probing", "promised"), [("direct", 5), ("substitution", 3)])
+def test_products(backend: Backend, probing: str, promised: int) -> None:
+    """A transposed product a probe, and one that linearises where J itself is had by transposing twice."""
+    A = np.tril(np.triu(unique_coefficients(9, 9, 0)), 2)
+    products: list = []
+    residuals = backend.linear(A, products)
+    ab = backend.package.gauss_newton(residuals, 2, probing=probing, chunk_size=1)(backend.array(integers(9, 0)))
+    np.testing.assert_array_equal(ab, store(A.T @ A, 2))
+    assert len(products) == promised + (backend.name == "torch")
+
+
 @pytest.mark.parametrize("chunk_size", [1, None])
 def test_one_evaluation(backend: Backend, chunk_size: int | None) -> None:
     calls: list = []
@@ -147,6 +158,7 @@ def test_bad_input(backend: Backend) -> None:
         return lambda: backend.package.gauss_newton(residuals, bandwidth, **options)(*args)
 
     bad = [
+        (TypeError, "residuals must be a function, got NoneType", call(None)),
         (TypeError, "residuals must return a floating .*int64", call(lambda x: [x, backend.array([1, 2])])),
         (TypeError, "residuals must return a floating .*str", call(lambda x: "r")),
         (TypeError, "residuals must return a floating", call(lambda x: None)),
