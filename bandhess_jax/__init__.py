@@ -14,7 +14,7 @@ from ._solve import Factor, factor, solve
 from ._sparse import to_bcoo
 from ._sqp import SQPResult, sqp
 from ._stages import ravel_stages
-from ._status import History, Status, StepInfo
+from ._status import History, SQPHistory, Status, StepInfo
 from ._storage import from_dense, matvec, to_dense
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "NewtonResult",
     "Probing",
     "Random",
+    "SQPHistory",
     "SQPResult",
     "Status",
     "StepInfo",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from ._bandwidth import detect_bandwidth
+from ._clock import check_host, timed
 from ._hessian import ChunkSize, Extraction, Objective, extract, linearize_gradient, linearize_residuals
 from ._implicit import close, implicit_solution
 from ._jit import jit_call
@@ -20,8 +20,6 @@ from ._stages import Layout
 from ._status import History, Status, StepInfo, print_progress
 from ._storage import as_index, clear_unused
 from ._trust_region import Functions, Options, State, advance, initial
-
-POLL = 8  # looks at the clock per max_seconds, at least
 
 
 class NewtonResult(NamedTuple):
@@ -146,32 +144,14 @@ def _timed(problem: Problem, user: User, x0: Any, max_seconds: float) -> tuple:
     """As `_newton`, in pieces: the host looks at the clock between them."""
     layout = problem.objective.layout
 
-    def check_host(tree: Any) -> None:
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
-            raise ValueError(
-                "max_seconds needs the host to look at the clock: call newton outside jit, vmap and grad, or bound "
-                "the work with max_steps"
-            )
-
     def turns(s: State, last: int) -> State:
         s = jit_call(_turns, problem, user, s, np.int32(last))
-        check_host(s.open)  # fun may close over tracers
+        check_host(s.open, "newton")  # fun may close over tracers
         return jax.block_until_ready(s)
 
-    check_host((x0, user.args))
-
-    s = turns(initial(problem.options, layout.ravel(x0)), 0)  # compiles; the clock starts here
-    start, last, status = time.perf_counter(), 0, jnp.int32(Status.TIME_LIMIT)
-    while True:
-        spent = time.perf_counter() - start
-        if spent >= max_seconds and last:
-            break
-        # Twice as many turns as so far, but not more than what fits between two looks at the clock.
-        last += max(1, min(last, int(last * max_seconds / (POLL * spent)))) if last else 1
-        s = turns(s, last)
-        if not s.open:
-            status = s.status
-            break
+    check_host((x0, user.args), "newton")
+    s = timed(turns, initial(problem.options, layout.ravel(x0)), max_seconds)
+    status = jnp.int32(Status.TIME_LIMIT) if s.open else s.status
     return layout.unravel(s.point.x), s.point.pack[0], s.point.grad_norm, s.steps, status, s.history
 
 

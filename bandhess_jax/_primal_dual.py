@@ -12,7 +12,7 @@ run as long as some lane needs them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from ._condensed import Functions, System, extract_bands, factor_shifted, larges
 from ._hessian import Extraction, Objective
 from ._interior import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
 from ._solve import Factor
-from ._status import Status, StepInfo
+from ._status import SQPHistory, Status, StepInfo
 from ._storage import matvec
 
 RUNNING = -1
@@ -38,6 +38,7 @@ class Options(NamedTuple):
     tol: float
     max_steps: int
     check_band: bool
+    history: bool
 
 
 class Iterate(NamedTuple):
@@ -62,7 +63,8 @@ class State(NamedTuple):
     mu: Array
     penalty: Array
     shift: Array  # of the last step
-    length: Array
+    step: Array  # its length
+    fraction: Array  # which part of the full step it was
     steps: Array
     turns: Array
     estimate: Array  # this turn estimates the multipliers, and moves nothing else
@@ -71,6 +73,11 @@ class State(NamedTuple):
     grad_unit: Array
     value_unit: Array
     status: Array
+    history: SQPHistory | None
+
+    @property
+    def open(self) -> Array:
+        return self.status == RUNNING
 
 
 class Trial(NamedTuple):
@@ -85,22 +92,49 @@ class Trial(NamedTuple):
     bad: Array  # some trial point was not finite
 
 
-def minimise(
+def initial(options: Options, start: Iterate, estimate: bool) -> State:
+    """Nothing is known yet. With `estimate` the first turn estimates the multipliers of c."""
+    dtype = options.objective.layout.dtype
+    zero, none = jnp.zeros((), dtype), jnp.int32(0)
+    unknown = zero + jnp.nan
+    rows = jnp.full(options.max_steps + 1, jnp.nan, dtype)
+    return State(
+        now=start,
+        best=Report(start.x, start.y, start.z, unknown, unknown, unknown),
+        mu=zero + (MU_START if len(start.s) else 0),
+        penalty=zero,
+        shift=zero,
+        step=zero,
+        fraction=zero,
+        steps=none,
+        turns=none,
+        estimate=jnp.bool_(estimate),
+        idle=zero,
+        error=zero + jnp.inf,
+        grad_unit=zero,
+        value_unit=zero,
+        status=none + RUNNING,
+        history=SQPHistory(*[rows] * len(SQPHistory._fields)) if options.history else None,
+    )
+
+
+def advance(
     options: Options,
     functions: Functions,
-    start: Iterate,
     active: Array,
     hold: Array,
-    estimate: bool,
     callback: Callable | None,
+    state: State,
+    bounds: tuple[Any, Any] | None = None,
 ) -> State:
-    """The loop, on flat vectors."""
+    """Turn until the end, or until the bounds of turns (of which the last may leave the loop open) and of steps."""
+    last, max_steps = bounds or (None, options.max_steps)
     layout = options.objective.layout
     dtype = layout.dtype
     eps = float(jnp.finfo(dtype).eps)
     tol = options.tol
     n_active = jnp.sum(active)
-    has_g = len(start.s) > 0
+    has_g = len(state.now.s) > 0
 
     def barrier_sum(s: Array) -> Array:
         return -jnp.sum(jnp.where(active, jnp.log(s), 0))
@@ -223,8 +257,13 @@ def minimise(
         )
 
         if callback is not None:
-            info = StepInfo(st.steps, lin.value, grad_norm, st.shift, st.length)
+            info = StepInfo(st.steps, lin.value, grad_norm, st.shift, st.fraction)
             lax.cond(st.estimate, lambda _: None, lambda info: jax.debug.callback(callback, info), info)
+        history = st.history
+        if history is not None:
+            row = SQPHistory(lin.value, grad_norm, violation, st.step, st.fraction, st.shift, st.mu)
+            index = jnp.where(st.estimate, options.max_steps + 1, st.steps)  # there is no such row
+            history = jax.tree.map(lambda rows, a: rows.at[index].set(a, mode="drop"), history, row)
 
         # Where does this end?
         soft = eps**0.5 * bands.size_w
@@ -247,7 +286,7 @@ def minimise(
                 ~finite,
                 narrow,
                 converged,
-                (st.steps >= options.max_steps) & ~st.estimate,
+                (st.steps >= max_steps) & ~st.estimate,
                 trial.value <= low,
                 given_up & trial.bad,
                 given_up & (violation > tol * jnp.maximum(1, sizes)),
@@ -278,14 +317,22 @@ def minimise(
             clip_multipliers(new_z, new_s, jnp.where(active, mu, 0)),
         )
         return State(
-            now, best, mu, penalty, jnp.where(st.estimate, 0, shift), trial.length, st.steps + moved, st.turns + 1,
-            jnp.bool_(False), idle, jnp.where(st.estimate, st.error, error), grad_unit, value_unit, status,
-        )  # fmt: skip
+            now=now,
+            best=best,
+            mu=mu,
+            penalty=penalty,
+            shift=jnp.where(st.estimate, 0, shift),
+            step=jnp.where(st.estimate, 0, jnp.linalg.norm(trial.x - x)),
+            fraction=jnp.where(st.estimate, 0, trial.length),
+            steps=st.steps + moved,
+            turns=st.turns + 1,
+            estimate=jnp.bool_(False),
+            idle=idle,
+            error=jnp.where(st.estimate, st.error, error),
+            grad_unit=grad_unit,
+            value_unit=value_unit,
+            status=status,
+            history=history,
+        )
 
-    zero, none = jnp.zeros((), dtype), jnp.int32(0)
-    nothing = Report(start.x, start.y, start.z, zero + jnp.nan, zero + jnp.nan, zero + jnp.nan)
-    state = State(
-        start, nothing, zero + MU_START, zero, zero, zero, none, none, jnp.bool_(estimate), zero, zero + jnp.inf, zero,
-        zero, none + RUNNING,
-    )  # fmt: skip
-    return lax.while_loop(lambda st: st.status == RUNNING, turn, state)
+    return lax.while_loop(lambda s: s.open if last is None else s.open & (s.turns < last), turn, state)

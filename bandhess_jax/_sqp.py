@@ -11,25 +11,28 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from ._bandwidth import detect_bandwidth, hash_noise
+from ._clock import check_host, timed
 from ._condensed import Functions, largest
 from ._constraints import Bounds, Outputs, check_bounds
 from ._hessian import ChunkSize, Extraction, Objective
 from ._interior import MU_START, SLACK
 from ._jit import jit_call
 from ._kkt import differentiable_where, implicit_solve
-from ._primal_dual import Iterate, Options, minimise
+from ._primal_dual import Iterate, Options, State, advance, initial
 from ._probing import Probing
-from ._status import Status, StepInfo, print_progress
+from ._stages import Layout
+from ._status import SQPHistory, Status, StepInfo, print_progress
 from ._storage import as_index
 
 
 class SQPResult(NamedTuple):
     """x in the argument's structure, f(x), max|grad L|, accepted steps, a `Status`, multipliers in the structure of
-    the constraints (L = f + multipliers . c), the largest violation, the history if asked for, and the multipliers
-    (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities."""
+    the constraints (L = f + multipliers . c), the largest violation, an `SQPHistory` if asked for, and the
+    multipliers (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities."""
 
     x: Any
     value: Any
@@ -38,7 +41,7 @@ class SQPResult(NamedTuple):
     status: Any
     multipliers: Any
     constraint_norm: Any
-    history: Any = None
+    history: SQPHistory | None = None
     bound_multipliers: Any = None
     inequality_multipliers: Any = None
 
@@ -70,54 +73,130 @@ class Problem(NamedTuple):
         return cls(functions, flat, outputs, positive)
 
 
+class Setting(NamedTuple):
+    """A problem in the loop's terms."""
+
+    problem: Problem
+    box: Bounds | None
+    hold: Array  # 1 on dummies and fixed variables
+    active: Array  # the entries of G that bound
+    resting: Array  # where held variables are
+
+    @classmethod
+    def of(cls, options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> Setting:
+        layout = options.objective.layout
+        box = None if bounds is None else Bounds.of(bounds, layout)
+        problem = Problem.of(options.objective, funs, x0, box, args)
+        hold, active = layout.dummies(), jnp.ones(problem.inequalities.size, bool)
+        resting = jnp.zeros(layout.n, layout.dtype)
+        if box is not None:
+            hold, active = jnp.maximum(hold, box.fixed), jnp.concatenate([box.active, active])
+            resting = jnp.where(box.fixed > 0, box.lower, 0)
+        return cls(problem, box, hold, active, resting)
+
+    def start(self, x: Array, y: Array) -> Iterate:
+        x = x if self.box is None else self.box.inside(x)
+        g = self.problem.functions(x)[2]
+        s = jnp.where(self.active, jnp.maximum(jnp.abs(g), SLACK), 1)
+        return Iterate(x, s, y, jnp.where(self.active, MU_START / s, 0).astype(x.dtype))
+
+    def multipliers(self, given: Any, dtype: Any) -> Array:
+        equalities = self.problem.equalities
+        return jnp.zeros(equalities.size, dtype) if given is None else equalities.ravel(given)
+
+    def result(self, layout: Layout, x: Array, y: Array, z: Array, notes: tuple, has_inequalities: bool) -> tuple:
+        """The parts of an `SQPResult`; notes: grad_norm, violation, steps, status, history."""
+        _, _, equalities, inequalities = self.problem
+        value, sides = self.problem.functions(x)[0], None
+        grad_norm, violation, steps, status, history = notes
+        if self.box is not None:
+            n, x = layout.n, self.box.hold(x)
+            sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
+        below = inequalities.unravel(z) if has_inequalities else None
+        y = equalities.unravel(y)
+        return layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below
+
+
+def _notes(end: State) -> tuple:
+    return end.best.grad_norm, end.best.violation, end.steps, end.status, end.history
+
+
 def _sqp(
     options: Options, funs: tuple, x0: Any, multipliers: Any, bounds: Any, args: tuple, callback: Callable | None
 ) -> tuple:
     layout = options.objective.layout
-    n, dtype = layout.n, layout.dtype
-    if n == 0:
+    if layout.n == 0:
         return _without_variables(options, funs, x0, bounds, args)
-    box = None if bounds is None else Bounds.of(bounds, layout)
-    functions, x, equalities, inequalities = Problem.of(options.objective, funs, x0, box, args)
-    hold, active = layout.dummies(), jnp.ones(inequalities.size, bool)
-    if box is not None:
-        hold, active = jnp.maximum(hold, box.fixed), jnp.concatenate([box.active, active])
-    resting = jnp.zeros(n, dtype) if box is None else jnp.where(box.fixed > 0, box.lower, 0)
+    setting = Setting.of(options, funs, x0, bounds, args)
+    functions, hold, active = setting.problem.functions, setting.hold, setting.active
 
     def optimality(v: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         """Zero at a solution, as a function of all that x depends on."""
         x, y, z = v
         (_, c, g), pull = jax.vjp(functions, x)
-        return pull((jnp.ones((), dtype), y, -z))[0] + hold * (x - resting), c, z * g
+        return pull((jnp.ones((), x.dtype), y, -z))[0] + hold * (x - setting.resting), c, z * g
 
     def solve(_: Callable, start: tuple[Array, Array, Array]) -> tuple:
-        x, y, z = start
-        x = x if box is None else box.inside(x)
-        g = functions(x)[2]
-        s = jnp.where(active, jnp.maximum(jnp.abs(g), SLACK), 1)
-        z = jnp.where(active, MU_START / s, 0).astype(dtype)
-        end = minimise(options, functions, Iterate(x, s, y, z), active, hold, multipliers is None, callback)
-        best = end.best
+        state = initial(options, setting.start(*start[:2]), multipliers is None)
+        end = advance(options, functions, active, hold, callback, state)
         # custom_root wants floats.
-        notes = (best.grad_norm, best.violation, end.steps.astype(dtype), end.status.astype(dtype))
-        return (best.x, best.y, best.z), notes
+        return (end.best.x, end.best.y, end.best.z), jax.tree.map(lambda a: a.astype(layout.dtype), _notes(end))
 
-    y = jnp.zeros(equalities.size, dtype) if multipliers is None else equalities.ravel(multipliers)
-    start = (x, y, jnp.zeros(len(active), dtype))
+    start = (setting.problem.x, setting.multipliers(multipliers, layout.dtype), jnp.zeros(len(active), layout.dtype))
     tangent_solve = functools.partial(implicit_solve, layout, options.extraction, hold, active)
-    (x, y, z), notes = lax.custom_root(optimality, start, solve, tangent_solve, has_aux=True)
-    grad_norm, violation, steps, status = notes
+    solution, notes = lax.custom_root(optimality, start, solve, tangent_solve, has_aux=True)
+    grad_norm, violation, steps, status, history = notes
     steps, status = steps.astype(jnp.int32), status.astype(jnp.int32)
     solved = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
-    x, y, z = (differentiable_where(solved, part) for part in (x, y, z))
-    value = functions(x)[0]
-    x = x if box is None else box.hold(x)
-    if box is None:
-        sides = None
-    else:
-        sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
-    below = inequalities.unravel(z) if funs[2] is not None else None
-    return layout.unravel(x), value, grad_norm, steps, status, equalities.unravel(y), violation, sides, below
+    x, y, z = (differentiable_where(solved, part) for part in solution)
+    return setting.result(layout, x, y, z, (grad_norm, violation, steps, status, history), funs[2] is not None)
+
+
+def _begin(options: Options, funs: tuple, x0: Any, multipliers: Any, bounds: Any, args: tuple) -> State:
+    setting = Setting.of(options, funs, x0, bounds, args)
+    y = setting.multipliers(multipliers, options.objective.layout.dtype)
+    return initial(options, setting.start(setting.problem.x, y), multipliers is None)
+
+
+def _turns(
+    options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, callback: Any, state: State, limits: tuple
+) -> State:
+    setting = Setting.of(options, funs, x0, bounds, args)
+    return advance(options, setting.problem.functions, setting.active, setting.hold, callback, state, limits)
+
+
+def _finish(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, end: State) -> tuple:
+    setting, (x, y, z, *_) = Setting.of(options, funs, x0, bounds, args), end.best
+    return setting.result(options.objective.layout, x, y, z, _notes(end), funs[2] is not None)
+
+
+def _timed(
+    options: Options,
+    funs: tuple,
+    x0: Any,
+    multipliers: Any,
+    bounds: Any,
+    args: tuple,
+    callback: Callable | None,
+    max_seconds: float,
+) -> tuple:
+    """As `_sqp`, in pieces: the host looks at the clock between them."""
+    check_host((x0, multipliers, bounds, args), "sqp")
+
+    def turns(state: State, last: int, max_steps: int = options.max_steps) -> State:
+        limits = (np.int32(last), np.int32(max_steps))
+        state = jit_call(_turns, options, funs, x0, bounds, args, callback, state, limits)
+        check_host(state.status, "sqp")  # the functions may close over tracers
+        return jax.block_until_ready(state)
+
+    start = jit_call(_begin, options, funs, x0, multipliers, bounds, args)
+    check_host(start.status, "sqp")
+    state = timed(turns, start, max_seconds)
+    if state.open:  # the derivatives where it stands, and no step from there
+        state = turns(state, np.iinfo(np.int32).max, int(state.steps))
+        if state.status == Status.MAX_STEPS:
+            state = state._replace(status=jnp.int32(Status.TIME_LIMIT))
+    return jit_call(_finish, options, funs, x0, bounds, args, state)
 
 
 def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> tuple:
@@ -130,8 +209,11 @@ def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args
     y = equalities.unravel(jnp.zeros_like(c))
     sides = None if bounds is None else (x0, x0)
     below = inequalities.unravel(jnp.zeros_like(g)) if funs[2] is not None else None
-    zero = jnp.zeros((), c.dtype)
-    return x0, value, zero, jnp.int32(0), status.astype(jnp.int32), y, violation, sides, below
+    zero, history = jnp.zeros((), c.dtype), None
+    if options.history:
+        first = SQPHistory(value, zero, violation, zero, zero, zero, zero)
+        history = jax.tree.map(lambda a: jnp.full(options.max_steps + 1, jnp.nan, c.dtype).at[0].set(a), first)
+    return x0, value, zero, jnp.int32(0), status.astype(jnp.int32), y, violation, history, sides, below
 
 
 def sqp(
@@ -146,8 +228,10 @@ def sqp(
     multipliers: Any = None,
     tol: float | None = None,
     max_steps: int = 1000,
+    max_seconds: float | None = None,
     callback: Callable[[StepInfo], None] | None = None,
     verbose: bool = False,
+    history: bool = False,
     check_band: bool = True,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
@@ -168,9 +252,12 @@ def sqp(
       multipliers: start of the constraints' multipliers, as a result holds them (warm start); None: least squares.
       tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
       max_steps: bound of the accepted steps.
+      max_seconds: bound of the time, compilation apart: the loop then runs in pieces, between which the host looks
+        at the clock (at least one turn runs, and one more at the end). Outside jit, vmap and grad only.
       callback: called with a `StepInfo` at x0 and after every accepted step (through `jax.debug.callback`); grad_norm
         is that of the Lagrangian, and radius holds the step's length.
       verbose: print a line of progress per step.
+      history: keep an `SQPHistory`: steps + 1 entries outside jit; max_steps + 1 inside, NaN beyond the last step.
       check_band: spend products at x0 and at the end on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
@@ -184,7 +271,8 @@ def sqp(
       G being the largest max|grad f| met on the way, dx the next step, y and z the multipliers. Other ends:
       PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
       INFEASIBLE (no step reduces the violation: a point where it is locally least), RANK_DEFICIENT (the constraints'
-      Jacobian has dependent rows, so that multipliers are not unique; x may be fine), UNBOUNDED. x is the last point
+      Jacobian has dependent rows, so that multipliers are not unique; x may be fine), UNBOUNDED,
+      TIME_LIMIT. x is the last point
       with finite derivatives. Status and steps are Python integers outside jit, integer arrays inside, and nothing is
       raised there.
 
@@ -199,8 +287,9 @@ def sqp(
     layout = objective.layout
     if tol is None:
         tol = float(jnp.finfo(layout.dtype).eps) ** 0.5
-    if not (isinstance(tol, float | int) and tol > 0):
-        raise ValueError(f"tol must be positive, a number, got {tol!r}")
+    for name, number in (("tol", tol), ("max_seconds", max_seconds)):
+        if number is not None and not (isinstance(number, float | int) and number > 0):
+            raise ValueError(f"{name} must be positive, a number, got {number!r}")
     check_bounds(bounds, layout)
     for name, other in (("constraints", constraints), ("inequalities", inequalities)):
         if other is not None and not callable(other):
@@ -208,7 +297,8 @@ def sqp(
     if bandwidth is None:
         bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (x0, args))
-    options = Options(objective, extraction, float(tol), as_index(max_steps, "max_steps"), bool(check_band))
+    steps_bound = as_index(max_steps, "max_steps")
+    options = Options(objective, extraction, float(tol), steps_bound, bool(check_band), bool(history))
     if callback is not None and verbose:
         user = callback
 
@@ -218,14 +308,19 @@ def sqp(
 
     elif verbose:
         callback = print_progress
-    funs = (fun, constraints, inequalities)
-    parts = jit_call(_sqp, options, funs, x0, multipliers, bounds, args, callback)
-    x, value, grad_norm, steps, status, multipliers, violation, sides, below = parts
-    if not isinstance(status, jax.core.Tracer):
-        if callback is not None:
-            jax.effects_barrier()
-        steps, status = int(steps), Status(int(status))
-    return SQPResult(x, value, grad_norm, steps, status, multipliers, violation, None, sides, below)
+    operands = ((fun, constraints, inequalities), x0, multipliers, bounds, args, callback)
+    if max_seconds is None or not layout.n:
+        parts = jit_call(_sqp, options, *operands)
+    else:
+        parts = _timed(options, *operands, max_seconds)
+    result = SQPResult(*parts)
+    if isinstance(result.status, jax.core.Tracer):
+        return result
+    if callback is not None:
+        jax.effects_barrier()
+    steps = int(result.steps)
+    way = jax.tree.map(lambda rows: rows[: steps + 1], result.history)
+    return result._replace(steps=steps, status=Status(int(result.status)), history=way)
 
 
 def _couplings(fun: Callable, constraints: Callable | None, inequalities: Callable | None) -> Callable:

@@ -59,6 +59,25 @@ class History(NamedTuple):
     """Actual over predicted decrease (NaN at the start)."""
 
 
+class SQPHistory(NamedTuple):
+    """The way of `sqp`, one entry per accepted step; entry 0 is the start. Arrays `(rows,)`."""
+
+    value: Any
+    """f there."""
+    grad_norm: Any
+    """max|grad L| there."""
+    constraint_norm: Any
+    """The largest violation there."""
+    step: Any
+    """Length of the step that led there, in x (0 at the start)."""
+    fraction: Any
+    """Which part of the full step that was: less than 1 where a bound or the line search cut it (0 at the start)."""
+    shift: Any
+    """Shift of the Lagrangian's Hessian with which the step was taken."""
+    barrier: Any
+    """Barrier parameter with which the step was taken (0 without bounds and inequalities)."""
+
+
 class ProgressTable:
     """Prints a line per step; time counts from the line of step 0."""
 

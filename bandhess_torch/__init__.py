@@ -13,7 +13,7 @@ from ._solve import Factor, factor, solve
 from ._sparse import to_sparse
 from ._sqp import SQPResult, sqp
 from ._stages import ravel_stages
-from ._status import History, Status, StepInfo
+from ._status import History, SQPHistory, Status, StepInfo
 from ._storage import from_dense, matvec, to_dense
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "NewtonResult",
     "Probing",
     "Random",
+    "SQPHistory",
     "SQPResult",
     "Status",
     "StepInfo",

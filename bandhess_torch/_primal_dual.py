@@ -9,6 +9,7 @@ barrier (`_interior.py`) Wächter and Biegler (2006). Everything is flat.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from ._condensed import Functions, System, extract_bands, factor_shifted, larges
 from ._hessian import Extraction, Objective
 from ._interior import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
 from ._solve import Factor
-from ._status import Status, StepInfo
+from ._status import SQPHistory, Status, StepInfo
 from ._storage import matvec
 
 ARMIJO = 1e-4
@@ -33,7 +34,9 @@ class Options(NamedTuple):
     extraction: Extraction
     tol: float
     max_steps: int
+    max_seconds: float
     check_band: bool
+    history: bool
 
 
 class Iterate(NamedTuple):
@@ -58,7 +61,8 @@ class State(NamedTuple):
     mu: float
     penalty: float
     shift: float  # of the last step
-    length: float
+    step: float  # its length
+    fraction: float  # which part of the full step it was
     steps: int
     turns: int
     estimate: bool  # this turn estimates the multipliers, and moves nothing else
@@ -67,6 +71,29 @@ class State(NamedTuple):
     grad_unit: float
     value_unit: float
     status: Status | None
+    history: list[SQPHistory] | None
+
+
+def initial(options: Options, start: Iterate, estimate: bool) -> State:
+    """Nothing is known yet. With `estimate` the first turn estimates the multipliers of c."""
+    return State(
+        now=start,
+        best=Report(start.x, start.y, start.z, math.nan, math.nan, math.nan),
+        mu=MU_START if len(start.s) else 0.0,
+        penalty=0.0,
+        shift=0.0,
+        step=0.0,
+        fraction=0.0,
+        steps=0,
+        turns=0,
+        estimate=estimate,
+        idle=0.0,
+        error=math.inf,
+        grad_unit=0.0,
+        value_unit=0.0,
+        status=None,
+        history=[] if options.history else None,
+    )
 
 
 def minimise(
@@ -84,6 +111,7 @@ def minimise(
     tol = options.tol
     n_active = int(active.sum())
     has_g = len(start.s) > 0
+    began = time.perf_counter()
 
     def barrier_sum(s: Tensor) -> float:
         return -float(torch.where(active, s.log(), 0).sum())
@@ -93,13 +121,16 @@ def minimise(
         estimate = st.estimate
         lin = linearise(functions, x, y, z)
         c, r = lin.c, lin.g - s
-        if not lin.finite:
-            return st._replace(status=Status.NONFINITE)
         value, grad_norm = float(lin.value), largest(lin.grad)
         violation = max(largest(c), largest(torch.where(active, -lin.g, 0).clamp(min=0)))
+        if not estimate:
+            if callback is not None:
+                callback(StepInfo(st.steps, value, grad_norm, st.shift, st.fraction))
+            if st.history is not None:
+                st.history.append(SQPHistory(value, grad_norm, violation, st.step, st.fraction, st.shift, st.mu))
+        if not lin.finite:
+            return st._replace(status=Status.NONFINITE)
         best = Report(x, y, z, value, grad_norm, violation)
-        if callback is not None and not estimate:
-            callback(StepInfo(st.steps, value, grad_norm, st.shift, st.length))
         grad_unit = max(st.grad_unit, largest(lin.grad_f))
         floor = eps**0.25 * (min(1.0, st.value_unit) if st.value_unit > 0 else 1.0)
         value_unit = st.value_unit if st.turns else abs(value)
@@ -230,6 +261,8 @@ def minimise(
             status = Status.CONVERGED
         elif st.steps >= options.max_steps:
             status = Status.MAX_STEPS
+        elif time.perf_counter() - began >= options.max_seconds:
+            status = Status.TIME_LIMIT
         elif new_value <= -(eps**-1.5) * max(value_unit, 1.0):  # -inf included
             status = Status.UNBOUNDED
         elif given_up and bad:
@@ -244,14 +277,13 @@ def minimise(
             unit_a = bands.size_a**0.5
             if system(factored, shift).null_size(c) <= eps ** (2 / 3) * unit_a:
                 status = Status.RANK_DEFICIENT
-        st = st._replace(penalty=penalty, shift=shift, length=length, idle=idle, error=error, status=status)
+        st = st._replace(penalty=penalty, shift=shift, fraction=length, idle=idle, error=error, status=status)
         if status is not None:
             return st
         now = Iterate(new_x, new_s, y + length * dy, clip_multipliers(z + full_z * dz, new_s, barrier.mu))
-        return st._replace(now=now, steps=st.steps + 1)
+        return st._replace(now=now, steps=st.steps + 1, step=float(torch.linalg.vector_norm(new_x - x)))
 
-    nothing = Report(start.x, start.y, start.z, math.nan, math.nan, math.nan)
-    state = State(start, nothing, MU_START, 0.0, 0.0, 0.0, 0, 0, estimate, 0.0, math.inf, 0.0, 0.0, None)
+    state = initial(options, start, estimate)
     while state.status is None:
         state = turn(state)
     return state

@@ -5,6 +5,7 @@ Here: arguments, results, and how x depends on them; the loop is in `_primal_dua
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,14 +21,14 @@ from ._interior import MU_START, SLACK
 from ._kkt import attach
 from ._primal_dual import Iterate, Options, minimise
 from ._probing import Probing
-from ._status import Status, StepInfo, print_progress
+from ._status import SQPHistory, Status, StepInfo, print_progress
 from ._storage import as_index
 
 
 class SQPResult(NamedTuple):
     """x in the argument's structure, f(x), max|grad L|, accepted steps, a `Status`, multipliers in the structure of
-    the constraints (L = f + multipliers . c), the largest violation, the history if asked for, and the multipliers
-    (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities."""
+    the constraints (L = f + multipliers . c), the largest violation, an `SQPHistory` if asked for, and the
+    multipliers (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities."""
 
     x: Any
     value: Any
@@ -36,7 +37,7 @@ class SQPResult(NamedTuple):
     status: Any
     multipliers: Any
     constraint_norm: Any
-    history: Any = None
+    history: SQPHistory | None = None
     bound_multipliers: Any = None
     inequality_multipliers: Any = None
 
@@ -118,7 +119,9 @@ def _sqp(
     else:
         sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
     below = inequalities.unravel(z) if funs[2] is not None else None
-    return layout.unravel(x), value, grad_norm, steps, status, equalities.unravel(y), violation, sides, below
+    history = None if end.history is None else SQPHistory(*map(best.x.new_tensor, zip(*end.history, strict=True)))
+    y = equalities.unravel(y)
+    return layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below
 
 
 def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> tuple:
@@ -132,7 +135,10 @@ def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args
     y = equalities.unravel(torch.zeros_like(c))
     sides = None if bounds is None else (x0, x0)
     below = inequalities.unravel(torch.zeros_like(g)) if funs[2] is not None else None
-    return x0, value, violation.new_zeros(()), 0, status, y, violation, sides, below
+    zero = violation.new_zeros(())
+    rows = (row.detach()[None] for row in (value, zero, violation, zero, zero, zero, zero))
+    history = SQPHistory(*rows) if options.history else None
+    return x0, value, zero, 0, status, y, violation, history, sides, below
 
 
 def sqp(
@@ -147,8 +153,10 @@ def sqp(
     multipliers: Any = None,
     tol: float | None = None,
     max_steps: int = 1000,
+    max_seconds: float | None = None,
     callback: Callable[[StepInfo], None] | None = None,
     verbose: bool = False,
+    history: bool = False,
     check_band: bool = True,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
@@ -169,9 +177,11 @@ def sqp(
       multipliers: start of the constraints' multipliers, as a result holds them (warm start); None: least squares.
       tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
       max_steps: bound of the accepted steps.
+      max_seconds: bound of the time, looked at once per step; x0 is always evaluated.
       callback: called with a `StepInfo` at x0 and after every accepted step; grad_norm
         is that of the Lagrangian, and radius holds the step's length.
       verbose: print a line of progress per step.
+      history: keep an `SQPHistory` of steps + 1 entries.
       check_band: spend products at x0 and at the end on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
@@ -185,7 +195,8 @@ def sqp(
       G being the largest max|grad f| met on the way, dx the next step, y and z the multipliers. Other ends:
       PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
       INFEASIBLE (no step reduces the violation: a point where it is locally least), RANK_DEFICIENT (the constraints'
-      Jacobian has dependent rows, so that multipliers are not unique; x may be fine), UNBOUNDED. x is the last point
+      Jacobian has dependent rows, so that multipliers are not unique; x may be fine), UNBOUNDED,
+      TIME_LIMIT. x is the last point
       with finite derivatives.
 
     Cost: a step takes one linearisation, 2 (2k + 1) d products with it, and about one banded factorisation. x, value
@@ -199,8 +210,9 @@ def sqp(
     layout = objective.layout
     if tol is None:
         tol = torch.finfo(layout.dtype).eps ** 0.5
-    if not (isinstance(tol, float | int) and tol > 0):
-        raise ValueError(f"tol must be positive, a number, got {tol!r}")
+    for name, number in (("tol", tol), ("max_seconds", max_seconds)):
+        if number is not None and not (isinstance(number, float | int) and number > 0):
+            raise ValueError(f"{name} must be positive, a number, got {number!r}")
     check_bounds(bounds, layout)
     for name, other in (("constraints", constraints), ("inequalities", inequalities)):
         if other is not None and not callable(other):
@@ -208,7 +220,8 @@ def sqp(
     if bandwidth is None:
         bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(_detach(x0), *_detach(args))
     extraction = Extraction.of(bandwidth, probing, chunk_size)
-    options = Options(objective, extraction, float(tol), as_index(max_steps, "max_steps"), bool(check_band))
+    steps_bound, seconds = as_index(max_steps, "max_steps"), math.inf if max_seconds is None else max_seconds
+    options = Options(objective, extraction, float(tol), steps_bound, seconds, bool(check_band), bool(history))
     reporters = [reporter for reporter in (print_progress if verbose else None, callback) if reporter]
 
     def report(info: StepInfo) -> None:
@@ -217,8 +230,7 @@ def sqp(
 
     funs = (fun, constraints, inequalities)
     parts = _sqp(options, funs, x0, multipliers, bounds, args, report if reporters else None)
-    x, value, grad_norm, steps, status, multipliers, violation, sides, below = parts
-    return SQPResult(x, value, grad_norm, steps, status, multipliers, violation, None, sides, below)
+    return SQPResult(*parts)
 
 
 def _couplings(fun: Callable, constraints: Callable | None, inequalities: Callable | None) -> Callable:

@@ -1,8 +1,12 @@
 """SQP: reference trajectories, bounds and inequalities, honest ends, derivatives of the solution, transforms."""
 
 import functools
+import itertools
+from types import SimpleNamespace
 from typing import Any
 
+import bandhess_jax
+import bandhess_torch
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -312,6 +316,93 @@ def test_warm_start_callback_and_verbose(backend: Backend, capsys: pytest.Captur
     assert len(capsys.readouterr().out.splitlines()) == result.steps + 2
 
 
+def test_history(backend: Backend) -> None:
+    """Against what a callback sees, against steps in closed form, and under a cap that cuts them."""
+    infos: list = []
+    result = in_yard(backend, ENDS["capped and curved"][0], callback=infos.append, history=True, max_steps=50)
+    rows = {name: backend.numpy(row) for name, row in result.history._asdict().items()}
+    assert list(rows) == ["value", "grad_norm", "constraint_norm", "step", "fraction", "shift", "barrier"]
+    assert all(row.shape == (result.steps + 1,) for row in rows.values())
+    for name, seen in (("value", "value"), ("grad_norm", "grad_norm"), ("shift", "shift"), ("fraction", "radius")):
+        np.testing.assert_array_equal(rows[name], [float(getattr(info, seen)) for info in infos])
+    last = rows["value"][-1], rows["grad_norm"][-1], rows["constraint_norm"][-1]
+    assert last == (float(result.value), float(result.grad_norm), float(result.constraint_norm))
+    start = YARD[backend.name][1](backend.array(HERE), backend.array(ENDS["capped and curved"][0].array()))
+    beyond = HERE.max() - ENDS["capped and curved"][0].cap
+    np.testing.assert_allclose(rows["constraint_norm"][0], max(largest(backend, start), beyond), rtol=8 * EPS)
+    assert rows["step"][0] == rows["fraction"][0] == rows["shift"][0] == 0
+    assert (rows["step"][1:] > 0).all()
+    assert (0 < rows["fraction"][1:]).all() and (rows["fraction"][1:] <= 1).all() and rows["fraction"][1:].min() < 1
+    assert rows["barrier"][0] == 0.1 and (np.diff(rows["barrier"]) <= 0).all() and 0 < rows["barrier"][-1] < 1e-8
+
+    straight = backend.package.sqp(
+        *YARD[backend.name], backend.array(HERE), 1, args=(backend.array(Yard().array()),), history=True, max_steps=50
+    )
+    way, moved = straight.history, backend.numpy(straight.x) - HERE
+    np.testing.assert_allclose(backend.numpy(way.step)[:2], [0, np.linalg.norm(moved)], rtol=1e-7)
+    np.testing.assert_array_equal(way.fraction, [0, *[1] * straight.steps])
+    np.testing.assert_array_equal(way.barrier, np.zeros(straight.steps + 1))
+    assert in_yard(backend, Yard()).history is None
+
+
+def test_history_under_vmap() -> None:
+    """Room for max_steps, and NaN beyond each lane's end."""
+    backend, names = BACKENDS["jax"], ("curved", "capped and curved", "NaN at the start")
+    options = {"history": True, "max_steps": 50}
+    cs = jnp.asarray([ENDS[name][0].array() for name in names])
+    cost, constraints = YARD["jax"]
+
+    @jax.jit
+    @jax.vmap
+    def batch(c: Any) -> Any:
+        return backend.package.sqp(
+            cost, constraints, jnp.asarray(HERE), 1, args=(c,), inequalities=yard_inequalities, **options
+        )
+
+    lanes = batch(cs)
+    for i, name in enumerate(names[:2]):
+        steps = int(lanes.steps[i])
+        alone = in_yard(backend, ENDS[name][0], **options)
+        assert alone.steps == steps
+        for rows, short in zip(lanes.history, alone.history, strict=True):
+            assert rows.shape == (3, 51)
+            np.testing.assert_allclose(rows[i, : steps + 1], short, rtol=1e-6, atol=1e-10)
+            assert np.isnan(rows[i, steps + 1 :]).all()
+    assert np.isnan(lanes.history.value[2]).all()
+
+
+def test_time_limit(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that advances a second whenever it is read."""
+    c = ENDS["capped and curved"][0]
+    free = in_yard(backend, c, history=True, max_steps=50)
+    module = {"jax": bandhess_jax._clock, "torch": bandhess_torch._primal_dual}[backend.name]
+    clock = itertools.count()
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    ample = in_yard(backend, c, history=True, max_steps=50, max_seconds=1e6)
+    np.testing.assert_array_equal(ample.x, free.x)
+    assert ample[1:5] == free[1:5]
+
+    short = in_yard(backend, c, history=True, max_steps=50, max_seconds=3)
+    assert short.status == backend.package.Status.TIME_LIMIT
+    assert 0 < short.steps < free.steps
+    assert float(short.value) == float(short.history.value[-1]) == float(free.history.value[short.steps])
+    cost = YARD[backend.name][0](short.x, backend.array(c.array()))
+    np.testing.assert_allclose(float(cost), float(short.value), rtol=8 * EPS)
+
+
+def test_time_is_the_hosts() -> None:
+    def given(s: Any) -> Any:
+        c = s * jnp.asarray(Yard().array())
+        return BACKENDS["jax"].package.sqp(*YARD["jax"], jnp.asarray(HERE), 1, args=(c,), max_seconds=1).value
+
+    def closed(s: Any) -> Any:
+        return BACKENDS["jax"].package.sqp(lambda x: jnp.sum(s * x**2), None, jnp.asarray(HERE), 0, max_seconds=1).value
+
+    for attempt in (jax.jit(given), jax.grad(given), jax.jit(closed)):
+        with pytest.raises(ValueError, match=r"call sqp outside jit, vmap and grad"):
+            attempt(2.0)
+
+
 def test_detected_bandwidth(backend: Backend) -> None:
     assert in_yard(backend, ENDS["curved"][0]).steps == backend.package.sqp(
         *YARD[backend.name], backend.array(HERE), None, args=(backend.array(ENDS["curved"][0].array()),),
@@ -440,6 +531,7 @@ WRONG = {
     "args": ({"args": 3.0}, TypeError, "args must be a tuple"),
     "tol": ({"tol": 0}, ValueError, "tol must be positive"),
     "max_steps": ({"max_steps": -1}, ValueError, "max_steps"),
+    "max_seconds": ({"max_seconds": 0}, ValueError, "max_seconds must be positive"),
     "bounds": ({"bounds": 3.0}, TypeError, "pair"),
     "bounds crossed": ({"bounds": (1.0, 0.0)}, ValueError, "lower <= upper"),
     "bounds of NaN": ({"bounds": (np.nan, 0.0)}, ValueError, "lower <= upper"),
