@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ._bandwidth import hash_noise, too_narrow
+from ._fusion import hold as in_memory
 from ._fusion import tidy
 from ._hessian import Extraction, extract
 from ._solve import Factor, factor
@@ -33,7 +34,7 @@ from ._storage import matvec
 # gamma, relative to |A|^2 / |W|: rounding errors in M against the work of further passes
 GAMMA = {"float64": 1e-8, "float32": 1e-5}
 PASSES = 8  # of refinement, at most
-STEP = 1e-8  # relative residual with which a step is content
+FAR, NEAR = 1e-6, 1e-8  # relative residual with which a step is content: one pass, far from the end, and two near it
 SHIFTS = 60  # factorisations spent on one shift before giving up
 POOR = 12  # of them, those that succeed but give a poor step
 NULL = 6  # products that single out a null vector of A^T
@@ -128,7 +129,8 @@ def extract_bands(
     h = band(hessian)
     a = band(gram) if m else jnp.zeros_like(h)
     noise = hash_noise(x, 1) * (1 - hold)
-    curved = push(noise)[0] if len(sigma) else matvec(h, noise)
+    # In memory: XLA would fuse the product into the sum of its squares, entry by entry.
+    curved = in_memory(lambda v: push(v)[0] if len(sigma) else matvec(h, v), noise)
     size_w = jnp.linalg.norm(curved) / jnp.linalg.norm(noise)
     # Where the Lagrangian is linear, its gradient over the size of x stands in.
     least = jnp.finfo(dtype).eps ** 0.25 * largest(grad_f) / jnp.maximum(1, largest(x))
@@ -181,13 +183,13 @@ class System(NamedTuple):
     gamma: Array
     size_a: Array
 
-    def solve(self, b1: Array, b2: Array, target: float = STEP) -> tuple[Array, Array, Array]:
-        """dx, dy and what is left of b2, with H dx + A^T dy = b1 and A dx = b2, to the relative residual target.
+    def solve(self, b1: Array, b2: Array, target: Array | float) -> tuple[Array, Array, Array, Array]:
+        """dx, dy and what is left of b1 and b2, with H dx + A^T dy = b1 and A dx = b2, to the relative residual target.
 
         A pass that does not halve the residual is dropped: A is rank-deficient then (the first pass has solved the
         regularised system, which has a solution all the same), or rounding allows no better.
         """
-        target = max(target, float(jnp.finfo(b1.dtype).eps) ** 0.75)
+        target = jnp.maximum(target, float(jnp.finfo(b1.dtype).eps) ** 0.75)
 
         def once(p: _Pass) -> _Pass:
             ex = self.factored.solve(p.r1 + self.pull(p.r2 / self.gamma))
@@ -205,7 +207,7 @@ class System(NamedTuple):
         zero = jnp.zeros((), b1.dtype)
         start = _Pass(jnp.zeros_like(b1), jnp.zeros_like(b2), b1, b2, zero, zero + 1, jnp.int32(0), self.factored.ok)
         end = lax.while_loop(lambda p: p.better & (p.taken < PASSES) & (p.size > target), once, start)
-        return end.dx, end.dy, end.r2
+        return end.dx, end.dy, end.r1, end.r2
 
     def correction(self, b1: Array, b2: Array) -> Array:
         """dx alone, unrefined."""

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ._condensed import Functions, System, extract_bands, factor_shifted, largest, linearise, only_if
+from ._condensed import FAR, NEAR, Functions, System, extract_bands, factor_shifted, largest, linearise, only_if
 from ._hessian import Extraction, Objective
 from ._interior import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
 from ._solve import Factor
@@ -203,13 +203,14 @@ def advance(
         def step(factored: Factor, shift: Array) -> tuple[Array, tuple]:
             """A step, good if the merit falls along it with a penalty large enough."""
             kkt = system(factored, shift)
-            dx, dy, left = kkt.solve(b1, b2)
+            dx, dy, r1, r2 = kkt.solve(b1, b2, jnp.where(near, NEAR, FAR))
             ds = barrier.slack_step(lin.push(dx)[2]) if has_g else s
             slope = lin.grad_f @ dx - barrier_mu * jnp.sum(jnp.where(active, ds / s, 0))
-            drop = theta - jnp.sum(jnp.abs(left))
+            drop = theta - jnp.sum(jnp.abs(r2))
+            curvature = dx @ (b1 - r1) - dy @ (b2 - r2)  # dx^T H dx
             usable = factored.ok & jnp.isfinite(dx).all() & jnp.isfinite(dy).all()
             good = (drop > eps * theta) | (slope - st.penalty * drop <= noise(st.penalty)) | st.estimate
-            return usable & good, (dx, dy, ds, slope, drop, dx @ kkt.apply_h(dx), usable)
+            return usable & good, (dx, dy, ds, slope, drop, curvature, usable)
 
         factored, shift, parts = factor_shifted(bands, st.shift, step)
         dx, dy, ds, slope, drop, curvature, usable = parts
