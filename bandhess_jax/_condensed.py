@@ -192,20 +192,22 @@ class System(NamedTuple):
         target = jnp.maximum(target, float(jnp.finfo(b1.dtype).eps) ** 0.75)
 
         def once(p: _Pass) -> _Pass:
-            ex = self.factored.solve(p.r1 + self.pull(p.r2 / self.gamma))
+            ex = self.factored.solve(p.r1 - p.force)
             Aex = self.push(ex)
             ey = (Aex - p.r2) / self.gamma
-            forces = self.pull(ey)
-            r1, r2 = p.r1 - self.apply_h(ex) - forces, p.r2 - Aex
-            unit1 = largest(b1) + p.forces + largest(forces)
+            force = self.pull(ey)
+            r1, r2 = p.r1 - self.apply_h(ex) - force, p.r2 - Aex
+            forces = p.forces + largest(force)
+            unit1 = largest(b1) + forces
             unit2 = largest(b2) + self.size_a**0.5 * largest(p.dx + ex)
             size = jnp.maximum(_ratio(largest(r1), unit1), _ratio(largest(r2), unit2))
             better = (p.taken == 0) | (size <= p.size / 2)
-            new = _Pass(p.dx + ex, p.dy + ey, r1, r2, p.forces + largest(forces), size, p.taken, better)
+            new = _Pass(p.dx + ex, p.dy + ey, r1, r2, force, forces, size, p.taken, better)
             return jax.tree.map(lambda a, b: jnp.where(better, a, b), new, p)._replace(taken=p.taken + 1, better=better)
 
         zero = jnp.zeros((), b1.dtype)
-        start = _Pass(jnp.zeros_like(b1), jnp.zeros_like(b2), b1, b2, zero, zero + 1, jnp.int32(0), self.factored.ok)
+        none, force = jnp.int32(0), self.pull(-b2 / self.gamma)
+        start = _Pass(jnp.zeros_like(b1), jnp.zeros_like(b2), b1, b2, force, zero, zero + 1, none, self.factored.ok)
         end = lax.while_loop(lambda p: p.better & (p.taken < PASSES) & (p.size > target), once, start)
         return end.dx, end.dy, end.r1, end.r2
 
@@ -230,6 +232,7 @@ class _Pass(NamedTuple):
     dy: Array
     r1: Array
     r2: Array
+    force: Array  # A^T of -r2 / gamma, the last ey
     forces: Array  # bound of A^T dy
     size: Array  # of the residuals, relative
     taken: Array

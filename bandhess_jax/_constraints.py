@@ -128,8 +128,9 @@ def check_bounds(bounds: Any, layout: Layout) -> None:
         raise TypeError(f"bounds must be a pair (lower, upper) or None, got {type(bounds).__name__}")
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(bounds)):
         return
-    sides = (layout.ravel(spread(side, layout, none)) for side, none in zip(bounds, (-np.inf, np.inf), strict=True))
-    lower, upper = map(np.asarray, sides)
+    with jax.ensure_compile_time_eval():  # inside jit, too
+        sides = (layout.ravel(spread(side, layout, none)) for side, none in zip(bounds, (-np.inf, np.inf), strict=True))
+        lower, upper = map(np.asarray, sides)
     if not np.all(lower <= upper):  # NaN included
         i = int(np.argmin(lower <= upper))
         raise ValueError(f"bounds must have lower <= upper, got {lower[i]} > {upper[i]} (flat entry {i})")

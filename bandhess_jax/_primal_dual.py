@@ -67,6 +67,7 @@ class State(NamedTuple):
     fraction: Array  # which part of the full step it was
     steps: Array
     turns: Array
+    checked: Array  # the band, near the end
     estimate: Array  # this turn estimates the multipliers, and moves nothing else
     idle: Array
     error: Array
@@ -108,6 +109,7 @@ def initial(options: Options, start: Iterate, estimate: bool) -> State:
         fraction=zero,
         steps=none,
         turns=none,
+        checked=jnp.bool_(False),
         estimate=jnp.bool_(estimate),
         idle=zero,
         error=zero + jnp.inf,
@@ -168,9 +170,9 @@ def advance(
             mu = jnp.where(st.estimate, mu, next_mu(mu, barrier_error, least.astype(dtype)))
         barrier = Barrier(s, z, r, jnp.where(active, mu, 0))
 
-        # Couplings may vanish at x0 (products of zeros): the end is checked, too.
+        # Couplings may vanish at x0 (products of zeros): the band is checked again near the end.
         near = (grad_norm <= tol**0.5 * grad_unit) & (violation <= tol**0.5)
-        check = jnp.bool_(options.check_band) & ((st.turns == 0) | near)
+        check = jnp.bool_(options.check_band) & ((st.turns == 0) | (near & ~st.checked))
         bands, narrow = extract_bands(
             lin.push, lin.pull, barrier.sigma, hold, layout, options.extraction, check, (len(c), lin.grad_f, x)
         )
@@ -327,6 +329,7 @@ def advance(
             fraction=jnp.where(st.estimate, 0, trial.length),
             steps=st.steps + moved,
             turns=st.turns + 1,
+            checked=st.checked | near,
             estimate=jnp.bool_(False),
             idle=idle,
             error=jnp.where(st.estimate, st.error, error),

@@ -270,11 +270,10 @@ def sqp(
 
       G being the largest max|grad f| met on the way, dx the next step, y and z the multipliers. Other ends:
       PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
-      INFEASIBLE (no step reduces the violation: a point where it is locally least), RANK_DEFICIENT (the constraints'
-      Jacobian has dependent rows, so that multipliers are not unique; x may be fine), UNBOUNDED,
-      TIME_LIMIT. x is the last point
-      with finite derivatives. Status and steps are Python integers outside jit, integer arrays inside, and nothing is
-      raised there.
+      INFEASIBLE (no step reduces the violation: as a rule it is locally least there, but a start where a violated
+      constraint's gradient is zero looks the same), RANK_DEFICIENT (the constraints' Jacobian has dependent rows, so
+      that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the last point with finite
+      derivatives. Status and steps are Python integers outside jit, integer arrays inside, and nothing is raised there.
 
     Cost: a step takes one linearisation, 2 (2k + 1) d products with it, and about one banded factorisation.
     One `lax.while_loop`: works under jit and vmap (lanes that end stay as they are). x, value and multipliers are

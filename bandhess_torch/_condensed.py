@@ -31,7 +31,7 @@ from ._storage import matvec
 # gamma, relative to |A|^2 / |W|: rounding errors in M against the work of further passes
 GAMMA = {torch.float64: 1e-8, torch.float32: 1e-5}
 PASSES = 8  # of refinement, at most
-STEP = 1e-8  # relative residual with which a step is content
+FAR, NEAR = 1e-6, 1e-8  # relative residual with which a step is content: one pass, far from the end, and two near it
 SHIFTS = 60  # factorisations spent on one shift before giving up
 POOR = 12  # of them, those that succeed but give a poor step
 NULL = 6  # products that single out a null vector of A^T
@@ -40,14 +40,15 @@ Functions = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # x -> f, c (equa
 
 
 class Linearisation(NamedTuple):
-    """f, c, g at x and the first and second derivatives of L = f + y^T c - z^T g, from graphs built once."""
+    """f, c, g at x and the first and second derivatives of L = f + y^T c - z^T g, from one graph."""
 
     value: Tensor
     grad: Tensor  # of L
     grad_f: Tensor
     c: Tensor
     g: Tensor
-    push: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # v -> W v, A v, B v
+    curve: Callable[[Tensor], Tensor]  # v -> W v
+    push: Callable[[Tensor], tuple[Tensor, Tensor]]  # v -> A v, B v
     pull: Callable[[Tensor, Tensor], Tensor]  # u, w -> A^T u + B^T w
 
     @property
@@ -57,24 +58,39 @@ class Linearisation(NamedTuple):
 
 
 def linearise(functions: Functions, x: Tensor, y: Tensor, z: Tensor) -> Linearisation:
-    def lagrangian(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Plain autograd: calls bound the time, and torch.func makes more of them."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
         f, c, g = functions(x)
-        return f + y @ c - z @ g, f
-
-    def gradient(x: Tensor) -> tuple[Tensor, Tensor]:
-        grad, (_, f) = torch.func.grad_and_value(lagrangian, has_aux=True)(x)
-        return grad, f
-
-    grad, curve, f = torch.func.vjp(gradient, x, has_aux=True)  # type: ignore[misc]
-    (c, g), backward, *_ = torch.func.vjp(lambda x: functions(x)[1:], x)
-    # A v is the transpose of u -> A^T u, which is linear: pulled back in its turn, at any u.
-    zeros = (torch.zeros_like(c), torch.zeros_like(g))
-    _, forward, *_ = torch.func.vjp(lambda u, w: backward((u, w))[0], *zeros)
+        grad = _pullback((f + y @ c - z @ g,), x, None, create_graph=True)
+        # A v is the transpose of u -> A^T u, which is linear: pulled back in its turn, at any u.
+        u, w = torch.zeros_like(c).requires_grad_(), torch.zeros_like(g).requires_grad_()
+        forces = _pullback((c, g), x, (u, w), create_graph=True)
 
     def pull(u: Tensor, w: Tensor) -> Tensor:
-        return backward((u, w))[0]
+        return _pullback((c, g), x, (u, w))
 
-    return Linearisation(f, grad, grad - pull(y, -z), c, g, lambda v: (curve(v)[0], *forward(v)), pull)
+    def push(v: Tensor) -> tuple[Tensor, Tensor]:
+        if not forces.requires_grad:
+            return torch.zeros_like(u), torch.zeros_like(w)
+        Av, Bv = torch.autograd.grad(forces, (u, w), v, retain_graph=True, allow_unused=True, materialize_grads=True)
+        return Av, Bv
+
+    value, grad_of_l, c_here, g_here = f.detach(), grad.detach(), c.detach(), g.detach()
+    grad_f = grad_of_l - pull(y, -z)
+    return Linearisation(value, grad_of_l, grad_f, c_here, g_here, lambda v: _pullback((grad,), x, (v,)), push, pull)
+
+
+def _pullback(outputs: tuple, x: Tensor, cotangents: Any, create_graph: bool = False) -> Tensor:
+    """The cotangents of those outputs that depend on x, pulled back to it."""
+    which = [i for i, out in enumerate(outputs) if out.requires_grad]
+    if not which:
+        return torch.zeros_like(x)
+    given = None if cotangents is None else [cotangents[i] for i in which]
+    return torch.autograd.grad(
+        [outputs[i] for i in which], x, given, retain_graph=True, create_graph=create_graph, allow_unused=True,
+        materialize_grads=True,
+    )[0]  # fmt: skip
 
 
 class Bands(NamedTuple):
@@ -92,28 +108,23 @@ class Bands(NamedTuple):
 
 
 def extract_bands(
-    push: Callable[[Tensor], tuple],
-    pull: Callable[[Tensor, Tensor], Tensor],
+    lin: Linearisation,
     sigma: Tensor,
     hold: Tensor,
     layout: Layout,
     extraction: Extraction,
     check: bool,
-    context: tuple[int, Tensor, Tensor],
+    x: Tensor,
 ) -> tuple[Bands, bool]:
-    """The bands, for barrier weights sigma of the inequalities, and (where `check`) whether they are too narrow.
-
-    push and pull are the products of a `Linearisation`; context is (m, grad f, x).
-    """
-    m, grad_f, x = context
+    """The bands, for barrier weights sigma of the inequalities, and (where `check`) whether they are too narrow."""
+    zero_c, zero_g = torch.zeros_like(lin.c), torch.zeros_like(lin.g)
 
     def hessian(v: Tensor) -> Tensor:
-        Wv, Av, Bv = push(v)
-        return Wv + pull(torch.zeros_like(Av), sigma * Bv) if len(sigma) else Wv
+        Wv = lin.curve(v)
+        return Wv + lin.pull(zero_c, sigma * lin.push(v)[1]) if len(sigma) else Wv
 
     def gram(v: Tensor) -> Tensor:
-        _, Av, Bv = push(v)
-        return pull(Av, torch.zeros_like(Bv))
+        return lin.pull(lin.push(v)[0], zero_g)
 
     def band(product: Callable[[Tensor], Tensor]) -> Tensor:
         ab = extract(product, layout, extraction)
@@ -122,13 +133,13 @@ def extract_bands(
         return ab
 
     h = band(hessian)
-    a = band(gram) if m else torch.zeros_like(h)
+    a = band(gram) if len(lin.c) else torch.zeros_like(h)
     noise = hash_noise(x, 1) * (1 - hold)
-    curved = push(noise)[0] if len(sigma) else matvec(h, noise)
+    curved = lin.curve(noise) if len(sigma) else matvec(h, noise)
     length = float(torch.linalg.vector_norm(noise))
     size_w = float(torch.linalg.vector_norm(curved)) / length if length else 0.0
     # Where the Lagrangian is linear, its gradient over the size of x stands in.
-    size_w = max(size_w, torch.finfo(x.dtype).eps ** 0.25 * largest(grad_f) / max(1.0, largest(x))) or 1.0
+    size_w = max(size_w, torch.finfo(x.dtype).eps ** 0.25 * largest(lin.grad_f) / max(1.0, largest(x))) or 1.0
     size_a = float(a[0].mean()) or size_w
     level = size_w / size_a  # puts both bands on one scale
     narrow = check and too_narrow(lambda v: hessian(v) + level * gram(v), h + level * a)
@@ -167,8 +178,8 @@ class System(NamedTuple):
     gamma: float
     size_a: float
 
-    def solve(self, b1: Tensor, b2: Tensor, target: float = STEP) -> tuple[Tensor, Tensor, Tensor]:
-        """dx, dy and what is left of b2, with H dx + A^T dy = b1 and A dx = b2, to the relative residual target.
+    def solve(self, b1: Tensor, b2: Tensor, target: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """dx, dy and what is left of b1 and b2, with H dx + A^T dy = b1 and A dx = b2, to the relative residual target.
 
         A pass that does not halve the residual is dropped: A is rank-deficient then (the first pass has solved the
         regularised system, which has a solution all the same), or rounding allows no better.
@@ -176,11 +187,12 @@ class System(NamedTuple):
         target = max(target, torch.finfo(b1.dtype).eps ** 0.75)
         dx, dy, r1, r2 = torch.zeros_like(b1), torch.zeros_like(b2), b1, b2
         forces, size = 0.0, 1.0  # bound of A^T dy; the residuals, relative
+        force = self.pull(-b2 / self.gamma)
         for count in range(PASSES if self.factored.ok else 0):
-            ex = self.factored.solve(r1 + self.pull(r2 / self.gamma))
+            ex = self.factored.solve(r1 - force)
             Aex = self.push(ex)
             ey = (Aex - r2) / self.gamma
-            force = self.pull(ey)
+            force = self.pull(ey)  # of -r2 / gamma, for the next pass
             new1, new2 = r1 - self.apply_h(ex) - force, r2 - Aex
             unit1 = largest(b1) + forces + largest(force)
             unit2 = largest(b2) + self.size_a**0.5 * largest(dx + ex)
@@ -190,7 +202,7 @@ class System(NamedTuple):
             dx, dy, r1, r2, size, forces = dx + ex, dy + ey, new1, new2, new_size, forces + largest(force)
             if not size > target:
                 break
-        return dx, dy, r2
+        return dx, dy, r1, r2
 
     def correction(self, b1: Tensor, b2: Tensor) -> Tensor:
         """dx alone, unrefined."""

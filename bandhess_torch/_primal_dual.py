@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._condensed import Functions, System, extract_bands, factor_shifted, largest, linearise
+from ._condensed import FAR, NEAR, Functions, System, extract_bands, factor_shifted, largest, linearise
 from ._hessian import Extraction, Objective
 from ._interior import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
 from ._solve import Factor
@@ -65,6 +65,7 @@ class State(NamedTuple):
     fraction: float  # which part of the full step it was
     steps: int
     turns: int
+    checked: bool  # the band, near the end
     estimate: bool  # this turn estimates the multipliers, and moves nothing else
     idle: float
     error: float
@@ -86,6 +87,7 @@ def initial(options: Options, start: Iterate, estimate: bool) -> State:
         fraction=0.0,
         steps=0,
         turns=0,
+        checked=False,
         estimate=estimate,
         idle=0.0,
         error=math.inf,
@@ -150,12 +152,10 @@ def minimise(
             mu = next_mu(mu, barrier_error, tol * unit / (10 * max(n_active, 1)))
         barrier = Barrier(s, z, r, torch.where(active, mu, 0.0).to(layout.dtype))
 
-        # Couplings may vanish at x0 (products of zeros): the end is checked, too.
+        # Couplings may vanish at x0 (products of zeros): the band is checked again near the end.
         near = grad_norm <= tol**0.5 * grad_unit and violation <= tol**0.5
-        check = options.check_band and (not st.turns or near)
-        bands, narrow = extract_bands(
-            lin.push, lin.pull, barrier.sigma, hold, layout, options.extraction, check, (len(c), lin.grad_f, x)
-        )
+        check = options.check_band and (not st.turns or (near and not st.checked))
+        bands, narrow = extract_bands(lin, barrier.sigma, hold, layout, options.extraction, check, x)
         if estimate:  # the Hessian is a multiple of the identity: least squares
             identity = torch.zeros_like(bands.h)
             identity[0] = bands.size_w * (1 - hold)
@@ -178,7 +178,7 @@ def minimise(
             diagonal = hold * bands.size_w + (1 - hold) * shift
             return System(
                 lambda v: matvec(bands.h, v) + diagonal * v,
-                lambda v: lin.push(v)[1],
+                lambda v: lin.push(v)[0],
                 lambda u: lin.pull(u, zero_g),
                 factored,
                 bands.gamma,
@@ -188,17 +188,19 @@ def minimise(
         def step(factored: Factor, shift: float) -> tuple[bool, tuple]:
             """A step, good if the merit falls along it with a penalty large enough."""
             kkt = system(factored, shift)
-            dx, dy, left = kkt.solve(b1, b2)
-            ds = barrier.slack_step(lin.push(dx)[2]) if has_g else s
+            dx, dy, r1, r2 = kkt.solve(b1, b2, NEAR if near else FAR)
+            ds = barrier.slack_step(lin.push(dx)[1]) if has_g else s
             slope = float(lin.grad_f @ dx) - barrier_mu * float(torch.where(active, ds / s, 0).sum())
-            drop = theta - float(left.abs().sum())
+            drop = theta - float(r2.abs().sum())
+            curvature = float(dx @ (b1 - r1) - dy @ (b2 - r2))  # dx^T H dx
             usable = bool(factored.ok) and bool(dx.isfinite().all() & dy.isfinite().all())
             good = drop > eps * theta or slope - st.penalty * drop <= noise(st.penalty) or estimate
-            return usable and good, (dx, dy, ds, slope, drop, float(dx @ kkt.apply_h(dx)), usable)
+            return usable and good, (dx, dy, ds, slope, drop, curvature, usable)
 
         factored, shift, parts = factor_shifted(bands, st.shift, step)
         dx, dy, ds, slope, drop, curvature, usable = parts
-        st = st._replace(best=best, mu=mu, turns=st.turns + 1, grad_unit=grad_unit, value_unit=value_unit)
+        st = st._replace(best=best, mu=mu, turns=st.turns + 1, checked=st.checked or near, grad_unit=grad_unit)
+        st = st._replace(value_unit=value_unit)
         if estimate:
             now = Iterate(x, s, y + dy, clip_multipliers(z, s, barrier.mu))
             return st._replace(now=now, shift=0.0, estimate=False)
@@ -227,7 +229,7 @@ def minimise(
                 extra = system(factored, shift).correction(-force + torch.zeros_like(x), -new_c)
                 step_x = step_x + extra
                 if has_g:
-                    step_s = step_s + lin.push(extra)[2] + new_r
+                    step_s = step_s + lin.push(extra)[1] + new_r
             if has_g:
                 back = to_boundary(s, step_s, keep)
                 step_x, step_s = back * step_x, back * step_s

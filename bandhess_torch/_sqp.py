@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from ._bandwidth import detect_bandwidth, hash_noise
 from ._condensed import Functions
 from ._constraints import Bounds, Outputs, check_bounds
 from ._hessian import ChunkSize, Extraction, Objective
 from ._interior import MU_START, SLACK
-from ._kkt import attach
+from ._kkt import Conditions, Implicit
 from ._primal_dual import Iterate, Options, minimise
 from ._probing import Probing
 from ._status import SQPHistory, Status, StepInfo, print_progress
@@ -81,14 +81,11 @@ def _sqp(
     n = layout.n
     if n == 0:
         return _without_variables(options, funs, x0, bounds, args)
-    differentiable = torch.is_grad_enabled() and any(
-        isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves((args, bounds))
-    )
-    x0 = _detach(x0)
-    box = None if bounds is None else Bounds.of(bounds, layout)
-    still = None if box is None else Bounds(*_detach(tuple(box)))
+    x0, outer = _detach(x0), (args, bounds)
+    args, bounds = _detach(outer)
     with torch.no_grad():
-        problem = Problem.of(options.objective, funs, x0, still, _detach(args))
+        still = None if bounds is None else Bounds.of(bounds, layout)
+        problem = Problem.of(options.objective, funs, x0, still, args)
         functions, x, equalities, inequalities = problem
         hold, active = layout.dummies(), torch.ones(inequalities.size, dtype=torch.bool, device=layout.device)
         if still is not None:
@@ -104,11 +101,23 @@ def _sqp(
         end = minimise(options, functions, start, active, hold, multipliers is None, callback)
     best, steps, status = end.best, end.steps, end.status
     x, y, z = best.x, best.y, best.z
-    if differentiable:
+    leaves, treedef = tree_flatten(outer)
+    moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+
+    def bind(*tensors: Tensor) -> tuple[Functions, Tensor, Bounds | None]:
+        every = dict(enumerate(leaves)) | dict(zip(moving, tensors, strict=True))
+        args, bounds = tree_unflatten(list(every.values()), treedef)
+        box = None if bounds is None else Bounds.of(bounds, layout)
+        resting = torch.zeros_like(best.x) if box is None else torch.where(box.fixed > 0, box.lower, 0)
+        return Problem.of(options.objective, funs, x0, box, args).functions, resting, box
+
+    box = still
+    if torch.is_grad_enabled() and moving:
+        tensors = [leaves[i] for i in moving]
         solved = status in (Status.CONVERGED, Status.PRECISION_FLOOR)
-        resting = torch.zeros_like(x) if box is None else torch.where(box.fixed > 0, box.lower, 0)
-        live = Problem.of(options.objective, funs, x0, box, args).functions
-        x, y, z = attach(live, functions, (x, y, z), resting, hold, solved, layout, options.extraction)
+        conditions = Conditions(lambda *tensors: bind(*tensors)[:2], hold, layout, options.extraction)
+        x, y, z = Implicit.apply(conditions, solved, x, y, z, *tensors)
+        live, _, box = bind(*tensors)
         value = live(x)[0]
     else:
         value = x.new_tensor(best.value)
@@ -194,14 +203,14 @@ def sqp(
 
       G being the largest max|grad f| met on the way, dx the next step, y and z the multipliers. Other ends:
       PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
-      INFEASIBLE (no step reduces the violation: a point where it is locally least), RANK_DEFICIENT (the constraints'
-      Jacobian has dependent rows, so that multipliers are not unique; x may be fine), UNBOUNDED,
-      TIME_LIMIT. x is the last point
-      with finite derivatives.
+      INFEASIBLE (no step reduces the violation: as a rule it is locally least there, but a start where a violated
+      constraint's gradient is zero looks the same), RANK_DEFICIENT (the constraints' Jacobian has dependent rows, so
+      that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the last point with finite
+      derivatives.
 
     Cost: a step takes one linearisation, 2 (2k + 1) d products with it, and about one banded factorisation. x, value
     and multipliers have an autograd graph to those tensors in args and bounds that require gradients, by the implicit
-    function theorem: one more linearisation and solve, first derivatives only; the derivative is NaN where the status
+    function theorem, to any order: one more linearisation and solve each time; the derivative is NaN where the status
     is not CONVERGED or PRECISION_FLOOR.
     """
     if not isinstance(args, tuple):
