@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ._probing import Probing, as_probing, collect, make_probes
 from ._stages import Layout
-from ._storage import as_index
+from ._storage import as_index, transformed
 
 ChunkSize = int | str | None
 
@@ -187,12 +187,6 @@ def check_argnums(argnums: int) -> int:
         raise TypeError(f"argnums must be one int, got {argnums!r}; ravel several arguments into one pytree") from None
 
 
-def _transformed() -> bool:
-    """True inside torch.func's transforms and forward mode, whose tensors plain autograd does not know."""
-    # The question torch asks itself in autograd.Function.apply; there is no public name for it.
-    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-
-
 def _reaches_others(value: Tensor, x: Tensor) -> bool:
     """True where the graph of value ends in a leaf other than x: a module's parameter, an argument with a gradient."""
     if value.grad_fn is None:
@@ -216,7 +210,7 @@ def linearize_gradient(flat_fun: Callable, flat: Tensor) -> tuple[Tensor, Callab
     that is H v. (Forward over reverse, the way of JAX, evaluates the function again for each batch: 2 to 15 times
     slower here. `torch.func.hvp` does not exist.) Plain autograd where it serves, torch.func inside its transforms.
     """
-    if _transformed():
+    if transformed():
         return _linearize_transformed(flat_fun, flat)
     outer = torch.is_grad_enabled()
     with torch.enable_grad():

@@ -15,7 +15,6 @@ import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,19 +28,13 @@ def _dtype(dtype: torch.dtype) -> str:
 
 
 @cache
-def _routine(name: str, dtype: torch.dtype) -> Any:
+def routine(name: str, dtype: torch.dtype) -> Any:
     if dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
         raise TypeError(f"banded factorisations take float32 and float64, got {dtype}; convert with .double()")
     return get_lapack_funcs((name,), dtype=_dtype(dtype))[0]
 
 
-def _columns(t: Tensor) -> np.ndarray:
-    """`t` as a Fortran-ordered array; shares memory where t is LAPACK's own result."""
-    t = t.detach().cpu().resolve_conj()
-    return t.numpy() if t.ndim == 1 else t.mT.contiguous().numpy().T
-
-
-def _tensor(a: np.ndarray, like: Tensor) -> Tensor:
+def tensor(a: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(a).to(like.device)
 
 
@@ -85,39 +78,82 @@ def _unused(a: np.ndarray) -> list[np.ndarray]:
     return [a[:, max(a.shape[1] - d, 0) :, d] for d in range(1, a.shape[2])]
 
 
-def _fill(a: np.ndarray, ab: Tensor) -> None:
-    """LAPACK's memory `(lanes, n, w + 1)` from `(lanes, w + 1, n)`, with zeros in the unused cells."""
-    a[:] = ab.mT.numpy()  # in one thread: several slow each other down on fresh memory, torch's too
+def _fill(a: np.ndarray, ab: np.ndarray, alone: bool = False) -> None:
+    """LAPACK's memory `(lanes, n, w + 1)` from `(lanes, w + 1, n)`, with zeros in the unused cells; in torch's threads
+    if alone."""
+    if alone:
+        torch.from_numpy(a).copy_(torch.from_numpy(ab).mT)
+    else:
+        a[:] = ab.transpose(0, 2, 1)
     for cells in _unused(a):
         cells[:] = 0
 
 
-def _share_out(work: Callable[[slice], Any], a: np.ndarray) -> list[Any]:
-    """`work` on shares of the lanes of bands, in as many threads as torch uses."""
+def _share_out(work: Callable[[slice], Any], a: np.ndarray) -> None:
+    """`work` on the lanes of bands, in as many threads as torch uses and in pieces that stay in cache."""
     lanes, n, rows = a.shape
-    if rows > 65:  # here LAPACK works on blocks of columns, whose bounds must not depend on the neighbours
-        return [work(slice(i, i + 1)) for i in range(lanes)]
-    threads = min(lanes, torch.get_num_threads()) if lanes * n > 20_000 else 1
-    bounds = [lanes * i // threads for i in range(threads + 1)]
-    shares = [slice(*pair) for pair in pairwise(bounds)]
+    if a.size == 0:
+        return
+    alone = rows > 65  # here LAPACK works on blocks of columns, whose bounds must not depend on the neighbours
+    threads = 1 if alone or lanes * n < 20_000 else min(lanes, torch.get_num_threads())
+    step = 1 if alone else max(1, 2**17 // (n * rows))
+
+    def share(thread: int) -> None:
+        first, end = lanes * thread // threads, lanes * (thread + 1) // threads
+        for start in range(first, end, step):
+            work(slice(start, min(start + step, end)))
+
     if threads == 1:
-        return [work(shares[0])]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, shares))
+        share(0)
+        return
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = pool.map(share, range(1, threads))
+        share(0)
+        list(others)  # raises what they raised
 
 
-def _factorise(a: np.ndarray, source: Tensor, info: np.ndarray) -> None:
-    """Factorises bands `(lanes, n, w + 1)` in place; source holds them as they were."""
+def _tridiagonal(a: np.ndarray) -> bool:
+    return a.shape[2] == 2 and a.dtype.kind == "f"
+
+
+def _pbtrf(a: np.ndarray) -> int:
+    """LAPACK's `pbtrf` on bands `(lanes, n, w + 1)`, as one; for w = 1 by `pttrf`, H = M D M^T with L = M sqrt(D)."""
+    lanes, n, rows = a.shape
+    if not _tridiagonal(a):
+        return _call("pbtrf", b"L", lanes * n, rows - 1, a, rows)
+    d, m = a[:, :, 0].copy(), a[:, :, 1].copy()
+    code = _call("pttrf", lanes * n, d, m)
+    done = (code - 1) // n if code else lanes
+    with np.errstate(invalid="ignore"):
+        a[:done, :, 0] = np.sqrt(d[:done])
+        a[:done, :, 1] = m[:done] * a[:done, :, 0]
+    return code
+
+
+def _pbtrs(a: np.ndarray, x: np.ndarray) -> int:
+    """LAPACK's `pbtrs` in place on right-hand sides `(k, lanes, n)`; for w = 1 `pttrs`."""
+    lanes, n, rows = a.shape
+    if not _tridiagonal(a):
+        return _call("pbtrs", b"L", lanes * n, rows - 1, len(x), a, rows, x, _leading(x))
+    with np.errstate(all="ignore"):
+        d, m = a[:, :, 0] ** 2, a[:, :, 1] / a[:, :, 0]
+    return _call("pttrs", lanes * n, len(x), d, m, x, _leading(x))
+
+
+def _factorise(a: np.ndarray, source: np.ndarray, info: np.ndarray) -> None:
+    """Factorises bands `(lanes, n, w + 1)` in place; source `(lanes, w + 1, n)` holds them as they were."""
     n, rows = a.shape[1:]
     start = 0
     while start < len(a):
         rest = a[start:]
-        code = _call("pbtrf", b"L", len(rest) * n, rows - 1, rest, rows)
+        code = _pbtrf(rest)
         if code:  # the lanes up to here are done, those after it untouched
             info[start + (code - 1) // n] = (code - 1) % n + 1
             start += (code - 1) // n + 1
             continue
-        # LAPACK lets NaN and infinity pass.
+        # LAPACK lets NaN and infinity pass: infinite pivots stand in the band itself, NaN goes on to the last one.
+        if np.isfinite(rest[-1, -1, 0]) and np.isfinite(source[start:, 0]).all():
+            return
         bad = ~np.isfinite(rest[:, :, 0])
         if not bad.any():
             return
@@ -134,51 +170,95 @@ def _factorise(a: np.ndarray, source: Tensor, info: np.ndarray) -> None:
             a[one] = np.eye(1, rows)
 
 
+def _lanes(ab: Tensor) -> np.ndarray:
+    """`(lanes, w + 1, n)`."""
+    return ab.detach().cpu().reshape(ab.shape[:-2].numel(), *ab.shape[-2:]).numpy()
+
+
+def _columns(b: Tensor) -> np.ndarray:
+    """Right-hand sides `(..., n, k)` as `(k, lanes, n)`."""
+    n, k = b.shape[-2:]
+    return b.detach().cpu().reshape(b.shape[:-2].numel(), n, k).permute(2, 0, 1).numpy()
+
+
+def _factored(ab: Tensor, then: Callable[[np.ndarray, slice], None] | None = None) -> tuple[Tensor, Tensor]:
+    """As `pbtrf`; calls `then` with a piece of the factor and its lanes, while it is in cache."""
+    source = _lanes(ab)
+    info = np.zeros(len(source), np.int32)
+    a = np.empty((len(source), ab.shape[-1], ab.shape[-2]), routine("pbtrf", ab.dtype).dtype)
+
+    def work(share: slice) -> None:
+        _fill(a[share], source[share], len(a) == 1)
+        _factorise(a[share], source[share], info[share])
+        if then and not info[share].any():
+            then(a[share], share)
+
+    _share_out(work, a)
+    if info.any():
+        a[info != 0] = np.nan
+    # Views of tensors would not do as outputs of an autograd.Function: views of arrays.
+    return tensor(a.transpose(0, 2, 1).reshape(ab.shape), ab), tensor(info.reshape(ab.shape[:-2]), ab)
+
+
 def pbtrf(ab: Tensor) -> tuple[Tensor, Tensor]:
     """`(cb, info)` for ab `(..., w + 1, n)`; info also counts a pivot that is NaN or infinite, which LAPACK lets pass.
 
     Unused cells of cb are 0; where info is not 0, cb is NaN.
     """
-    source = ab.detach().cpu().reshape(ab.shape[:-2].numel(), *ab.shape[-2:])
-    info = np.zeros(len(source), np.int32)
-    a = np.empty(source.mT.shape, _routine("pbtrf", ab.dtype).dtype)
-    _fill(a, source)
-    if a.size:
-        _share_out(lambda share: _factorise(a[share], source[share], info[share]), a)
-        a[info != 0] = np.nan
-    # Views of tensors would not do as outputs of an autograd.Function: views of arrays.
-    return _tensor(a.transpose(0, 2, 1).reshape(ab.shape), ab), _tensor(info.reshape(ab.shape[:-2]), ab)
+    return _factored(ab)
+
+
+def pbsv(ab: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`(x, cb, info)` for b `(..., n, k)`: `pbtrf` and `pbtrs` in one; x means nothing unless all info is 0."""
+    columns = _columns(b)
+    x = np.empty(columns.shape, columns.dtype)
+
+    def substitute(a: np.ndarray, share: slice) -> None:
+        _substitute(a, x[:, share], columns[:, share], _pbtrs)
+
+    cb, info = _factored(ab, substitute if x.size else None)
+    return _solution(x, b), cb, info
+
+
+def _substitute(a: np.ndarray, x: np.ndarray, b: np.ndarray, call: Callable[[np.ndarray, np.ndarray], int]) -> None:
+    """Solves for right-hand sides b and into x, `(k, lanes, n)` both; `call` does it in place."""
+    x[:] = b
+    singular = call(a, x)
+    if len(a) == 1:
+        if singular:
+            x[:] = np.nan
+    elif singular or not np.isfinite(x).all():
+        bad = ~np.isfinite(a).all((1, 2)) | (a[:, :, 0] == 0).any(1) | ~np.isfinite(b).all((0, 2))
+        if not bad.any():
+            bad[:] = True  # a finite system whose solution overflows
+        good = a.copy()
+        good[bad] = np.eye(1, a.shape[2])
+        x[:] = b
+        x[:, bad] = 0
+        call(good, x)
+        for i in np.flatnonzero(bad):
+            one = slice(i, i + 1)
+            _substitute(a[one], x[:, one], b[:, one], call)
+
+
+def _solution(x: np.ndarray, b: Tensor) -> Tensor:
+    return tensor(x.transpose(1, 2, 0).reshape(b.shape), b)
 
 
 def _solve(cb: Tensor, b: Tensor, call: Callable[[np.ndarray, np.ndarray], int]) -> Tensor:
     """x for cb `(..., w + 1, n)` and b `(..., n, k)`; `call` solves in place for some lanes' `(k, lanes, n)`."""
     if b.numel() == 0:
         return b.clone()
-    rows, (n, k) = cb.shape[-2], b.shape[-2:]
-    factors = cb.detach().cpu().resolve_conj().reshape(-1, rows, n)
-    columns = b.detach().cpu().reshape(-1, n, k).permute(2, 0, 1)
-    _routine("pbtrs", cb.dtype)  # or it says what is wrong with the dtype
-    a = factors.mT.numpy()
+    routine("pbtrs", cb.dtype)  # or it says what is wrong with the dtype
+    factors, columns = _lanes(cb.resolve_conj()), _columns(b)
+    a = factors.transpose(0, 2, 1)
     # LAPACK's own result is used as it is.
-    if not factors.mT.is_contiguous() or (len(a) > 1 and any(cells.any() for cells in _unused(a))):
+    if not a.flags.c_contiguous or (len(a) > 1 and any(cells.any() for cells in _unused(a))):
         a = np.empty(a.shape, a.dtype)
         _fill(a, factors)
-    x = np.array(columns.numpy(), order="C")
-    singular = any(_share_out(lambda share: call(a[share], x[:, share]), a))
-    if len(a) == 1:
-        x = np.full_like(x, np.nan) if singular else x
-    elif singular or not np.isfinite(x).all():
-        bad = ~np.isfinite(a).all((1, 2)) | (a[:, :, 0] == 0).any(1) | ~columns.isfinite().all(0).all(1).numpy()
-        if not bad.any():
-            bad[:] = True  # a finite system whose solution overflows
-        a = a.copy()
-        a[bad] = np.eye(1, rows)
-        x[:] = columns.numpy()
-        x[:, bad] = 0
-        _share_out(lambda share: call(a[share], x[:, share]), a)
-        for i in np.flatnonzero(bad):
-            x[:, i] = _solve(factors[i], b.detach().cpu().reshape(-1, n, k)[i], call).mT.numpy()
-    return _tensor(x.transpose(1, 2, 0).reshape(b.shape), b)
+    x = np.empty(columns.shape, columns.dtype)
+    _share_out(lambda share: _substitute(a[share], x[:, share], columns[:, share], call), a)
+    return _solution(x, b)
 
 
 def _leading(x: np.ndarray) -> int:
@@ -188,12 +268,7 @@ def _leading(x: np.ndarray) -> int:
 
 def pbtrs(cb: Tensor, b: Tensor) -> Tensor:
     """L^-T L^-1 b for cb `(..., w + 1, n)` and b `(..., n, k)`."""
-
-    def call(a: np.ndarray, x: np.ndarray) -> int:
-        lanes, n, rows = a.shape
-        return _call("pbtrs", b"L", lanes * n, rows - 1, len(x), a, rows, x, _leading(x))
-
-    return _solve(cb, b, call)
+    return _solve(cb, b, _pbtrs)
 
 
 class Shifted:
@@ -202,8 +277,8 @@ class Shifted:
 
     def __init__(self, ab: Tensor) -> None:
         rows, n = ab.shape
-        band = np.empty((1, n, rows), _routine("pbtrf", ab.dtype).dtype)
-        _fill(band, ab.detach()[None])
+        band = np.empty((1, n, rows), routine("pbtrf", ab.dtype).dtype)
+        _fill(band, _lanes(ab), alone=True)
         self.x = np.empty(n, band.dtype)
         if rows == 2:
             self.band = np.ascontiguousarray(band[0].T)
@@ -240,81 +315,17 @@ def tbtrs(cb: Tensor, b: Tensor, transpose: bool) -> Tensor:
     return _solve(cb, b, call)
 
 
-def ldl(ab: Tensor) -> Tensor:
-    """D and, below, the multipliers M of H = M D M^T, for `(w + 1, n)` or a batch in front, with unused cells 0."""
-    if ab.numel() == 0:
-        return ab.clone()
-    lanes = ab.detach().cpu().reshape(-1, *ab.shape[-2:]).numpy()
-    batch, rows, n = lanes.shape
-    # No entry couples one lane to the next: the batch is one long band.
-    joined = _unpivoted_lu(lanes.transpose(1, 0, 2).reshape(rows, batch * n))
-    if joined is not None:
-        found = joined.reshape(rows, batch, n).transpose(1, 0, 2)
-    else:
-        found = np.stack([_by_columns(lane) if (one := _unpivoted_lu(lane)) is None else one for lane in lanes])
-    return _tensor(np.ascontiguousarray(found, dtype=lanes.dtype), ab).reshape(ab.shape)
-
-
-def _unpivoted_lu(a: np.ndarray) -> np.ndarray | None:
-    """D and M of a band, in float64 by LAPACK's `gbtrf`; None where that fails.
-
-    `gbtrf` takes the largest entry of a column for its pivot. In T H T^-1 with T = diag(2^(-g i)) the entries below the
-    diagonal are so small that this is always the diagonal's, as long as no multiplier exceeds 2^g; powers of two round
-    nothing. The rows and columns of H are scaled first so that their largest entries are about 1.
-    """
-    rows, n = a.shape
-    w = min(rows, n) - 1
-    if w == 0:
-        return a
-    d = np.arange(w + 1)[:, None]
-    used = a[: w + 1].astype("float64")
-    if not np.isfinite(used).all():
-        return None
-    below = np.minimum(d + np.arange(n), n - 1)
-    largest = np.abs(used).max(0)
-    np.maximum.at(largest, below, np.abs(used))
-    half = np.frexp(largest)[1] // 2
-    grade = d * min(100, 400 // w)
-    scaling = -(half[below] + half)
-
-    lu = np.zeros((3 * w + 1, n), order="F")
-    lu[2 * w :] = np.ldexp(used, scaling - grade)
-    for k in range(1, w + 1):
-        lu[2 * w - k, k:] = np.ldexp(used[k, : n - k], scaling[k, : n - k] + grade[k])
-    lu, pivots, _ = _routine("gbtrf", torch.float64)(lu, w, w, overwrite_ab=True)
-    if np.any(pivots != np.arange(n)) or not np.isfinite(lu).all():
-        return None
-    found = np.zeros((rows, n))
-    found[0] = np.ldexp(lu[2 * w], 2 * half)
-    found[1 : w + 1] = np.ldexp(lu[2 * w + 1 :], grade[1:] + half[below[1:]] - half)
-    return found
-
-
-def _by_columns(a: np.ndarray) -> np.ndarray:
-    """The same by the definition, a column at a time, whatever the multipliers."""
-    rows, n = a.shape
-    found = np.empty_like(a)
-    pending = np.zeros((rows, rows), a.dtype)
-    with np.errstate(all="ignore"):
-        for j in range(n):
-            c = a[:, j] - pending[0]
-            m = np.divide(c, c[0], where=c != 0, out=np.zeros_like(c))
-            pending[:-1, :-1] = pending[1:, 1:] + c[1:, None] * m[1:]
-            found[0, j], found[1:, j] = c[0], m[1:]
-    return found
-
-
 def gbtrf(ab: Tensor, l: int, u: int) -> tuple[Tensor, Tensor, np.ndarray]:
     """`(lu, pivots, info)` of general bands: `(..., 2 l + u + 1, n)`, `(..., n)`; info: which pivot is exactly 0."""
     source = ab.detach().cpu().resolve_conj().reshape(ab.shape[:-2].numel(), *ab.shape[-2:])
     rows, n = 2 * l + u + 1, ab.shape[-1]
-    a = np.zeros((len(source), n, rows), _routine("gbtrf", ab.dtype).dtype)
+    a = np.zeros((len(source), n, rows), routine("gbtrf", ab.dtype).dtype)
     a[:, :, l:] = source.mT.numpy()
     pivots, info = np.zeros((len(a), n), np.int32), np.zeros(len(a), np.int32)
     for i, one in enumerate(a):
         info[i] = _call("gbtrf", n, n, l, u, one, rows, pivots[i])
     lu = a.transpose(0, 2, 1).reshape(*ab.shape[:-2], rows, n)
-    return _tensor(lu, ab), _tensor(pivots.reshape(*ab.shape[:-2], n), ab), info.reshape(ab.shape[:-2])
+    return tensor(lu, ab), tensor(pivots.reshape(*ab.shape[:-2], n), ab), info.reshape(ab.shape[:-2])
 
 
 def gbtrs(lu: Tensor, pivots: Tensor, b: Tensor, l: int, u: int, adjoint: bool) -> Tensor:
@@ -325,4 +336,4 @@ def gbtrs(lu: Tensor, pivots: Tensor, b: Tensor, l: int, u: int, adjoint: bool) 
     x = b.detach().cpu().resolve_conj().reshape(-1, n, k).mT.clone(memory_format=torch.contiguous_format).numpy()
     for i in range(len(a)):
         _call("gbtrs", b"C" if adjoint else b"N", n, l, u, k, a[i], a.shape[2], swaps[i], x[i], n)
-    return _tensor(x.transpose(0, 2, 1).reshape(b.shape), b)
+    return tensor(x.transpose(0, 2, 1).reshape(b.shape), b)

@@ -1,13 +1,14 @@
 """H = M D M^T with M unit lower banded and D diagonal, without pivoting, and what its signs tell.
 
 `ldl` gives M and D of an indefinite H as long as its leading minors do not vanish, and `inertia` says when small ones
-have spoilt it. LAPACK does the work (`_lapack.ldl`), and the derivatives are those of `_blocks`.
+have spoilt it. LAPACK does the work, and the derivatives are those of `_blocks`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
@@ -24,10 +25,74 @@ def each(rule: Any, ldb: Tensor, tangent: Tensor) -> Tensor:
     return rule(ldb, tangent) if ldb.ndim == 2 else vmap(lambda *lane: each(rule, *lane))(ldb, tangent)
 
 
+def _factorise(ab: Tensor) -> Tensor:
+    """D and, below, the multipliers M of H = M D M^T, for `(w + 1, n)` or a batch in front, with unused cells 0."""
+    if ab.numel() == 0:
+        return ab.clone()
+    lanes = ab.detach().cpu().reshape(-1, *ab.shape[-2:]).numpy()
+    batch, rows, n = lanes.shape
+    # No entry couples one lane to the next: the batch is one long band.
+    joined = _unpivoted_lu(lanes.transpose(1, 0, 2).reshape(rows, batch * n))
+    if joined is not None:
+        found = joined.reshape(rows, batch, n).transpose(1, 0, 2)
+    else:
+        found = np.stack([_by_columns(lane) if (one := _unpivoted_lu(lane)) is None else one for lane in lanes])
+    return _lapack.tensor(np.ascontiguousarray(found, dtype=lanes.dtype), ab).reshape(ab.shape)
+
+
+def _unpivoted_lu(a: np.ndarray) -> np.ndarray | None:
+    """D and M of a band, in float64 by LAPACK's `gbtrf`; None where that fails.
+
+    `gbtrf` takes the largest entry of a column for its pivot. In T H T^-1 with T = diag(2^(-g i)) the entries below the
+    diagonal are so small that this is always the diagonal's, as long as no multiplier exceeds 2^g; powers of two round
+    nothing. The rows and columns of H are scaled first so that their largest entries are about 1.
+    """
+    rows, n = a.shape
+    w = min(rows, n) - 1
+    if w == 0:
+        return a
+    d = np.arange(w + 1)[:, None]
+    used = a[: w + 1].astype("float64")
+    if not np.isfinite(used).all():
+        return None
+    below = np.minimum(d + np.arange(n), n - 1)
+    largest = np.abs(used).max(0)
+    np.maximum.at(largest, below, np.abs(used))
+    half = np.frexp(largest)[1] // 2
+    grade = d * min(100, 400 // w)
+    scaling = -(half[below] + half)
+
+    lu = np.zeros((3 * w + 1, n), order="F")
+    lu[2 * w :] = np.ldexp(used, scaling - grade)
+    for k in range(1, w + 1):
+        lu[2 * w - k, k:] = np.ldexp(used[k, : n - k], scaling[k, : n - k] + grade[k])
+    lu, pivots, _ = _lapack.routine("gbtrf", torch.float64)(lu, w, w, overwrite_ab=True)
+    if np.any(pivots != np.arange(n)) or not np.isfinite(lu).all():
+        return None
+    found = np.zeros((rows, n))
+    found[0] = np.ldexp(lu[2 * w], 2 * half)
+    found[1 : w + 1] = np.ldexp(lu[2 * w + 1 :], grade[1:] + half[below[1:]] - half)
+    return found
+
+
+def _by_columns(a: np.ndarray) -> np.ndarray:
+    """The same by the definition, a column at a time, whatever the multipliers."""
+    rows, n = a.shape
+    found = np.empty_like(a)
+    pending = np.zeros((rows, rows), a.dtype)
+    with np.errstate(all="ignore"):
+        for j in range(n):
+            c = a[:, j] - pending[0]
+            m = np.divide(c, c[0], where=c != 0, out=np.zeros_like(c))
+            pending[:-1, :-1] = pending[1:, 1:] + c[1:, None] * m[1:]
+            found[0, j], found[1:, j] = c[0], m[1:]
+    return found
+
+
 class _Ldl(torch.autograd.Function):
     @staticmethod
     def forward(ab: Tensor) -> Tensor:
-        return _lapack.ldl(ab)
+        return _factorise(ab)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -60,7 +125,7 @@ def ldl(ab: Tensor) -> Tensor:
     Cost: some 2 n w^2 flops (LAPACK `gbtrf`, scaled so that it does not pivot; where a multiplier is too large for
       that, a Python loop over the columns). Differentiable in both modes, in O(n max(w, 16)^2).
     """
-    return _Ldl.apply(clear_unused(as_band(ab)))
+    return _cholesky.apply(_Ldl, clear_unused(as_band(ab)))
 
 
 def ldl_solve(ldb: Tensor, b: Tensor) -> Tensor:

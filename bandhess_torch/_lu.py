@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from . import _lapack
-from ._cholesky import columns, vmap_solve
+from ._cholesky import apply, columns, vmap_solve
 from ._storage import transposed
 
 
@@ -98,5 +98,5 @@ def solve_general(ab: Tensor, b: Tensor, l: int, u: int) -> Tensor:
     solve with the same factor (LAPACK `gbtrf`, `gbtrs`).
     """
     ab = transposed(transposed(ab, l), u)  # with zeros in the unused cells
-    lu, pivots = _Factor.apply(ab.detach(), l, u)
-    return columns(lambda b: _Solve.apply(b, ab, lu, pivots, l, u, False), b)
+    lu, pivots = apply(_Factor, ab.detach(), l, u)
+    return columns(lambda b: apply(_Solve, b, ab, lu, pivots, l, u, False), b)

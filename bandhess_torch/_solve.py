@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import _cholesky, _lapack, _partition
-from ._cholesky import batch, columns, outer_band, raise_minor, vmap_solve
+from ._cholesky import apply, batch, columns, outer_band, raise_minor, vmap_solve
 from ._storage import as_band, as_index, as_rhs, clear_unused, product
 
 PARTITION_EVERYWHERE = False  # private: tests set it to run CUDA's path on a CPU
@@ -61,6 +61,37 @@ class _Solve(torch.autograd.Function):
         return vmap_solve(solve, info, (*in_dims[:2], *in_dims[3:]), b, ab, *parts)
 
 
+class _FactorSolve(torch.autograd.Function):
+    """`(H^-1 b, factor)` by LAPACK, a piece of a batch after the other: both while it is in cache."""
+
+    @staticmethod
+    def forward(b: Tensor, ab: Tensor) -> tuple[Tensor, Tensor]:
+        x, cb, info = _lapack.pbsv(ab, b)
+        raise_minor(info)
+        return x, cb
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        _Solve.setup_context(ctx, (*inputs, 0, output[1]), output[0])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor, _factor: Tensor) -> tuple[Tensor | None, ...]:
+        return _Solve.backward(ctx, cotangent)[:2]
+
+    @staticmethod
+    def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None) -> tuple[Tensor, None]:
+        return _Solve.jvp(ctx, db, dab), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor) -> tuple:
+        if in_dims[1] is None:  # one matrix takes all right-hand sides as columns
+            wide = b.movedim(in_dims[0], -1)
+            x, cb = _FactorSolve.apply(wide.flatten(-2), ab)
+            return (x.unflatten(-1, wide.shape[-2:]), cb), (wide.ndim - 1, None)
+        return _FactorSolve.apply(*batch(info, in_dims, b, ab)), (0, 0)
+
+
 class _Check(torch.autograd.Function):
     """Raises as `cholesky` does where ok is False, also inside a vmap."""
 
@@ -96,7 +127,7 @@ class Factor(NamedTuple):
     def solve(self, b: Tensor) -> Tensor:
         """x with H x = b, for b `(n,)` or `(n, k)`. A reverse pass makes one more solve, and no factorisation."""
         parts = [part.detach() for part in self.parts]
-        x = columns(lambda b: _Solve.apply(b, self.ab, 0, *parts), as_rhs(b, self.ab))
+        x = columns(lambda b: apply(_Solve, b, self.ab, 0, *parts), as_rhs(b, self.ab))
         return torch.where(self.ok, x, torch.nan)
 
     def logdet(self) -> Tensor:
@@ -163,10 +194,12 @@ def solve(ab: Tensor, b: Tensor, *, refine: int = 0) -> Tensor:
     ab = as_band(ab)
     b, refine = as_rhs(b, ab), as_index(refine, "refine")
     refine = refine if b.numel() else 0
+    if not refine and not partitioned(ab):
+        return columns(lambda b: apply(_FactorSolve, b, ab)[0], b)
     constant = _unit_diagonal(ab.detach()) if refine else ab.detach()
     if partitioned(ab):
         parts, ok = _partition.reduce(clear_unused(constant))
         _Check.apply(ok, constant)
     else:
         parts = (_cholesky.cholesky(constant),)
-    return columns(lambda b: _Solve.apply(b, ab, refine, *parts), b)
+    return columns(lambda b: apply(_Solve, b, ab, refine, *parts), b)

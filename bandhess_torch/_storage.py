@@ -63,6 +63,12 @@ def as_rhs(b: Tensor, ab: Tensor, name: str = "b") -> Tensor:
     return b
 
 
+def transformed() -> bool:
+    """True inside torch.func's transforms and forward mode, whose tensors plain autograd does not know."""
+    # The question torch asks itself in autograd.Function.apply; there is no public name for it.
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
 def clear_unused(ab: Tensor) -> Tensor:
     """`ab` with exact zeros in the cells that storage does not use (whatever stood there, NaN included)."""
     rows, n = ab.shape

@@ -44,7 +44,17 @@ TROUBLES = {
 @pytest.mark.parametrize("trouble", sorted(TROUBLES))
 def test_trouble_stays_where_it_is(backend: Backend, trouble: str) -> None:
     """The bits of the other factors and solutions do not change, whatever happens in one of the systems."""
-    n, w = 12, 2
+    assert_trouble_stays(backend, trouble, 2)
+
+
+@pytest.mark.parametrize("trouble", sorted(TROUBLES))
+def test_trouble_in_tridiagonal_systems(trouble: str) -> None:
+    """For which PyTorch calls other routines."""
+    assert_trouble_stays(BACKENDS["torch"], trouble, 1)
+
+
+def assert_trouble_stays(backend: Backend, trouble: str, w: int) -> None:
+    n = 12
     ab, b = batch(5, n, w), rhs(n, 5).T.copy()
     p = backend.package
     mixed = ab.copy()
@@ -109,7 +119,9 @@ def test_exception_names_matrix_and_minor() -> None:
         torch.func.vmap(torch.func.vmap(p.cholesky))(ab.reshape(3, 2, *ab.shape[1:]))
 
 
-@pytest.mark.parametrize(("lanes", "n", "w"), [(6, 5000, 3), (3, 70, 66), (2, 1, 3), (1, 6, 1), (5, 4, 0)])
+@pytest.mark.parametrize(
+    ("lanes", "n", "w"), [(6, 5000, 3), (90, 300, 1), (3, 70, 66), (2, 1, 3), (1, 6, 1), (5, 4, 0)]
+)
 def test_torch_shares(lanes: int, n: int, w: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Split over threads, in LAPACK's blocks (w > 64), in degenerate shapes: the same as one by one."""
     p = BACKENDS["torch"].package
