@@ -291,6 +291,7 @@ class Shifted:
             self.diagonal = self.factor[0, :, 0]
             self._factorise = _bind("pbtrf", b"L", n, rows - 1, self.factor, rows)
             self._solve = _bind("pbtrs", b"L", n, rows - 1, 1, self.factor, rows, self.x, n)
+            self._forward = _bind("tbtrs", b"L", b"N", b"N", n, rows - 1, 1, self.factor, rows, self.x, n)
 
     def factorise(self, shift: float) -> bool:
         """False where H + shift I is not positive definite; NaN and infinity pass, as in LAPACK."""
@@ -302,6 +303,15 @@ class Shifted:
         np.copyto(self.x, b)
         self._solve()
         return self.x.copy()
+
+    def energy(self, b: np.ndarray) -> float:
+        """b^T (H + shift I)^-1 b."""
+        np.copyto(self.x, b)
+        if self.factor.ndim == 2:
+            self._solve()
+            return float(b @ self.x)
+        self._forward()  # |L^-1 b|^2
+        return float(self.x @ self.x)
 
 
 def tbtrs(cb: Tensor, b: Tensor, transpose: bool) -> Tensor:

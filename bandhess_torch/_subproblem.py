@@ -81,6 +81,9 @@ class _OnDevice:
     def solve(self, b: Tensor) -> Tensor:
         return self.factor.solve(b)
 
+    def energy(self, b: Tensor) -> float:
+        return float(b @ self.factor.solve(b))
+
 
 def minimise_model(g: Tensor, ab: Tensor, start: Tensor, query: Query) -> tuple[Tensor, Answer]:
     """`(p, Answer)` for g, start `(n,)` and ab `(w + 1, n)`; start is where an eigenvector is looked for."""
@@ -107,7 +110,7 @@ def _search(model: Any, g: Any, start: Any, query: Query) -> tuple[Any, Answer]:
             near = abs(length - radius) <= NEAR * radius or (shift == 0 and length <= (1 + NEAR) * radius)
             settled = shift <= soft and decrement / 2 <= enough
             short = shift > 0 and length < (1 - NEAR) * radius
-            bend = float(p @ model.solve(p))
+            bend = model.energy(p)
             hard, cut = False, 1.0
             if short and not near and not settled:
                 # Inverse iteration, for an approximate eigenvector of the least eigenvalue. Its curvature under
