@@ -87,7 +87,7 @@ class _OnDevice:
 
 def minimise_model(g: Tensor, ab: Tensor, start: Tensor, query: Query) -> tuple[Tensor, Answer]:
     """`(p, Answer)` for g, start `(n,)` and ab `(w + 1, n)`; start is where an eigenvector is looked for."""
-    if _solve.partitioned(ab):
+    if ab.device.type != "cpu" or _solve.partitioned(ab):
         return _search(_OnDevice(ab), g, start, query)
     with np.errstate(all="ignore"):
         p, answer = _search(_lapack.Shifted(ab), g.numpy(), start.numpy(), query)

@@ -122,7 +122,7 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
             units = _power_of_two(units)
             grad, ab, in_units = units * grad, scale_band(raw, units), x / units
         absolute = ab.abs()
-        sums, noise = matvec(absolute, torch.stack([torch.ones_like(x), eps * in_units.abs()], 1)).unbind(1)
+        sums, noise = matvec(absolute, torch.stack([torch.ones_like(x), eps * in_units.abs()]).mT).unbind(1)
         sums = sums - absolute[0]  # of a row, without its diagonal: the radii of Gershgorin's discs
         largest = torch.stack([grad.abs(), -ab[0], sums - ab[0], sums + ab[0], noise]).amax(1)
         lengths = torch.linalg.vector_norm(torch.stack([grad, in_units]), dim=1)
