@@ -27,6 +27,7 @@ from ._bandwidth import hash_noise, too_narrow
 from ._fusion import hold as in_memory
 from ._fusion import tidy
 from ._hessian import Extraction, extract
+from ._linear import fold
 from ._solve import Factor, factor
 from ._stages import Layout
 from ._storage import matvec
@@ -123,7 +124,7 @@ def extract_bands(
         return pull(Av, jnp.zeros_like(Bv))
 
     def band(product: Callable[[Array], Array]) -> Array:
-        ab = extract(tidy(product, x), layout, extraction)
+        ab = extract(tidy(fold(product, x), x), layout, extraction)
         return ab.at[0].add(-layout.dummies()) if layout.ragged else ab
 
     h = band(hessian)
@@ -191,6 +192,8 @@ class System(NamedTuple):
         """
         target = jnp.maximum(target, float(jnp.finfo(b1.dtype).eps) ** 0.75)
 
+        size1, size2 = largest(b1), largest(b2)
+
         def once(p: _Pass) -> _Pass:
             ex = self.factored.solve(p.r1 - p.force)
             Aex = self.push(ex)
@@ -198,8 +201,8 @@ class System(NamedTuple):
             force = self.pull(ey)
             r1, r2 = p.r1 - self.apply_h(ex) - force, p.r2 - Aex
             forces = p.forces + largest(force)
-            unit1 = largest(b1) + forces
-            unit2 = largest(b2) + self.size_a**0.5 * largest(p.dx + ex)
+            unit1 = size1 + forces
+            unit2 = size2 + self.size_a**0.5 * largest(p.dx + ex)
             size = jnp.maximum(_ratio(largest(r1), unit1), _ratio(largest(r2), unit2))
             better = (p.taken == 0) | (size <= p.size / 2)
             new = _Pass(p.dx + ex, p.dy + ey, r1, r2, force, forces, size, p.taken, better)
