@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -33,22 +34,43 @@ class Extraction(NamedTuple):
                 raise TypeError(f'chunk_size must be an int >= 1, None or "auto", got {chunk_size!r}') from None
         return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), chunk_size)
 
-    def batches(self, count: int, layout: Layout) -> list[range]:
-        """The colours of each batched call. "auto": so many that a batch stays in cache (some 2^18 numbers on a CPU),
+    def batches(self, count: int, layout: Layout, matvec: Any) -> list[range]:
+        """The colours of each batched call. "auto": so many that a batch stays in cache (some 2^19 numbers on a CPU),
         where batching saves the calls' overhead; past that it only moves more memory."""
         if self.chunk_size == "auto":
-            chunk = max(1, (2**19 if layout.device.type == "cpu" else 2**26) // max(layout.n, 1))
+            size = max(layout.n, 1)
+            if size * count > 2**15 and isinstance(matvec, Pullback) and matvec.grad.requires_grad:
+                size = max(size, matvec.largest())  # a function may hold more than its argument
+            chunk = max(1, (2**19 if layout.device.type == "cpu" else 2**26) // size)
         else:
             chunk = count if self.chunk_size is None else int(self.chunk_size)
         parts = -(-count // chunk)
         return [range(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
 
 
+def _nodes(root: Any) -> Iterator[tuple[Any, tuple]]:
+    """The nodes of an autograd graph, each with its edges."""
+    nodes, seen = [root], {root}
+    while nodes:
+        node = nodes.pop()
+        following = node.next_functions
+        yield node, following
+        for other, _ in following:
+            if other is not None and other not in seen:
+                seen.add(other)
+                nodes.append(other)
+
+
 class Pullback:
     """v -> H v, through the gradient's graph. Attached, it may be differentiated in its turn."""
 
-    def __init__(self, grad: Tensor, x: Tensor, attached: bool) -> None:
-        self.grad, self.x, self.attached = grad, x, attached
+    def __init__(self, value: Tensor, grad: Tensor, x: Tensor, attached: bool) -> None:
+        self.root, self.grad, self.x, self.attached = value.grad_fn, grad, x, attached
+
+    def largest(self) -> int:
+        """Numbers in the largest tensor on the way from x to the function's value."""
+        shapes = [m.shape for node, _ in _nodes(self.root) for m in getattr(node, "_input_metadata", ())]
+        return max((math.prod(shape) for shape in shapes), default=0)
 
     def __call__(self, v: Tensor) -> Tensor:
         """H v for v `(n,)` or a batch `(m, n)`."""
@@ -86,7 +108,7 @@ def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: E
     like = torch.empty((), dtype=layout.dtype, device=layout.device)
     count = probing.count(T, d, near)
     found = collect(probing, T, d, near)
-    for colours in options.batches(count, layout):
+    for colours in options.batches(count, layout, matvec):
         probes = make_probes(probing, colours, T, d, near, like)
         if len(colours) == 1:
             products = matvec(probes[0])[None]
@@ -191,16 +213,7 @@ def _reaches_others(value: Tensor, x: Tensor) -> bool:
     """True where the graph of value ends in a leaf other than x: a module's parameter, an argument with a gradient."""
     if value.grad_fn is None:
         return True
-    nodes, seen = [value.grad_fn], set()
-    while nodes:
-        for node, _ in nodes.pop().next_functions:
-            if node is not None and node not in seen:
-                seen.add(node)
-                if node.next_functions:
-                    nodes.append(node)
-                elif getattr(node, "variable", x) is not x:
-                    return True
-    return False
+    return any(not following and getattr(node, "variable", x) is not x for node, following in _nodes(value.grad_fn))
 
 
 def linearize_gradient(flat_fun: Callable, flat: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor], tuple]:
@@ -221,7 +234,7 @@ def linearize_gradient(flat_fun: Callable, flat: Tensor) -> tuple[Tensor, Callab
         else:
             grad = torch.zeros_like(x)
     attached = outer and value.requires_grad and (x is flat or _reaches_others(value, x))
-    product = Pullback(grad, x, attached)
+    product = Pullback(value, grad, x, attached)
     if attached:
         return grad, product, (value, aux)
     if aux is not None:

@@ -5,7 +5,7 @@ input, and none of the result, whose tensor keeps LAPACK's memory and strides. S
 more than the right-hand side. CUDA tensors make the trip to the CPU and back.
 
 A batch of bands of n columns, stored one after the other with zeros in the unused cells, is one long band: nothing
-couples a band to the next. A call factorises or solves as many as a thread gets. Only NaN and infinity cross the zeros
+couples a band to the next. A call factorises or solves as many as stay in cache. Only NaN and infinity cross the zeros
 (0 * inf = NaN), so bands that bring or make them are taken out and done alone; the bits of the others do not change.
 """
 

@@ -7,7 +7,9 @@ from torch import Tensor
 
 import bandhess_torch as bh
 from bandhess_torch._direct import Cells
+from bandhess_torch._hessian import Extraction, linearize_gradient
 from bandhess_torch._probing import Kept, make_probes
+from bandhess_torch._stages import Layout
 
 N = 8
 
@@ -91,6 +93,16 @@ def test_probes_may_be_written_to() -> None:
     for chunk_size in (None, 1):
         ab = bh.from_matvec(lambda v: v.mul_(3), point(), 1, chunk_size=chunk_size)
         np.testing.assert_array_equal(ab, [[3] * N, [0] * N])
+
+
+def test_batches_count_what_the_function_holds() -> None:
+    """As many probes at a time as stay in cache, whether it is the argument that is long or what is made of it."""
+    x = torch.ones(12_000, dtype=torch.float64)
+    for width, batches in ((1, [3]), (64, [1, 1, 1])):
+        sizes = torch.linspace(1, 2, width, dtype=x.dtype)
+        _, product, _ = linearize_gradient(lambda x, sizes=sizes: (torch.sin(x[:, None] * sizes).sum(), None), x)
+        parts = Extraction.of(1, "direct", "auto").batches(3, Layout.of(x), product)
+        assert [len(part) for part in parts] == batches
 
 
 def test_inside_forward_mode() -> None:
