@@ -554,6 +554,19 @@ def test_no_retrace() -> None:
     assert len(CALLS) == before > 0
 
 
+def test_bounds_known_inside_jit() -> None:
+    """Bounds that jit does not trace are checked there, too."""
+
+    def trace(lower: Any, upper: Any) -> Any:
+        args, bounds = (jnp.asarray(Yard().array()),), (jnp.full(6, lower), jnp.full(6, upper))
+        solve = lambda x: BACKENDS["jax"].package.sqp(*YARD["jax"], x, 1, args=args, bounds=bounds).x  # noqa: E731
+        return jax.eval_shape(solve, jnp.asarray(HERE))
+
+    assert trace(0.0, 2.0).shape == (6,)
+    with pytest.raises(ValueError, match="lower <= upper"):
+        trace(2.0, 0.0)
+
+
 # --- Arguments -------------------------------------------------------------------------------------------------------
 
 WRONG = {
