@@ -187,8 +187,13 @@ def _factored(ab: Tensor, then: Callable[[np.ndarray, slice], None] | None = Non
     info = np.zeros(len(source), np.int32)
     a = np.empty((len(source), ab.shape[-1], ab.shape[-2]), routine("pbtrf", ab.dtype).dtype)
 
+    fresh = a.nbytes > 2**25  # more than malloc keeps: pages new to the process, which threads fight over
+    if fresh:
+        _fill(a, source)
+
     def work(share: slice) -> None:
-        _fill(a[share], source[share], len(a) == 1)
+        if not fresh:
+            _fill(a[share], source[share], len(a) == 1)
         _factorise(a[share], source[share], info[share])
         if then and not info[share].any():
             then(a[share], share)

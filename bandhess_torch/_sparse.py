@@ -16,11 +16,16 @@ def to_sparse(ab: Tensor, *, layout: torch.layout = torch.sparse_coo) -> Tensor:
       layout: `torch.sparse_coo` (coalesced) or `torch.sparse_csr`.
 
     Returns: both triangles, row by row, every cell of the band included though it be 0: n + v (2 n - v - 1) entries,
-      with v = min(w, n - 1). Differentiable by `backward`; torch's sparse tensors do not enter `torch.func`.
+      with v = min(w, n - 1). Differentiable by `backward`. RuntimeError inside `torch.func.vmap`, which has no
+      sparse tensors.
     """
     if layout not in (torch.sparse_coo, torch.sparse_csr):
         raise ValueError(f"layout must be torch.sparse_coo or torch.sparse_csr, got {layout!r}")
     ab = as_band(ab)
+    if torch._C._functorch.is_batchedtensor(ab):
+        raise RuntimeError(
+            "to_sparse does not run inside torch.func.vmap, which has no sparse tensors; call it per band"
+        )
     n = ab.shape[1]
     w = max(min(ab.shape[0], n) - 1, 0)
     column = torch.arange(n, device=ab.device)[:, None] + torch.arange(-w, w + 1, device=ab.device)

@@ -174,6 +174,8 @@ def test_sparse_rows() -> None:
     np.testing.assert_array_equal(matrix.to_dense(), unstore(ab))
     with pytest.raises(ValueError, match=r"layout must be torch.sparse_coo or torch.sparse_csr, got torch.strided"):
         bandhess_torch.to_sparse(torch.tensor(ab), layout=torch.strided)
+    with pytest.raises(RuntimeError, match=r"to_sparse does not run inside torch.func.vmap"):
+        torch.func.vmap(bandhess_torch.to_sparse)(torch.tensor(ab)[None])
 
 
 def test_bad_input(backend: Backend) -> None:
