@@ -78,13 +78,9 @@ def _unused(a: np.ndarray) -> list[np.ndarray]:
     return [a[:, max(a.shape[1] - d, 0) :, d] for d in range(1, a.shape[2])]
 
 
-def _fill(a: np.ndarray, ab: np.ndarray, alone: bool = False) -> None:
-    """LAPACK's memory `(lanes, n, w + 1)` from `(lanes, w + 1, n)`, with zeros in the unused cells; in torch's threads
-    if alone."""
-    if alone:
-        torch.from_numpy(a).copy_(torch.from_numpy(ab).mT)
-    else:
-        a[:] = ab.transpose(0, 2, 1)
+def _fill(a: np.ndarray, ab: np.ndarray) -> None:
+    """LAPACK's memory `(lanes, n, w + 1)` from `(lanes, w + 1, n)`, with zeros in the unused cells."""
+    a[:] = ab.transpose(0, 2, 1)
     for cells in _unused(a):
         cells[:] = 0
 
@@ -193,7 +189,7 @@ def _factored(ab: Tensor, then: Callable[[np.ndarray, slice], None] | None = Non
 
     def work(share: slice) -> None:
         if not fresh:
-            _fill(a[share], source[share], len(a) == 1)
+            _fill(a[share], source[share])
         _factorise(a[share], source[share], info[share])
         if then and not info[share].any():
             then(a[share], share)
@@ -283,7 +279,7 @@ class Shifted:
     def __init__(self, ab: Tensor) -> None:
         rows, n = ab.shape
         band = np.empty((1, n, rows), routine("pbtrf", ab.dtype).dtype)
-        _fill(band, _lanes(ab), alone=True)
+        _fill(band, _lanes(ab))
         self.x = np.empty(n, band.dtype)
         if rows == 2:
             self.band = np.ascontiguousarray(band[0].T)
