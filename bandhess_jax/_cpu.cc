@@ -929,16 +929,24 @@ ffi::Error solve(ffi::ThreadPool pool, Buffer ab, Buffer b, Result x) {
   });
 }
 
-// unit (n, w), pivots (n), b (n, k) -> (M D M^T)^-1 b.
-ffi::Error substitute(ffi::ThreadPool pool, Buffer unit, Buffer pivots, Buffer b, Result x) {
-  const Bands s = Bands::of_columns(unit);
-  const Index k = right_hand_sides(b, unit), size = s.n * k;
-  return dispatch(unit.element_type(), false, [&](auto zero, auto) {
+// columns (n, w + 1) of d and m, or raw of d and d m, b (n, k) -> (M D M^T)^-1 b.
+ffi::Error substitute(ffi::ThreadPool pool, Buffer columns, Buffer b, Result x, bool raw) {
+  Bands s(columns);
+  s.shape(s.n, s.rows);
+  const Index k = right_hand_sides(b, columns), size = s.n * k;
+  return dispatch(columns.element_type(), false, [&](auto zero, auto) {
     using T = decltype(zero);
     s.each<T, 1>(pool, s.state() + s.tile(), [&](Index system, T* state) {
       T *y = cells<T>(*x) + system * size, *tile = state + s.state();
+      const T* from = cells<T>(columns) + system * s.n * s.rows;
       const auto fetch = [&](Index j, Index count) {
-        join(s, tile, cells<T>(pivots) + system * s.n, cells<T>(unit) + system * s.n * (s.rows - 1), j, count);
+        T* to = tile;
+        for (const T* c = from + j * s.rows; to != tile + count * s.stride; c += s.rows, to += s.stride) {
+          const T r = raw ? 1 / c[0] : T(1);
+          to[0] = c[0];
+          for (int i = 1; i <= s.w; ++i) to[i] = c[i] * r;
+          std::fill(to + s.w + 1, to + s.stride, T(0));
+        }
       };
       std::copy_n(cells<T>(b) + system * size, size, y);
       std::fill_n(state, s.state(), T(0));
@@ -1087,7 +1095,7 @@ ffi::Error symmetry(ffi::ThreadPool pool, Buffer products, Result ab, std::int64
 HANDLER(columns, POOL.Arg<Buffer>().Ret<Buffer>());
 HANDLER(cholesky, POOL.Arg<Buffer>().Ret<Buffer>().Ret<Buffer>());
 HANDLER(solve, POOL.Arg<Buffer>().Arg<Buffer>().Ret<Buffer>());
-HANDLER(substitute, POOL.Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>());
+HANDLER(substitute, POOL.Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Attr<bool>("raw"));
 HANDLER(triangular, POOL.Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Attr<bool>("transpose"));
 HANDLER(inverse, POOL.Arg<Buffer>().Arg<Buffer>().Ret<Buffer>());
 HANDLER(subproblem,

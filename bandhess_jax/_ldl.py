@@ -98,12 +98,14 @@ def unit_backward(unit: Array, b: Array) -> Array:
     return lax.scan(column, jnp.zeros(w, b.dtype), (unit, b), reverse=True, unroll=2 if w <= 4 else 1)[1]
 
 
-def unit_solve(unit: Array, pivots: Array, b: Array) -> Array:
-    """(M D M^T)^-1 b, for unit `(n, w)`, pivots `(n,)` and b `(n,)` or `(n, k)`."""
-    return kernel("substitute", _scan_solve, unit, pivots, b)
+def columns_solve(columns: Array, b: Array, raw: bool) -> Array:
+    """(M D M^T)^-1 b, for b `(n,)` or `(n, k)`. Row j of columns `(n, w + 1)` holds d_j and then m_j, raw: d_j m_j."""
+    return kernel("substitute", _scan_solve, columns, b, raw=raw)
 
 
-def _scan_solve(unit: Array, pivots: Array, b: Array) -> Array:
+def _scan_solve(columns: Array, b: Array, raw: bool) -> Array:
+    pivots, unit = columns[:, 0], columns[:, 1:]
+    unit = unit / pivots[:, None] if raw else unit
     return unit_backward(unit, divide(unit_forward(unit, b), pivots))
 
 
@@ -168,7 +170,7 @@ def ldl_solve(ldb: ArrayLike, b: ArrayLike) -> Array:
         return lower_matvec(unit, y * ldb[0].reshape((-1,) + (1,) * (y.ndim - 1)), False)
 
     def apply(_: object, b: Array) -> Array:
-        return unit_solve(ldb[1:].T, ldb[0], b)
+        return columns_solve(ldb.T, b, raw=False)
 
     return lax.custom_linear_solve(matvec, b, apply, symmetric=True)
 

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ._cpu import kernel
-from ._ldl import first_bad_pivot, ldl_columns, unit_solve
+from ._ldl import columns_solve, first_bad_pivot, ldl_columns
 from ._partition import partition
 from ._storage import as_band, as_index, as_rhs, clear_unused, matvec
 
@@ -42,27 +42,22 @@ def _columns_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, 
     return jax.jvp(ldl_columns, primals, tangents)
 
 
-def _solve_serial(ab: Array, pivots: Array, unit: Array, ok: Array, b: Array) -> Array:
-    return jnp.where(ok, unit_solve(unit, pivots, b), jnp.nan)
+def _solve_serial(ab: Array, columns: Array, ok: Array, b: Array) -> Array:
+    return jnp.where(ok, columns_solve(columns, b, raw=True), jnp.nan)
 
 
-def _solve_parallel(ab: Array, _pivots: Array, _unit: Array, _ok: Array, b: Array) -> Array:
+def _solve_parallel(ab: Array, _columns: Array, _ok: Array, b: Array) -> Array:
     x, pivots = partition(ab, b.reshape(b.shape[0], -1))
     return jnp.where(first_bad_pivot(pivots) == 0, x, jnp.nan).reshape(b.shape)
 
 
 class Factor(NamedTuple):
-    """A factorised positive definite band. Its fields are private. A pytree: it passes through jit, vmap and scan."""
+    """A factorised positive definite band. A pytree: it passes through jit, vmap and scan. Its fields but `ok`, which
+    is True where H is positive definite, are private; elsewhere `solve` and `logdet` give NaN."""
 
     ab: Array
-    pivots: Array
-    unit: Array
-    info: Array
-
-    @property
-    def ok(self) -> Array:
-        """True where H is positive definite; elsewhere `solve` and `logdet` give NaN."""
-        return self.info == 0
+    columns: Array
+    ok: Array
 
     def solve(self, b: ArrayLike) -> Array:
         """x with H x = b, for b `(n,)` or `(n, k)`. A reverse pass makes one more solve, and no factorisation."""
@@ -70,7 +65,7 @@ class Factor(NamedTuple):
         if b.size == 0:
             return b
         # The factor is a constant to the linear solve: derivatives go through the product H x alone.
-        constants = lax.stop_gradient((self.ab, self.pivots, self.unit, self.ok))
+        constants = lax.stop_gradient((self.ab, self.columns, self.ok))
 
         def apply(_: object, b: Array) -> Array:
             return _by_platform(_solve_serial, _solve_parallel, *constants, b)
@@ -79,7 +74,7 @@ class Factor(NamedTuple):
 
     def logdet(self) -> Array:
         """log det H, a scalar."""
-        return jnp.where(self.ok, jnp.sum(jnp.log(self.pivots)), jnp.nan)
+        return jnp.where(self.ok, jnp.sum(jnp.log(self.columns[:, 0])), jnp.nan)
 
 
 def factor(ab: ArrayLike) -> Factor:
@@ -89,8 +84,8 @@ def factor(ab: ArrayLike) -> Factor:
     """
     ab = clear_unused(as_band(ab))
     columns = _columns(ab)
-    pivots = columns[:, 0]
-    return Factor(ab, pivots, columns[:, 1:] / pivots[:, None], first_bad_pivot(lax.stop_gradient(pivots)))
+    pivots = lax.stop_gradient(columns[:, 0])
+    return Factor(ab, columns, jnp.all((pivots > 0) & (pivots < jnp.inf)))
 
 
 def _solve_refined(ab: Array, b: Array, refine: int) -> Array:
