@@ -366,7 +366,7 @@ void run(const F& kernel) {
 
 // The width of the kernel that serves w: the next of those below, or w itself.
 int padded(int w) {
-  for (int W : {1, 2, 3, 4, 6, 8, 12, 16})
+  for (int W : {1, 2, 3, 4, 6, 8, 10, 12, 16})
     if (w <= W) return W;
   return w;
 }
@@ -377,7 +377,7 @@ void with_width(int width, const F& call) {
 #define WIDTH(W) \
   case W:        \
     return call(std::integral_constant<int, W>());
-    WIDTH(1) WIDTH(2) WIDTH(3) WIDTH(4) WIDTH(6) WIDTH(8) WIDTH(12) WIDTH(16)
+    WIDTH(1) WIDTH(2) WIDTH(3) WIDTH(4) WIDTH(6) WIDTH(8) WIDTH(10) WIDTH(12) WIDTH(16)
 #undef WIDTH
   }
   call(std::integral_constant<int, 0>());
