@@ -42,10 +42,7 @@ class Direct:
         return min(2 * k + 1, T) * d
 
     def probe(self, c: int, T: int, d: int, k: int, like: Tensor) -> Tensor:
-        return self._probes(range(c, c + 1), T, d, k, like)[0]
-
-    def _probes(self, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
-        return one_of_every(self.count(T, d, k), colours, T * d, like)
+        return one_of_every(self.count(T, d, k), range(c, c + 1), T * d, like)[0]
 
     def keep(self, c: int, y: Tensor, T: int, d: int, k: int) -> Tensor:
         rows, count = (k + 1) * d, self.count(T, d, k)

@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ._direct import Cells, Direct
+from ._direct import Cells, Direct, one_of_every
 from ._fourier import Fourier
 from ._random import Random
 from ._storage import clear_unused
@@ -37,8 +37,8 @@ class Probing(Protocol):
 
 def make_probes(probing: Any, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
     """The probes of a range of colours, `(len(colours), T * d)`, not to be written to."""
-    if hasattr(probing, "_probes"):
-        return probing._probes(colours, T, d, k, like)
+    if type(probing) in (Direct, Substitution):
+        return one_of_every(probing.count(T, d, k), colours, T * d, like)
     return torch.stack([probing.probe(c, T, d, k, like) for c in colours])
 
 

@@ -50,10 +50,7 @@ class Substitution:
         return (k + 1) * d  # k < T
 
     def probe(self, c: int, T: int, d: int, k: int, like: Tensor) -> Tensor:
-        return self._probes(range(c, c + 1), T, d, k, like)[0]
-
-    def _probes(self, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
-        return one_of_every(self.count(T, d, k), colours, T * d, like)
+        return one_of_every(self.count(T, d, k), range(c, c + 1), T * d, like)[0]
 
     def keep(self, c: int, y: Tensor, T: int, d: int, k: int) -> Tensor:
         return y

@@ -431,6 +431,22 @@ def test_probing_of_a_user(backend: Backend) -> None:
     assert set(probing.seen) == {(7, 5, 1)}
 
 
+@pytest.mark.parametrize("name", ["Direct", "Substitution"])
+def test_derived_probing(backend: Backend, name: str) -> None:
+    """What a user's class overrides is called: probes four times as long, products halved."""
+
+    class Longer(getattr(backend.package, name)):
+        def probe(self, c, T, d, k, like):
+            return 4 * super().probe(c, T, d, k, like)
+
+        def keep(self, c, y, T, d, k):
+            return super().keep(c, y, T, d, k) / 2
+
+    h = backend.array(banded(9, 1, 2))
+    ab = backend.package.from_matvec(lambda v: h @ v, backend.array(np.zeros(9)), 2, probing=Longer())
+    np.testing.assert_array_equal(ab, 2 * store(banded(9, 1, 2), 2))
+
+
 def test_notes_stay_out_of_the_optimiser(backend: Backend) -> None:
     x0 = backend.array(reals(6, 0))
     result = backend.package.newton(
