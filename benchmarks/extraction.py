@@ -56,7 +56,7 @@ def dense_case(name: str, repeats: int) -> list[Any]:
             "torch band": lambda: bandhess_torch.hessian(ft, w)(xt),
             "torch dense": lambda: torch.func.hessian(ft)(xt),
         },
-        max(3, repeats // 5),
+        repeats,
     )
     row = [name, len(x), 2 * w + 1, len(x), t["jax band"], t["jax dense"], t["jax band"] / t["jax dense"]]
     return [*row, t["torch band"], t["torch dense"], t["torch band"] / t["torch dense"]]
