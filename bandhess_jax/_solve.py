@@ -52,12 +52,16 @@ def _solve_parallel(ab: Array, _columns: Array, _ok: Array, b: Array) -> Array:
 
 
 class Factor(NamedTuple):
-    """A factorised positive definite band. A pytree: it passes through jit, vmap and scan. Its fields but `ok`, which
-    is True where H is positive definite, are private; elsewhere `solve` and `logdet` give NaN."""
+    """A factorised positive definite band. Its fields are private. A pytree: it passes through jit, vmap and scan."""
 
     ab: Array
     columns: Array
-    ok: Array
+    definite: Array
+
+    @property
+    def ok(self) -> Array:
+        """True where H is positive definite; elsewhere `solve` and `logdet` give NaN."""
+        return self.definite
 
     def solve(self, b: ArrayLike) -> Array:
         """x with H x = b, for b `(n,)` or `(n, k)`. A reverse pass makes one more solve, and no factorisation."""
