@@ -175,7 +175,7 @@ def _is_number_or_nan(first: Array) -> Array:
 @_is_number_or_nan.def_vmap
 def _one_for_the_batch(size: int, batched: list[bool], first: Array) -> tuple[Array, bool]:
     # A conditional whose predicate is batched would be a select, which holds nothing.
-    return _is_number_or_nan(first[0]), False
+    return _is_number_or_nan(first[0]) if size else jnp.bool_(True), False
 
 
 def _hold(true: Array, form: Callable[[], list[Any]], avals: Sequence[Any]) -> list[Any]:

@@ -51,9 +51,9 @@ class Extraction(NamedTuple):
 def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
     for equation in jaxpr.eqns:
         yield equation
-        for value in equation.params.values():
-            if isinstance(value, ClosedJaxpr):
-                yield from _equations(value.jaxpr)
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda value: isinstance(value, (ClosedJaxpr, Jaxpr))):
+            if isinstance(value, (ClosedJaxpr, Jaxpr)):  # a Jaxpr in jax.checkpoint
+                yield from _equations(value.jaxpr if isinstance(value, ClosedJaxpr) else value)
 
 
 def _all_at_once(product: Callable[[Array], Array], probes: Array, n: int) -> bool:
@@ -61,13 +61,13 @@ def _all_at_once(product: Callable[[Array], Array], probes: Array, n: int) -> bo
 
     In one batch where they are many, for a loop's turns take microseconds, or a product is long enough for two
     threads to share (2^13 numbers), as long as the widest value of the batch fits the cache (2^20 numbers). A product
-    on the host may not know batches.
+    on the host, or of a foreign function, may not know batches.
     """
     if (len(probes) < 8 and n < 2**13) or len(probes) * n > 2**20:
         return False
     equations = list(_equations(jax.make_jaxpr(product)(probes[0]).jaxpr))
-    widest = max(getattr(variable.aval, "size", 0) for e in equations for variable in e.outvars)
-    on_host = any(e.primitive.name.endswith("callback") for e in equations)
+    widest = max((getattr(variable.aval, "size", 0) for e in equations for variable in e.outvars), default=0)
+    on_host = any(e.primitive.name.endswith("callback") or e.params.get("vmap_method", "") is None for e in equations)
     return len(probes) * widest <= 2**20 and not on_host
 
 

@@ -145,16 +145,16 @@ def _search(g: Array, ab: Array, start: Array, numbers: Array) -> tuple[Array, A
         fits = near | settled | hard
         # The bracket of the shift is at rounding level: take what there is, cut to the radius.
         clip = ok & ~fits & (s.tries >= TRIES // 2)
-        cut, tau = jnp.where(clip, jnp.minimum(1, radius / length), 1), jnp.where(hard, tau, 0)
+        cut, added = jnp.where(clip, jnp.minimum(1, radius / length), 1), jnp.where(hard, tau * z, 0)
         predicted = jnp.where(
             hard,
             decrement + shift * radius**2 - tau**2 * curvature,
             2 * cut * decrement - cut**2 * (decrement - shift * length**2),
         )
-        step = jnp.where(ok, cut * p + tau * z, 0)
+        step = jnp.where(ok, cut * p + added, 0)
         found = fits | clip
         size = jnp.where(hard, radius, cut * length)
-        slope = tau * (g @ z) - cut * decrement
+        slope = g @ added - cut * decrement
         answer = Answer(radius, shift, length, bend, size, slope, predicted / 2, found, settled)
 
         inner = ok & (length < radius)

@@ -65,7 +65,7 @@ def inside(low: float, high: float) -> float:
 
 def secular(shift: float, length: float, bend: float, radius: float) -> float:
     """The next shift by Newton's method on 1/radius - 1/|p(shift)| = 0."""
-    return shift + (length / radius - 1) * length**2 / bend if bend else math.nan
+    return shift + (length / radius - 1) * length * length / bend if bend else math.nan
 
 
 class _OnDevice:
@@ -122,22 +122,22 @@ def _search(model: Any, g: Any, start: Any, query: Query) -> tuple[Any, Answer]:
                     z = y / math.sqrt(square) if square else y
                 warm = True
                 # The tau of smaller size with |p + tau z| = radius. To the model it costs curvature tau^2 / 2.
-                pz, room = float(p @ z), max(radius**2 - length**2, 0.0)
-                root = pz + (-1 if pz < 0 else 1) * math.sqrt(pz**2 + room)
+                pz, room = float(p @ z), max(radius * radius - length * length, 0.0)
+                root = pz + (-1 if pz < 0 else 1) * math.sqrt(pz * pz + room)
                 tau = room / root if root else math.nan
-                allowed = HARD * (shift * radius**2 + decrement) / tau**2 if tau else math.inf
+                allowed = HARD * (shift * radius * radius + decrement) / (tau * tau) if tau * tau else math.inf
                 hard = curvature <= allowed
             # The bracket of the shift is at rounding level: take what there is, cut to the radius.
             clip = not (near or settled or hard) and tries >= TRIES // 2
             if near or settled or hard or clip:
-                size, twice = length, decrement + shift * length**2
+                size, twice = length, decrement + shift * length * length
                 if hard:
                     p, size = p + tau * z, radius
-                    twice = decrement + shift * radius**2 - tau**2 * curvature
+                    twice = decrement + shift * radius * radius - tau * tau * curvature
                 elif clip:
                     cut = min(1.0, radius / length) if length else 1.0
                     p, size = cut * p, cut * length
-                    twice = 2 * cut * decrement - cut**2 * (decrement - shift * length**2)
+                    twice = 2 * cut * decrement - cut * cut * (decrement - shift * length * length)
                 answer = Answer(radius, shift, length, bend, size, float(g @ p), twice / 2, True, settled)
                 return p, answer
         if ok and length < radius:

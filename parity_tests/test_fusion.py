@@ -163,6 +163,7 @@ def test_the_compiler_does_not_see_through() -> None:
     xs = jnp.stack([start() * jnp.nan, start(), start() + jnp.inf, 2 * start()]).reshape(2, 2, N)
     assert "conditional(" in twice.lower(xs).compile().as_text()
     np.testing.assert_array_equal(twice(xs), [[fun(x) for x in pair] for pair in xs])
+    assert jax.vmap(fun)(xs[0, :0]).shape == (0, N + 2)
 
 
 def multiplied(fun: Callable, x: Array) -> int:

@@ -206,6 +206,19 @@ def test_float32(program: str, case: str) -> None:
     assert 0.9 * decrease <= model <= 1.1 * decrease
 
 
+@pytest.mark.parametrize("program", ["jax", "jax, pure", "torch"])
+def test_out_of_range(program: str) -> None:
+    """Squares that overflow: a vector of inverse iteration that is lost spoils no step, and nothing is raised."""
+    H, g = indefinite(3, 0)
+    query = ask(1e-25 * H, 1e-25 * g, 1.0, soft=1e-28)
+    p, answer = answer_of(program, "float32", 1e-25 * H, 1e-25 * g, 3, query | {"shift": query["high"]})
+    assert answer.found
+    np.testing.assert_allclose([answer.size, answer.slope * 1e25], [np.linalg.norm(p), g @ p], rtol=1e-4)
+    p, answer = answer_of(program, "float64", H, g, 3, ask(H, g, 1e155))
+    assert answer.found
+    assert np.isfinite(p).all()
+
+
 def test_batch() -> None:
     """Lanes end after trials of their own, and an idle one at once."""
     systems = [(*CASES[case][0](3, 0), CASES[case][1]) for case in CASES]
