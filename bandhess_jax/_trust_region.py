@@ -213,7 +213,7 @@ def advance(
             now,
             at,
             unit=jnp.maximum(jnp.abs(now.value), at.value_floor),
-            soft=eps**0.5 * now.norm + tiny**0.5,
+            soft=jnp.maximum(eps**0.5 * now.norm, tiny),
             small=now.grad_norm <= jnp.maximum(options.tol * at.grad_unit, 8 * now.rounding),
             first=first,
             closing=closing,

@@ -166,7 +166,7 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
             status = Status.TIME_LIMIT
             break
         unit = max(abs(point.value), value_floor)
-        soft = eps**0.5 * point.norm + tiny**0.5  # less curvature than this counts as none
+        soft = max(eps**0.5 * point.norm, tiny)  # less curvature than this counts as none
         small = point.grad_norm <= max(options.tol * grad_unit, 8 * point.rounding)
         enough = 2 * options.tol**1.5 * unit if small else -1.0
         query = Query(radius, shift, low, high, guess, soft, enough, turns == 0)

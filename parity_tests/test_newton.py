@@ -190,6 +190,13 @@ def test_saddle_is_left(backend: Backend) -> None:
     np.testing.assert_allclose(np.abs(backend.numpy(result.x)), 0.1, rtol=0, atol=1e-6)
 
 
+def test_a_small_saddle_is_no_minimum(backend: Backend) -> None:
+    """Curvatures of 1e-20 and -1e-20 count in float32, too, though their squares do not."""
+    start = backend.array(np.array([1.0, 0.0]), "float32")
+    result = backend.package.newton(lambda x: 1e-20 * (x[0] ** 2 - x[1] ** 2 + x[1] ** 4), start, 0)
+    assert result.status != backend.package.Status.CONVERGED or abs(float(result.x[1])) > 0.5
+
+
 WAY: list = []  # one callback for all examples below, so that they share a program
 
 
