@@ -1,5 +1,5 @@
 // The banded solvers compiled for the CPU, as XLA FFI handlers; _cpu.py binds them. H = M D M^T, as in _ldl.py; general
-// bands as in _lu.py, with a kernel of their own; and the running sums of _substitution.py.
+// bands as in _lu.py, with a kernel of their own; the running sums of _substitution.py; the search of _subproblem.py.
 //
 // A band (w + 1, n) is read tile by tile into columns [d, m_1 .. m_w], where the kernels work in place. Their element V
 // is a scalar of one system, or a vector with one system per lane. Up to w = 16 they know the width, rounded up to W,
@@ -832,7 +832,6 @@ void search(Shifted<T>& H, const T* g, const T* start, const T* query, T* p, T* 
 }
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
 
 using Buffer = ffi::AnyBuffer;
 using Result = ffi::Result<ffi::AnyBuffer>;
