@@ -29,10 +29,10 @@ def timed(turns: Callable[[Any, int], Any], state: Any, max_seconds: float) -> A
     state = turns(state, 0)
     start, last = time.perf_counter(), 0
     while state.open:
-        spent = time.perf_counter() - start
+        spent = max(time.perf_counter() - start, 1e-9)
         if spent >= max_seconds and last:
             break
         # Twice as many turns as so far, but not more than what fits between two looks at the clock.
-        last += max(1, min(last, int(last * max_seconds / (POLL * spent)))) if last else 1
+        last += max(1, int(min(last, last * max_seconds / (POLL * spent)))) if last else 1
         state = turns(state, last)
     return state

@@ -265,8 +265,8 @@ def advance(
         history = st.history
         if history is not None:
             row = SQPHistory(lin.value, grad_norm, violation, st.step, st.fraction, st.shift, st.mu)
-            index = jnp.where(st.estimate, options.max_steps + 1, st.steps)  # there is no such row
-            history = jax.tree.map(lambda rows, a: rows.at[index].set(a, mode="drop"), history, row)
+            # A turn that estimates is at the point of the next one, whose row takes its place.
+            history = jax.tree.map(lambda rows, a: rows.at[st.steps].set(a), history, row)
 
         # Where does this end?
         soft = eps**0.5 * bands.size_w

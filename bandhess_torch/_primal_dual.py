@@ -125,11 +125,11 @@ def minimise(
         c, r = lin.c, lin.g - s
         value, grad_norm = float(lin.value), largest(lin.grad)
         violation = max(largest(c), largest(torch.where(active, -lin.g, 0).clamp(min=0)))
-        if not estimate:
-            if callback is not None:
-                callback(StepInfo(st.steps, value, grad_norm, st.shift, st.fraction))
-            if st.history is not None:
-                st.history.append(SQPHistory(value, grad_norm, violation, st.step, st.fraction, st.shift, st.mu))
+        if not estimate and callback is not None:
+            callback(StepInfo(st.steps, value, grad_norm, st.shift, st.fraction))
+        if st.history is not None:  # a turn that estimates is at the point of the next one, whose row takes its place
+            del st.history[st.steps :]
+            st.history.append(SQPHistory(value, grad_norm, violation, st.step, st.fraction, st.shift, st.mu))
         if not lin.finite:
             return st._replace(status=Status.NONFINITE)
         best = Report(x, y, z, value, grad_norm, violation)

@@ -350,6 +350,18 @@ def test_history(backend: Backend) -> None:
     assert in_yard(backend, Yard()).history is None
 
 
+@pytest.mark.parametrize("end", ["NaN at the start", "coupling outside the band"])
+def test_history_of_an_end_at_the_start(backend: Backend, end: str) -> None:
+    result = in_yard(backend, ENDS[end][0], history=True, max_steps=50)
+    assert result.status.name == ENDS[end][1]
+    assert result.steps == 0
+    for row, expected in zip(result.history[:3], (result.value, result.grad_norm, result.constraint_norm), strict=True):
+        assert row.shape == (1,)
+        if end != "NaN at the start":
+            assert float(row[0]) == float(expected)
+    assert float(result.history.step[0]) == float(result.history.fraction[0]) == 0
+
+
 def test_history_under_vmap() -> None:
     """Room for max_steps, and NaN beyond each lane's end."""
     backend, names = BACKENDS["jax"], ("curved", "capped and curved", "NaN at the start")
@@ -383,7 +395,7 @@ def test_time_limit(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     module = {"jax": bandhess_jax._clock, "torch": bandhess_torch._primal_dual}[backend.name]
     clock = itertools.count()
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
-    ample = in_yard(backend, c, history=True, max_steps=50, max_seconds=1e6)
+    ample = in_yard(backend, c, history=True, max_steps=50, max_seconds=np.inf)
     np.testing.assert_array_equal(ample.x, free.x)
     assert ample[1:5] == free[1:5]
 
