@@ -26,7 +26,7 @@ from ._bandwidth import hash_noise, too_narrow
 from ._hessian import Extraction, extract
 from ._solve import Factor, factor
 from ._stages import Layout
-from ._storage import matvec
+from ._storage import check_recorded, matvec
 
 # gamma, relative to |A|^2 / |W|: rounding errors in M against the work of further passes
 GAMMA = {torch.float64: 1e-8, torch.float32: 1e-5}
@@ -59,6 +59,7 @@ class Linearisation(NamedTuple):
 
 def linearise(functions: Functions, x: Tensor, y: Tensor, z: Tensor) -> Linearisation:
     """Plain autograd: calls bound the time, and torch.func makes more of them."""
+    check_recorded()
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         f, c, g = functions(x)

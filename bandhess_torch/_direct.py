@@ -14,7 +14,7 @@ SHORT = 2**12  # up to here a copy costs less than the calls that would avoid it
 def one_of_every(count: int, colours: range, n: int, like: Tensor) -> Tensor:
     """`(len(colours), n)`: row i is 1 at every entry that is colours[i] modulo count, 0 elsewhere.
 
-    The rows share memory: n numbers in all, not to be written to.
+    The rows share memory: n numbers and 2 count - 1 more for each row but the first, not to be written to.
     """
     step = 2 * count - 1  # so much further on, the pattern is one colour on
     pattern = torch.zeros(n + (len(colours) - 1) * step, dtype=like.dtype, device=like.device)
@@ -50,7 +50,8 @@ class Direct:
         return windows(pad(y, (0, columns * count + rows - T * d))[None], c, count, rows, columns)[..., 0]
 
     def decode(self, kept: Tensor, T: int, d: int, k: int) -> Tensor:
-        return _clear_foreign(kept.permute(1, 2, 0).reshape((k + 1) * d, -1)[:, : T * d], d)
+        band = kept.permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
+        return _clear_foreign(band.reshape((k + 1) * d, -1)[:, : T * d], d)
 
 
 def _clear_foreign(ab: Tensor, d: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ._probing import Probing, as_probing, collect, make_probes
 from ._stages import Layout
-from ._storage import as_index, transformed
+from ._storage import as_index, check_recorded, transformed
 
 ChunkSize = int | str | None
 
@@ -223,6 +223,7 @@ def linearize_gradient(flat_fun: Callable, flat: Tensor) -> tuple[Tensor, Callab
     that is H v. (Forward over reverse, the way of JAX, evaluates the function again for each batch: 2 to 15 times
     slower here. `torch.func.hvp` does not exist.) Plain autograd where it serves, torch.func inside its transforms.
     """
+    check_recorded()
     if transformed():
         return _linearize_transformed(flat_fun, flat)
     outer = torch.is_grad_enabled()
@@ -338,6 +339,7 @@ def linearize_residuals(residuals: Callable[[Tensor], Any], flat: Tensor) -> tup
             raise TypeError(f"residuals must return a floating tensor or a pytree of them, got leaves of types {kinds}")
         return leaves
 
+    check_recorded()
     r, pullback, *_ = torch.func.vjp(checked, flat)
     # J v is the transpose of the pullback u -> J^T u, which is linear: pulled back in its turn, at any u.
     _, forward, *_ = torch.func.vjp(lambda u: pullback(u)[0], [torch.zeros_like(part) for part in r])

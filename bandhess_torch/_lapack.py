@@ -168,6 +168,7 @@ def _factorise(a: np.ndarray, source: np.ndarray, info: np.ndarray) -> None:
 
 def _lanes(ab: Tensor) -> np.ndarray:
     """`(lanes, w + 1, n)`."""
+    routine("pbtrf", ab.dtype)  # or it says what is wrong with the dtype
     return ab.detach().cpu().reshape(ab.shape[:-2].numel(), *ab.shape[-2:]).numpy()
 
 
@@ -211,6 +212,7 @@ def pbtrf(ab: Tensor) -> tuple[Tensor, Tensor]:
 
 def pbsv(ab: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`(x, cb, info)` for b `(..., n, k)`: `pbtrf` and `pbtrs` in one; x means nothing unless all info is 0."""
+    routine("pbtrf", ab.dtype)
     columns = _columns(b)
     x = np.empty(columns.shape, columns.dtype)
 
@@ -250,7 +252,6 @@ def _solve(cb: Tensor, b: Tensor, call: Callable[[np.ndarray, np.ndarray], int])
     """x for cb `(..., w + 1, n)` and b `(..., n, k)`; `call` solves in place for some lanes' `(k, lanes, n)`."""
     if b.numel() == 0:
         return b.clone()
-    routine("pbtrs", cb.dtype)  # or it says what is wrong with the dtype
     factors, columns = _lanes(cb.resolve_conj()), _columns(b)
     a = factors.transpose(0, 2, 1)
     # LAPACK's own result is used as it is.

@@ -51,12 +51,14 @@ class Kept:
 
     def add(self, colours: range, Y: Tensor) -> None:
         """The products Y `(len(colours), n)`."""
-        self.kept += [self.probing.keep(c, y, *self.sizes) for c, y in zip(colours, Y, strict=True)]
+        # A copy: the next product may reuse the memory of this one.
+        self.kept.append(torch.stack([self.probing.keep(c, y, *self.sizes) for c, y in zip(colours, Y, strict=True)]))
 
     def band(self) -> tuple[Tensor, tuple]:
         """The band, and the probing's notes."""
         T, d, k = self.sizes
-        decoded = self.probing.decode(torch.stack(self.kept), T, d, k)
+        kept = self.kept[0] if len(self.kept) == 1 else torch.cat(self.kept)
+        decoded = self.probing.decode(kept, T, d, k)
         ab, notes = (decoded[0], decoded[1:]) if isinstance(decoded, tuple) else (decoded, ())
         if tuple(ab.shape) != ((k + 1) * d, T * d):
             raise ValueError(

@@ -69,6 +69,12 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
+def check_recorded() -> None:
+    """An error inside torch.inference_mode, where every derivative would come out as 0."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("torch.inference_mode records nothing to differentiate; use torch.no_grad instead")
+
+
 def clear_unused(ab: Tensor) -> Tensor:
     """`ab` with exact zeros in the cells that storage does not use (whatever stood there, NaN included)."""
     rows, n = ab.shape

@@ -95,6 +95,42 @@ def test_probes_may_be_written_to() -> None:
         np.testing.assert_array_equal(ab, [[3] * N, [0] * N])
 
 
+@pytest.mark.parametrize("probing", ["direct", "substitution", "fourier"])
+def test_products_may_share_a_buffer(probing: str) -> None:
+    h, buffer = torch.diag(torch.arange(1.0, N + 1)) + torch.diag(torch.ones(N - 1), 1), torch.empty(N)
+    h = h + torch.diag(torch.ones(N - 1), -1)
+    ab = bh.from_matvec(lambda v: torch.mv(h, v, out=buffer), torch.zeros(N), 1, probing=probing, chunk_size=1)
+    torch.testing.assert_close(ab, bh.from_dense(h, 1))
+
+
+def test_decode_leaves_what_it_reads() -> None:
+    kept = torch.arange(1.0, 17).reshape(4, 4, 1)
+    before = kept.clone()
+    bh.Direct().decode(kept, 2, 2, 1)
+    torch.testing.assert_close(kept, before, rtol=0, atol=0)
+
+
+def test_inference_mode_is_refused() -> None:
+    """Where autograd records nothing, and all curvature would be 0."""
+    attempts = (
+        lambda x: bh.hessian(lambda x: torch.sum(x**3), 0)(x),
+        lambda x: bh.gauss_newton(lambda x: x**3, 0)(x),
+        lambda x: bh.newton(lambda x: torch.sum(x**4), x, 0),
+        lambda x: bh.sqp(lambda x: torch.sum(x**4), None, x, 0),
+    )
+    for attempt in attempts:
+        with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use torch\.no_grad"):
+            attempt(point())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_dtypes_without_lapack_are_refused(dtype: torch.dtype) -> None:
+    ab, b = torch.ones(2, 4, dtype=dtype), torch.ones(4, dtype=dtype)
+    for attempt in (lambda: bh.cholesky(ab), lambda: bh.solve(ab, b), lambda: bh.cho_solve(ab, b)):
+        with pytest.raises(TypeError, match=f"take float32 and float64, got {dtype}"):
+            attempt()
+
+
 def test_batches_count_what_the_function_holds() -> None:
     """As many probes at a time as stay in cache, whether it is the argument that is long or what is made of it."""
     x = torch.ones(12_000, dtype=torch.float64)
