@@ -186,11 +186,11 @@ def _timed(
     def turns(state: State, last: int, max_steps: int = options.max_steps) -> State:
         limits = (np.int32(last), np.int32(max_steps))
         state = jit_call(_turns, options, funs, x0, bounds, args, callback, state, limits)
-        check_host(state.status, "sqp")  # the functions may close over tracers
+        check_host(state, "sqp")  # the functions may close over tracers; under jvp the status is none
         return jax.block_until_ready(state)
 
     start = jit_call(_begin, options, funs, x0, multipliers, bounds, args)
-    check_host(start.status, "sqp")
+    check_host(start, "sqp")
     state = timed(turns, start, max_seconds)
     if state.open:  # the derivatives where it stands, and no step from there
         state = turns(state, np.iinfo(np.int32).max, int(state.steps))

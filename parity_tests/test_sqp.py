@@ -415,7 +415,8 @@ def test_time_is_the_hosts() -> None:
     def closed(s: Any) -> Any:
         return BACKENDS["jax"].package.sqp(lambda x: jnp.sum(s * x**2), None, jnp.asarray(HERE), 0, max_seconds=1).value
 
-    for attempt in (jax.jit(given), jax.grad(given), jax.jit(closed)):
+    forward = lambda s: jax.jvp(closed, (s,), (1.0,))  # noqa: E731
+    for attempt in (jax.jit(given), jax.grad(given), jax.jit(closed), jax.grad(closed), forward):
         with pytest.raises(ValueError, match=r"call sqp outside jit, vmap and grad"):
             attempt(2.0)
 
