@@ -146,7 +146,7 @@ def _timed(problem: Problem, user: User, x0: Any, max_seconds: float) -> tuple:
 
     def turns(s: State, last: int) -> State:
         s = jit_call(_turns, problem, user, s, np.int32(last))
-        check_host(s.open, "newton")  # fun may close over tracers
+        check_host(s, "newton")  # fun may close over tracers; under jvp a flag is none
         return jax.block_until_ready(s)
 
     check_host((x0, user.args), "newton")
