@@ -115,7 +115,7 @@ def _find(
     """The bandwidth, and which cells of the band count, by doubling from `first`; None if it is past the limit."""
     T, d, k = objective.layout.T, max(objective.layout.d, 1), first
     while True:
-        extraction = Extraction.of(k, "direct", "auto").resolve(objective.layout, args)
+        extraction = Extraction.of(k, "direct", "auto").resolve(objective.layout.n, args)
         finite, narrow, counts = jit_call(_examine, (objective, extraction), fun, args, kwargs)
         if not finite:
             raise FloatingPointError("the Hessian is not finite at (or near) x; give an x inside the domain of fun")

@@ -35,7 +35,7 @@ class Extraction(NamedTuple):
                 raise TypeError(f'chunk_size must be an int >= 1, None or "auto", got {chunk_size!r}') from None
         return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), chunk_size)
 
-    def resolve(self, layout: Layout, operands: Any) -> Extraction:
+    def resolve(self, n: int, operands: Any) -> Extraction:
         """With "auto" made a number where the platform alone decides, which is not on a CPU (`_all_at_once`).
 
         Elsewhere it is as many probes as fit 2^26 numbers.
@@ -45,7 +45,7 @@ class Extraction(NamedTuple):
         arrays = [leaf for leaf in jax.tree.leaves(operands) if isinstance(leaf, jax.Array)]
         concrete = [leaf for leaf in arrays if not isinstance(leaf, jax.core.Tracer)]
         platform = next(iter(concrete[0].devices())).platform if concrete else jax.default_backend()
-        return self if platform == "cpu" else self._replace(chunk_size=max(1, 2**26 // max(layout.n, 1)))
+        return self if platform == "cpu" else self._replace(chunk_size=max(1, 2**26 // max(n, 1)))
 
 
 def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
@@ -148,7 +148,7 @@ def from_matvec(
     "direct" for "random"; never more than T d for the first two.
     """
     layout = Layout.of(like, "like")
-    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (like, matvec))
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (like, matvec))
     return jit_call(_from_matvec, (layout, extraction), matvec, like)  # like: the program runs where it lives
 
 
@@ -253,7 +253,7 @@ def value_grad_hessian(
 
     def value_grad_hessian_fun(*args: Any, **kwargs: Any) -> tuple:
         objective = Objective.of(fun, argnums, has_aux, args)
-        options = (objective, extraction.resolve(objective.layout, args))
+        options = (objective, extraction.resolve(objective.layout.n, args))
         return jit_call(_value_grad_hessian, options, fun, args, kwargs)
 
     return value_grad_hessian_fun
@@ -343,7 +343,7 @@ def gauss_newton(
 
     def gauss_newton_fun(*args: Any, **kwargs: Any) -> Array:
         objective = Objective.of(residuals, argnums, False, args)
-        options = (objective, extraction.resolve(objective.layout, args))
+        options = (objective, extraction.resolve(objective.layout.n, args))
         try:
             return jit_call(_gauss_newton, options, residuals, args, kwargs)
         except TypeError as error:  # JAX raises it late, when the program is lowered

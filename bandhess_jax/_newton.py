@@ -265,7 +265,7 @@ def newton(
     scaling = _check_scale(scale, layout)
     if bandwidth is None:
         bandwidth = detect_bandwidth(_squared(fun) if kind == "gauss_newton" else fun)(x0, *args)
-    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (x0, args))
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
     width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and kind != "given"
     options = Options(layout, width, scaling, tol, as_index(max_steps, "max_steps"), check_band, bool(history))
     problem = Problem(objective, extraction, kind, options)

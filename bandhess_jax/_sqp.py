@@ -295,7 +295,7 @@ def sqp(
             raise TypeError(f"{name} must be a function or None, got {type(other).__name__}")
     if bandwidth is None:
         bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(x0, *args)
-    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (x0, args))
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
     if extraction.chunk_size == "auto":  # on a CPU: folded products gain nothing from a batch (benchmarks/README.md)
         extraction = extraction._replace(chunk_size=1)
     steps_bound = as_index(max_steps, "max_steps")
