@@ -124,7 +124,7 @@ def extract_bands(
         return pull(Av, jnp.zeros_like(Bv))
 
     def band(product: Callable[[Array], Array]) -> Array:
-        ab = extract(tidy(fold(product, x), x), layout, extraction)
+        ab = extract(fold(product, x), layout, extraction)
         return ab.at[0].add(-layout.dummies()) if layout.ragged else ab
 
     h = band(hessian)

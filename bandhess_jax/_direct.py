@@ -9,6 +9,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 
+def within_blocks(ab: Array, d: int) -> Array:
+    """Zeros for the cells of a band `((k + 1) d, n)` that are further than k stages from the diagonal."""
+    row = lax.broadcasted_iota(jnp.int32, ab.shape, 0)
+    column = lax.broadcasted_iota(jnp.int32, ab.shape, 1)
+    # Scalar i of a stage reaches (k + 1) d - i rows before the next column of its colour shows.
+    return jnp.where(row + column % d < ab.shape[0], ab, 0)
+
+
 @dataclass(frozen=True)
 class Direct:
     """One colour for every 2k + 1 stages: no two columns of a colour meet inside the band (Curtis, Powell, Reid 1974).
@@ -32,7 +40,4 @@ class Direct:
 
     def decode(self, kept: Array, T: int, d: int, k: int) -> Array:
         band = kept.transpose(2, 1, 0).reshape((k + 1) * d, -1)[:, : T * d]
-        row = lax.broadcasted_iota(jnp.int32, band.shape, 0)
-        column = lax.broadcasted_iota(jnp.int32, band.shape, 1)
-        # Scalar i of a stage reaches (k + 1) d - i rows before the next column of its colour shows.
-        return jnp.where(row + column % d < (k + 1) * d, band, 0)
+        return within_blocks(band, d)

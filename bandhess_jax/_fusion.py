@@ -16,7 +16,7 @@ conditional disappears. Programs with side effects are evaluated as they stand.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 # What an elementwise operation costs, in multiplications, roughly; what is not listed is never computed twice.
 _OPERATIONS = {
@@ -64,7 +64,7 @@ def _form(value: Any) -> Any:
     return value.form() if isinstance(value, _Shifted) else value
 
 
-def _is_constant(value: Any) -> bool:
+def is_constant(value: Any) -> bool:
     if isinstance(value, (jax.core.Tracer, _Shifted)) or jnp.ndim(value):
         return False
     return not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended) if hasattr(value, "dtype") else True
@@ -72,7 +72,7 @@ def _is_constant(value: Any) -> bool:
 
 def _key(equation: Any, operands: Sequence[Any]) -> Any:
     """Equal for equations that compute the same; None where that can't be told."""
-    names = tuple((str(v), str(jnp.result_type(v))) if _is_constant(v) else id(v) for v in operands)
+    names = tuple((str(v), str(jnp.result_type(v))) if is_constant(v) else id(v) for v in operands)
     key = (equation.primitive, names, tuple(sorted(equation.params.items(), key=lambda item: item[0])))
     try:
         hash(key)
@@ -81,12 +81,12 @@ def _key(equation: Any, operands: Sequence[Any]) -> Any:
     return key
 
 
-def _bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
+def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
     """The equation's results. Scalar constants stay constants, so that a padding value is seen to be zero."""
     params = equation.primitive.get_bind_params(equation.params)
     functions, params = params if isinstance(params, tuple) else ((), params)  # a pair in older versions of JAX
     scalar = all(getattr(variable.aval, "shape", None) == () for variable in equation.outvars)
-    constant = scalar and equation.primitive.name in _COSTS and all(map(_is_constant, operands))
+    constant = scalar and equation.primitive.name in _COSTS and all(map(is_constant, operands))
     with jax.ensure_compile_time_eval() if constant else equation.ctx.manager:
         results = equation.primitive.bind(*functions, *operands, **params)
     return list(results) if equation.primitive.multiple_results else [results]
@@ -107,17 +107,28 @@ def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], seen: dict[Any, tuple]) 
             results = seen[key][0]
         elif name in ("pjit", "jit"):
             results = _evaluate(equation.params["jaxpr"], operands, seen)
-        elif name == "pad" and _is_constant(operands[1]) and not np.asarray(operands[1]):
+        elif name == "pad" and is_constant(operands[1]) and not np.asarray(operands[1]):
             config = tuple(tuple(map(int, sides)) for sides in equation.params["padding_config"])
             results = [_Shifted({config: _form(operands[0])})]
         elif name in ("add", "add_any") and all(isinstance(operand, _Shifted) for operand in operands):
             results = [operands[0] + operands[1]]
         else:
-            results = _bind(equation, [_form(operand) for operand in operands])
+            results = bind(equation, [_form(operand) for operand in operands])
         if key is not None:
             seen[key] = results, operands  # the operands stay alive, and with them their ids
         values |= zip(equation.outvars, results, strict=True)
     return [read(atom) for atom in closed.jaxpr.outvars]
+
+
+def needed(jaxpr: Jaxpr, targets: Sequence[Any], held: Container[Any]) -> list[JaxprEqn]:
+    """The equations that the targets need, in their order, where the values held are at hand."""
+    wanted = {atom for atom in targets if not isinstance(atom, Literal) and atom not in held}
+    equations = []
+    for equation in reversed(jaxpr.eqns):
+        if not wanted.isdisjoint(equation.outvars):
+            equations.append(equation)
+            wanted.update(a for a in equation.invars if not isinstance(a, Literal) and a not in held)
+    return equations[::-1]
 
 
 class _Plan:
@@ -147,22 +158,19 @@ class _Plan:
 
     def form(self, targets: Sequence[Any], held: dict[Any, Any]) -> list[Any]:
         """The targets from the values held, by the equations that they need."""
-        needed = {atom for atom in targets if not isinstance(atom, Literal) and atom not in held}
-        equations = []
-        for equation in reversed(self.jaxpr.eqns):
-            if not needed.isdisjoint(equation.outvars):
-                equations.append(equation)
-                needed.update(a for a in equation.invars if not isinstance(a, Literal) and a not in held)
         values = dict(held)
         read = lambda atom: atom.val if isinstance(atom, Literal) else values[atom]  # noqa: E731
-        for equation in reversed(equations):
-            values |= zip(equation.outvars, _bind(equation, list(map(read, equation.invars))), strict=True)
+        for equation in needed(self.jaxpr, targets, held):
+            values |= zip(equation.outvars, bind(equation, list(map(read, equation.invars))), strict=True)
         return list(map(read, targets))
 
 
-def _true(x: Array) -> Array:
-    """True, which XLA's CPU compiler does not find out."""
-    return _is_number_or_nan(lax.stop_gradient(x.reshape(-1)[0].astype(jnp.float32)))
+def _true(arrays: Sequence[Array]) -> Array:
+    """True, which XLA's CPU compiler does not find out, unless it finds out the values of the larger arrays."""
+    real = [a for a in arrays if a.size and jnp.issubdtype(a.dtype, jnp.floating)]
+    largest = sorted(real, key=lambda a: a.size)[-8:]
+    first = sum((lax.stop_gradient(a.reshape(-1)[0].astype(jnp.float32)) for a in largest), jnp.float32(0))
+    return _is_number_or_nan(first)
 
 
 @jax.custom_batching.custom_vmap
@@ -187,20 +195,30 @@ def hold(fun: Callable[[Array], Any], x: Array) -> Any:
     """`fun(x)`, a pytree of arrays, formed in memory: fused into nothing that reads it."""
     closed, shape = jax.make_jaxpr(fun, return_shape=True)(x)
     form = jaxpr_as_fun(closed)
-    return jax.tree.unflatten(jax.tree.structure(shape), _hold(_true(x), lambda: form(x), closed.out_avals))
+    return jax.tree.unflatten(jax.tree.structure(shape), _hold(_true([x]), lambda: form(x), closed.out_avals))
 
 
-def tidy(fun: Callable[[Array], Any], x: Array) -> Callable[[Array], Any]:
-    """`fun`, of an array like x `(n,)`, giving a pytree of arrays: the same values, evaluated as the file explains."""
-    closed, shape = jax.make_jaxpr(fun, return_shape=True)(x)
-    if closed.effects or x.size < _SMALL:
+def flattened(fun: Callable[..., Any], *like: Any) -> tuple[ClosedJaxpr | None, Any]:
+    """The program of `fun`, jitted functions inlined and equal equations evaluated once, and the shapes that it
+    returns. None for one with effects."""
+    closed, shape = jax.make_jaxpr(fun, return_shape=True)(*like)
+    if closed.effects:
+        return None, shape
+    return jax.make_jaxpr(lambda *args: list(map(_form, _evaluate(closed, args, {}))))(*like), shape
+
+
+def tidy(fun: Callable[..., Any], *like: Any) -> Callable[..., Any]:
+    """`fun`, of arrays like those given, returning a pytree of arrays: the same values, evaluated as the file says."""
+    flat, shape = flattened(fun, *like)
+    if flat is None:
         return fun
-    flat = jax.make_jaxpr(lambda x: list(map(_form, _evaluate(closed, [x], {}))))(x)
-    plan, true = _Plan(flat.jaxpr), _true(x)
+    plan = _Plan(flat.jaxpr)
 
-    def tidied(x: Array) -> Any:
+    def tidied(*args: Array) -> Any:
         held: dict[Any, Any] = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
-        held |= zip(flat.jaxpr.invars, [x], strict=True)
+        held |= zip(flat.jaxpr.invars, args, strict=True)
+        if plan.levels:
+            true = _true([a for a in held.values() if isinstance(a, jax.core.Tracer)])
         for variables in plan.levels:
             form = partial(plan.form, variables, held)
             held |= zip(variables, _hold(true, form, [v.aval for v in variables]), strict=True)

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from ._diagonals import diagonals
+from ._direct import Direct, within_blocks
 from ._fusion import hold, tidy
 from ._jit import jit_call
 from ._probing import Probing, as_probing
@@ -71,6 +73,13 @@ def _all_at_once(product: Callable[[Array], Array], probes: Array, n: int) -> bo
     return len(probes) * widest <= 2**20 and not on_host
 
 
+def _finished(ab: Array, layout: Layout, k: int, near: int) -> Array:
+    ab = clear_unused(ab)
+    if near < k:
+        ab = jnp.pad(ab, ((0, (k - near) * layout.d), (0, 0)))
+    return ab.at[0].add(layout.dummies()) if layout.ragged else ab
+
+
 def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Any:
     """The band of `matvec`, a symmetric operator on the ravelled vector; `(ab, *notes)` if the probing adds some."""
     T, d, k = layout.T, layout.d, options.bandwidth
@@ -78,6 +87,11 @@ def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Ext
         return jnp.zeros(((k + 1) * d, 0), layout.dtype)
     near = min(k, T - 1)  # blocks further off than T - 1 stages do not exist
     probing, chunk = options.probing, options.chunk_size
+    if type(probing) is Direct:
+        ab = diagonals(matvec, layout.n, (near + 1) * d, layout.dtype)
+        if ab is not None:
+            return _finished(within_blocks(ab, d), layout, k, near)
+    matvec = tidy(matvec, jax.ShapeDtypeStruct((layout.n,), layout.dtype))
 
     def product(c: Array) -> Array:
         y = matvec(probing.probe(c, T, d, near, layout.dtype))
@@ -101,11 +115,7 @@ def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Ext
             f"{type(probing).__name__}.decode must return the band, shape {((near + 1) * d, layout.n)}, or a tuple "
             f"that starts with it, got shape {ab.shape}"
         )
-    ab = clear_unused(ab)
-    if near < k:
-        ab = jnp.pad(ab, ((0, (k - near) * d), (0, 0)))
-    if layout.ragged:
-        ab = ab.at[0].add(layout.dummies())
+    ab = _finished(ab, layout, k, near)
     return (ab, *notes) if notes else ab
 
 
@@ -210,7 +220,7 @@ def linearize_gradient(flat_fun: Callable, flat: Array) -> tuple[Array, Callable
         return grad, out
 
     grad, product, out = tidy(lambda flat: jax.linearize(gradient, flat, has_aux=True), flat)(flat)
-    return grad, tidy(product, flat), out
+    return grad, product, out
 
 
 def _value_grad_hessian(options: tuple[Objective, Extraction], fun: Callable, args: tuple, kwargs: dict) -> tuple:

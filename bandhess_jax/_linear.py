@@ -15,7 +15,7 @@ import jax
 from jax import Array
 from jax.extend.core import ClosedJaxpr, Literal
 
-from ._fusion import _bind
+from ._fusion import bind
 
 WORTH = 0.75  # of the multiplications and additions, at most, for the coefficients to be formed
 
@@ -65,7 +65,7 @@ class _Program:
         for equation in closed.jaxpr.eqns:
             operands = [read(atom) for atom in equation.invars]
             if not any(isinstance(operand, _Sum) for operand in operands):
-                results = _bind(equation, operands)
+                results = bind(equation, operands)
             elif equation.primitive.name in ("jit", "pjit"):
                 results = self._walk(equation.params["jaxpr"], operands)
             else:
@@ -125,7 +125,7 @@ class _Program:
             return formed[id(value)]
 
         for equation, operands, nodes in self.steps:
-            values |= zip(nodes, _bind(equation, list(map(form, operands))), strict=True)
+            values |= zip(nodes, bind(equation, list(map(form, operands))), strict=True)
         return list(map(form, self.outputs))
 
     def cost(self, x: Array) -> int:
