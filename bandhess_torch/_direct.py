@@ -51,10 +51,10 @@ class Direct:
 
     def decode(self, kept: Tensor, T: int, d: int, k: int) -> Tensor:
         band = kept.permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
-        return _clear_foreign(band.reshape((k + 1) * d, -1)[:, : T * d], d)
+        return clear_foreign(band.reshape((k + 1) * d, -1)[:, : T * d], d)
 
 
-def _clear_foreign(ab: Tensor, d: int) -> Tensor:
+def clear_foreign(ab: Tensor, d: int) -> Tensor:
     """Zeros, in place, past what belongs to a column: scalar i of a stage reaches i rows less far down than the first
     one, before the next column of its colour shows."""
     for i in range(1, d):
@@ -91,4 +91,4 @@ class Cells:
             self.ab = end.contiguous()
         else:
             self.ab[:, self.inner * self.count :] = end
-        return _clear_foreign(self.ab, self.d), ()
+        return clear_foreign(self.ab, self.d), ()

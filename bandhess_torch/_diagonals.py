@@ -1,0 +1,671 @@
+"""The band of a linear program without a probe: its diagonals, carried from operation to operation.
+
+What `bandhess_jax/_diagonals.py` does with a traced program happens here in the backward pass itself: the gradient's
+graph pulls back a `Carried` in place of a probe, a tensor without data that knows its value as
+
+    value[i] = sum over o, and over grids that hold i, of part[i] v[o + strides . i]         (i a multi-index)
+
+where a part is an array on a regular grid (start, size and step along every axis). Slices, paddings and concatenations
+move grids and offsets o and form nothing, sums merge parts that are alike, and products multiply them. The parts of
+the result at o = -r make the diagonal r places below the main one; what no part of them needs is never formed.
+(Griewank and Walther, Evaluating Derivatives, 2008, chapter 7: sparse vector mode.)
+
+A graph with other operations, or too long, is left to probing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+_LIMIT = 6000  # operations on parts
+_SHORT = 32  # entries along an axis, up to which a part may be taken apart there
+_TERMS = 8  # of a contracted axis, up to which a matrix product is a sum of products
+
+Axis = tuple[int, int, int]  # start, size, step: of a part along one axis of its value
+Grid = tuple[Axis, ...]
+aten = torch.ops.aten
+
+
+class UnknownError(Exception):
+    """The program holds what this file has no rule for."""
+
+
+class Late:
+    """An array that is formed once it is asked for."""
+
+    __slots__ = ("args", "fun", "made")
+
+    def __init__(self, fun: Callable[..., Tensor], *args: Any) -> None:
+        self.fun, self.args = fun, args
+        self.made: Tensor | None = None
+
+    def form(self) -> Tensor:
+        if self.made is None:
+            self.made = self.fun(*[formed(a) for a in self.args])
+            self.args = ()
+        return self.made
+
+
+def formed(a: Any) -> Any:
+    return a.form() if isinstance(a, Late) else a
+
+
+class Part(NamedTuple):
+    """`scale` times an array on a grid; times ones where that is None."""
+
+    scale: float
+    array: Tensor | Late | None
+
+    def apply(self, fun: Callable[..., Tensor], *args: Any) -> Part:
+        return self if self.array is None else Part(self.scale, Late(fun, self.array, *args))
+
+    def plus(self, other: Part) -> Part:
+        a, b = self.array, other.array
+        if a is None and b is None:
+            return Part(self.scale + other.scale, None)
+        if a is not None and b is not None and abs(self.scale) == abs(other.scale):
+            return Part(self.scale, Late(torch.add if self.scale == other.scale else torch.sub, a, b))
+        if a is None:
+            return other.plus(self)
+        if b is None:
+            return Part(1.0, Late(lambda a: a * self.scale + other.scale, a))
+        return Part(1.0, Late(lambda a, b: torch.add(a * self.scale, b, alpha=other.scale), a, b))
+
+
+Parts = dict[tuple[int, Grid], Part]  # by offset and grid
+
+
+class Value(NamedTuple):
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in v
+    parts: Parts
+
+
+def _sizes(grid: Iterable[Axis]) -> tuple[int, ...]:
+    return tuple(size for _, size, _ in grid)
+
+
+def _sum(parts: Iterable[tuple[int, Sequence[Axis], Part]]) -> Parts:
+    out: Parts = {}
+    for offset, grid, part in parts:
+        key = offset, tuple((start, size, step if size > 1 else 1) for start, size, step in grid)
+        if 0 not in _sizes(key[1]):
+            out[key] = out[key].plus(part) if key in out else part
+    return out
+
+
+def _on(grid: Grid, array: Tensor) -> Tensor:
+    """An array of the value's shape on a part's grid."""
+    if array.shape == _sizes(grid):
+        return array
+    return array[tuple(slice(start, start + (size - 1) * step + 1, step) for start, size, step in grid)]
+
+
+def _apart(grid: Grid, part: Part, axis: int) -> Iterable[tuple[Grid, Part]]:
+    """A part as parts of size 1 along an axis."""
+    start, size, step = grid[axis]
+    if size > _SHORT:
+        raise UnknownError
+    for i in range(size):
+        piece = part if size == 1 else part.apply(torch.narrow, axis, i, 1)
+        yield (*grid[:axis], (start + i * step, 1, 1), *grid[axis + 1 :]), piece
+
+
+def _moved(value: Value, axis: int, stride: int) -> Value:
+    """The same value with another stride along an axis: every entry there changes its offset, each by its own."""
+    old = value.strides[axis]
+    if old == stride:
+        return value
+    parts = _sum(
+        (o + (old - stride) * piece[axis][0], piece, part)
+        for (o, grid), whole in value.parts.items()
+        for piece, part in _apart(grid, whole, axis)
+    )
+    return Value(value.shape, (*value.strides[:axis], stride, *value.strides[axis + 1 :]), parts)
+
+
+def _aligned(values: Sequence[Value]) -> list[Value]:
+    """All with the same strides: along every axis those of the longest value, or of the first."""
+    values = list(values)
+    for axis in range(len(values[0].shape)) if len({value.strides for value in values}) > 1 else ():
+        stride = max(values, key=lambda value: value.shape[axis]).strides[axis]
+        values = [_moved(value, axis, stride) for value in values]
+    return values
+
+
+def _add(a: Any, b: Any, alpha: float = 1) -> Value:
+    b = _scaled(b, alpha) if isinstance(b, Value) and alpha != 1 else b
+    values = _wide([a, b])  # what does not depend on v is zero
+    first, *others = _aligned(values)
+    parts = dict(first.parts)
+    for value in others:
+        for key, part in value.parts.items():
+            parts[key] = parts[key].plus(part) if key in parts else part
+    return Value(first.shape, first.strides, parts)
+
+
+def _wide(operands: Sequence[Any]) -> list[Value]:
+    shapes = {tuple(a.shape) for a in operands if isinstance(a, (Value, Tensor))}
+    values = [a for a in operands if isinstance(a, Value)]
+    return [_expand(a, torch.broadcast_shapes(*shapes)) for a in values] if len(shapes) > 1 else values
+
+
+def _sub(a: Any, b: Any, alpha: float = 1) -> Value:
+    return _add(a, b, -alpha)
+
+
+def _scaled(a: Value, by: float) -> Value:
+    return Value(a.shape, a.strides, {key: Part(scale * by, array) for key, (scale, array) in a.parts.items()})
+
+
+def _mul(a: Any, b: Any) -> Value:
+    value, factor = (a, b) if isinstance(a, Value) else (b, a)
+    if isinstance(factor, Value):
+        raise UnknownError  # not linear
+    if not isinstance(factor, Tensor):
+        return _scaled(value, float(factor))
+    if factor.shape != value.shape:
+        (value,) = _wide([value, factor])
+        factor = factor.expand(value.shape)
+
+    parts = {}
+    for key, (scale, array) in value.parts.items():
+        cut = _on(key[1], factor)
+        parts[key] = Part(scale, cut if array is None else Late(torch.mul, array, cut))
+    return Value(value.shape, value.strides, parts)
+
+
+def _div(a: Any, b: Any) -> Value:
+    if not isinstance(a, Value) or isinstance(b, Value):
+        raise UnknownError
+    if isinstance(b, Tensor) and b.ndim:
+        return _mul(a, b.reciprocal())
+    parts = {}
+    for key, (scale, array) in a.parts.items():
+        parts[key] = Part(scale / float(b), None) if array is None else Part(scale, Late(torch.div, array, b))
+    return a._replace(parts=parts)
+
+
+def _where(which: Any, a: Any, b: Any) -> Value:
+    if isinstance(which, Value):
+        raise UnknownError
+    values = iter(_aligned(_wide([a, b, which])))
+    out = []
+    for chosen, case in ((which, a), (~which, b)):
+        if isinstance(case, Value):
+            value = next(values)
+            mask = chosen.expand(value.shape)
+            for (o, grid), (scale, array) in value.parts.items():
+                cut = _on(grid, mask)
+                ones = torch.ones((), device=mask.device) if array is None else array
+                out.append((o, grid, Part(scale, Late(lambda m, a: torch.where(m, a, 0), cut, ones))))
+    return value._replace(parts=_sum(out))
+
+
+def _masked(a: Value, mask: Tensor, value: float) -> Value:
+    return _where(mask, mask, a)
+
+
+def _permute(a: Value, dims: Sequence[int]) -> Value:
+    pick = lambda of: tuple(of[axis] for axis in dims)  # noqa: E731
+    parts = {(o, pick(grid)): part.apply(torch.permute, tuple(dims)) for (o, grid), part in a.parts.items()}
+    return Value(pick(a.shape), pick(a.strides), parts)
+
+
+def _transpose(a: Value, first: int = -2, second: int = -1) -> Value:
+    dims = list(range(len(a.shape)))
+    dims[first], dims[second] = dims[second], dims[first]
+    return _permute(a, dims)
+
+
+def _expand(a: Value, shape: Sequence[int], **_: Any) -> Value:
+    new = len(shape) - len(a.shape)
+    shape = tuple(a.shape[i - new] if size == -1 else size for i, size in enumerate(shape))
+    if shape == a.shape:
+        return a
+    longer = [axis for axis in range(len(shape)) if axis < new or shape[axis] != a.shape[axis - new]]
+    for axis in longer[new:]:
+        a = _moved(a, axis - new, 0)
+    parts = {}
+    for (o, grid), part in a.parts.items():
+        wide = tuple((0, shape[axis], 1) if axis in longer else grid[axis - new] for axis in range(len(shape)))
+        parts[o, wide] = part.apply(Tensor.expand, _sizes(wide))
+    return Value(shape, (*[0] * new, *a.strides), parts)
+
+
+def _cut(axis: Axis, start: int, stop: int, step: int) -> tuple[Axis, slice]:
+    """What [start:stop:step] leaves of an axis, and which entries of the part that is."""
+    own, size, gap = axis
+    repeat = step // math.gcd(gap, step)
+    first = max(0, -(-(start - own) // gap))
+    fits = [i for i in range(first, first + repeat) if (own + gap * i - start) % step == 0]
+    last = min(size - 1, (stop - 1 - own) // gap)
+    if not fits or fits[0] > last:
+        return (0, 0, 1), slice(0, 0)
+    entries = slice(fits[0], last + 1, repeat)
+    return ((own + gap * fits[0] - start) // step, len(range(last + 1)[entries]), gap * repeat // step), entries
+
+
+def _slice(a: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
+    dim %= len(a.shape)
+    first, stop, _ = slice(start, end).indices(a.shape[dim])
+    parts = []
+    for (o, grid), part in a.parts.items():
+        axis, entries = _cut(grid[dim], first, stop, step)
+        if axis[1] != grid[dim][1]:
+            part = part.apply(lambda array, entries: array[(slice(None),) * dim + (entries,)], entries)
+        parts.append((o + first * a.strides[dim], (*grid[:dim], axis, *grid[dim + 1 :]), part))
+    shape, strides = list(a.shape), list(a.strides)
+    shape[dim], strides[dim] = len(range(first, stop, step)), strides[dim] * step
+    return Value(tuple(shape), tuple(strides), _sum(parts))
+
+
+def _flip(a: Value, dims: Sequence[int]) -> Value:
+    axes = [axis % len(a.shape) for axis in dims]
+    parts = {}
+    for (o, grid), part in a.parts.items():
+        turned = list(grid)
+        for axis in axes:
+            start, size, step = grid[axis]
+            turned[axis] = (a.shape[axis] - 1 - start - (size - 1) * step, size, step)
+        shift = sum(a.strides[axis] * (a.shape[axis] - 1) for axis in axes)
+        parts[o + shift, tuple(turned)] = part.apply(torch.flip, axes)
+    strides = tuple(-stride if axis in axes else stride for axis, stride in enumerate(a.strides))
+    return Value(a.shape, strides, parts)
+
+
+def _squeeze(a: Value, dims: Any = None) -> Value:
+    dims = [dims] if isinstance(dims, int) else range(len(a.shape)) if dims is None else dims
+    gone = [axis % len(a.shape) for axis in dims if a.shape[axis] == 1]
+    keep = [axis for axis in range(len(a.shape)) if axis not in gone]
+    pick = lambda of: tuple(of[axis] for axis in keep)  # noqa: E731
+    parts = {(o, pick(grid)): part.apply(torch.reshape, _sizes(pick(grid))) for (o, grid), part in a.parts.items()}
+    return Value(pick(a.shape), pick(a.strides), parts)
+
+
+def _unsqueeze(a: Value, dim: int) -> Value:
+    dim %= len(a.shape) + 1
+    put = lambda of, new: (*of[:dim], new, *of[dim:])  # noqa: E731
+    parts = {(o, put(grid, (0, 1, 1))): part.apply(torch.unsqueeze, dim) for (o, grid), part in a.parts.items()}
+    return Value(put(a.shape, 1), put(a.strides, 0), parts)
+
+
+def _select(a: Value, dim: int, index: int) -> Value:
+    index %= a.shape[dim]
+    return _squeeze(_slice(a, dim, index, index + 1), dim)
+
+
+def _row_major(shape: Sequence[int], axis: int) -> int:
+    return math.prod(shape[axis + 1 :])
+
+
+def _placed(a: Value, axis: int, low: int, step: int, size: int, stride: int) -> Value:
+    """In a longer axis: entry p at low + step p."""
+    if a.shape[axis] == 1:
+        a = _moved(a, axis, stride * step)
+    if a.strides[axis] != stride * step:
+        raise UnknownError
+    parts = {}
+    for (o, grid), part in a.parts.items():
+        start, count, gap = grid[axis]
+        there = (low + step * start, count, step * gap if count > 1 else 1)
+        parts[o - stride * low, (*grid[:axis], there, *grid[axis + 1 :])] = part
+    shape, strides = list(a.shape), list(a.strides)
+    shape[axis], strides[axis] = size, stride
+    return Value(tuple(shape), tuple(strides), parts)
+
+
+def _slice_backward(a: Value, sizes: Sequence[int], dim: int, start: int, end: int, step: int) -> Value:
+    dim %= len(sizes)
+    first, *_ = slice(start, end).indices(sizes[dim])
+    if a.shape[dim] == 1 and sizes[dim] > 1:
+        stride, rest = _row_major(sizes, dim), 0
+    else:
+        stride, rest = divmod(a.strides[dim], step)
+    if rest:
+        raise UnknownError
+    return _placed(a, dim, first, step, sizes[dim], stride)
+
+
+def _select_backward(a: Value, sizes: Sequence[int], dim: int, index: int) -> Value:
+    index %= sizes[dim]
+    return _slice_backward(_unsqueeze(a, dim), sizes, dim, index, index + 1, 1)
+
+
+def _pad(a: Value, pad: Sequence[int], value: float = 0) -> Value:
+    for i in range(len(pad) // 2):
+        axis, (low, high) = len(a.shape) - 1 - i, pad[2 * i : 2 * i + 2]
+        a = _slice(a, axis, max(-low, 0), a.shape[axis] - max(-high, 0))
+        size = a.shape[axis] + max(low, 0) + max(high, 0)
+        single = a.shape[axis] == 1 and size > 1
+        wide = (*a.shape[:axis], size, *a.shape[axis + 1 :])
+        a = _placed(a, axis, max(low, 0), 1, size, _row_major(wide, axis) if single else a.strides[axis])
+    return a
+
+
+def _cat(operands: Sequence[Any], dim: int = 0) -> Value:
+    operands = [a for a in operands if tuple(a.shape) != (0,)]
+    values = [a for a in operands if isinstance(a, Value)]
+    dim %= len(values[0].shape)
+    shape = list(values[0].shape)
+    shape[dim] = sum(a.shape[dim] for a in operands)
+    if all(a.shape[dim] == 1 for a in values):
+        values = [_moved(a, dim, _row_major(shape, dim)) for a in values]
+    aligned, start, placed = iter(_aligned(values)), 0, []
+    for a in operands:
+        if isinstance(a, Value):
+            value = next(aligned)
+            placed.append(_placed(value, dim, start, 1, shape[dim], value.strides[dim]))
+        start += a.shape[dim]
+    return placed[0]._replace(parts=_sum((*key, part) for value in placed for key, part in value.parts.items()))
+
+
+def _stack(operands: Sequence[Any], dim: int = 0) -> Value:
+    return _cat([_unsqueeze(a, dim) if isinstance(a, Value) else a.unsqueeze(dim) for a in operands], dim)
+
+
+def _roll(a: Value, shifts: Sequence[int], dims: Sequence[int]) -> Value:
+    for shift, dim in zip(shifts, dims, strict=True):
+        cut = -shift % a.shape[dim]
+        a = _cat([_slice(a, dim, cut), _slice(a, dim, 0, cut)], dim) if cut else a
+    return a
+
+
+def _unfold(a: Value, dim: int, size: int, step: int) -> Value:
+    dim %= len(a.shape)
+    last = (a.shape[dim] - size) // step * step
+    if size > _SHORT:
+        raise UnknownError
+    return _stack([_slice(a, dim, i, last + i + 1, step) for i in range(size)], len(a.shape))
+
+
+def _unfold_backward(a: Value, sizes: Sequence[int], dim: int, size: int, step: int) -> Value:
+    dim %= len(sizes)
+    last = (sizes[dim] - size) // step * step
+    parts = []
+    if size > _SHORT:
+        raise UnknownError
+    for i in range(size):
+        value = _slice_backward(_select(a, -1, i), sizes, dim, i, last + i + 1, step)
+        parts.append(value)
+    total = parts[0]
+    for value in parts[1:]:
+        total = _add(total, value)
+    return total
+
+
+def _reduce_sum(a: Value, dims: Any = None, keepdim: bool = False, **_: Any) -> Value:
+    dims = [dims] if isinstance(dims, int) else dims or range(len(a.shape))
+    axes = sorted(axis % len(a.shape) for axis in dims)
+    for axis in axes:
+        a = _moved(a, axis, 0)
+    keep = [axis for axis in range(len(a.shape)) if axis not in axes]
+    pick = lambda of: tuple(of[axis] for axis in keep)  # noqa: E731
+    parts = []
+    for (o, grid), part in a.parts.items():
+        if part.array is None:
+            part = Part(part.scale * math.prod(grid[axis][1] for axis in axes), None)
+        elif any(grid[axis][1] > 1 for axis in axes):
+            part = part.apply(torch.sum, axes)
+        else:
+            part = part.apply(torch.reshape, _sizes(pick(grid)))
+        parts.append((o, pick(grid), part))
+    a = Value(pick(a.shape), pick(a.strides), _sum(parts))
+    for axis in axes if keepdim else ():
+        a = _unsqueeze(a, axis)
+    return a
+
+
+def _matmul(a: Any, b: Any) -> Value:
+    """`(..., i, j) (..., j, k)`: along a short j term by term."""
+    left = isinstance(a, Value)
+    value, factor = (a, b) if left else (b, a)
+    if isinstance(factor, Value):
+        raise UnknownError
+    if not left:  # B A = (A^T B^T)^T
+        return _transpose(_matmul(_transpose(value), factor.transpose(-2, -1)))
+    axis = len(value.shape) - 1
+    value = _moved(value, axis, 0)
+    parts, todo = [], list(value.parts.items())
+    fresh = (0, factor.shape[-1], 1)
+    while todo:
+        (o, grid), part = todo.pop()
+        if 1 < grid[axis][1] <= _TERMS:
+            todo += [((o, piece), cut) for piece, cut in _apart(grid, part, axis)]
+            continue
+        rows = _on((*grid[:-2], grid[axis], fresh), factor)
+        if part.array is None:
+            sizes = _sizes((*grid[:-1], fresh))
+            product = Part(part.scale, Late(lambda rows, sizes: rows.sum(-2, True).expand(sizes), rows, sizes))
+        else:
+            product = part.apply(torch.mul if grid[axis][1] == 1 else torch.matmul, rows)
+        parts.append((o, (*grid[:-1], fresh), product))
+    return Value((*value.shape[:-1], factor.shape[-1]), (*value.strides[:-1], 0), _sum(parts))
+
+
+def _merged(a: Value, first: int, last: int) -> Value:
+    """With the axes first .. last - 1 as one, row-major."""
+    longest = max(range(first, last), key=lambda axis: a.shape[axis])
+    stride, rest = divmod(a.strides[longest], _row_major(a.shape[:last], longest))
+    if rest:
+        raise UnknownError
+    for axis in range(first, last):
+        a = _moved(a, axis, stride * _row_major(a.shape[:last], axis))
+    parts, todo = [], list(a.parts.items())
+    while todo:
+        (o, grid), part = todo.pop()
+        spread = [axis for axis in range(first, last) if grid[axis][1] > 1]
+        steps = {axis: grid[axis][2] * _row_major(a.shape[:last], axis) for axis in spread}
+        if any(steps[p] != steps[q] * grid[q][1] for p, q in pairwise(spread)):
+            shortest = min(spread, key=lambda axis: grid[axis][1])
+            todo += [((o, piece), cut) for piece, cut in _apart(grid, part, shortest)]
+            continue
+        start = sum(grid[axis][0] * _row_major(a.shape[:last], axis) for axis in range(first, last))
+        size = math.prod(grid[axis][1] for axis in spread)
+        one = (*grid[:first], (start, size, steps[spread[-1]] if spread else 1), *grid[last:])
+        parts.append((o, one, part.apply(torch.reshape, _sizes(one))))
+    size = math.prod(a.shape[first:last])
+    shape, strides = [(*of[:first], one, *of[last:]) for of, one in ((a.shape, size), (a.strides, stride))]
+    return Value(shape, strides, _sum(parts))
+
+
+def _unmerged(a: Value, axis: int, sizes: Sequence[int]) -> Value:
+    """With one axis as several, row-major."""
+    if len(sizes) == 1:
+        return a
+    inner = math.prod(sizes[1:])
+    parts = []
+    for (o, grid), part in a.parts.items():
+        start, size, step = grid[axis]
+        if step % inner == 0 or size == 1:
+            outer, within = (start // inner, size, max(1, step // inner)), (start % inner, 1, 1)
+        elif step == 1 and start % inner == 0 and size % inner == 0:
+            outer, within = (start // inner, size // inner, 1), (0, inner, 1)
+        else:
+            raise UnknownError
+        new = (*grid[:axis], outer, within, *grid[axis + 1 :])
+        parts.append((o, new, part.apply(torch.reshape, _sizes(new))))
+    stride = a.strides[axis]
+    shape = (*a.shape[:axis], sizes[0], inner, *a.shape[axis + 1 :])
+    strides = (*a.strides[:axis], stride * inner, stride, *a.strides[axis + 1 :])
+    return _unmerged(Value(shape, strides, _sum(parts)), axis + 1, sizes[1:])
+
+
+def _reshape(a: Value, sizes: Sequence[int], **_: Any) -> Value:
+    if -1 in sizes:
+        rest = math.prod(a.shape) // -math.prod(sizes)
+        sizes = [rest if size == -1 else size for size in sizes]
+    if 0 in a.shape:
+        raise UnknownError
+    a = _squeeze(a)
+    left, axis = [size for size in sizes if size != 1], 0
+    while left:
+        group, last = [left.pop(0)], axis + 1
+        while math.prod(group) != math.prod(a.shape[axis:last]):
+            if math.prod(group) < math.prod(a.shape[axis:last]):
+                group.append(left.pop(0))
+            else:
+                last += 1
+        a = _unmerged(_merged(a, axis, last), axis, group)
+        axis += len(group)
+    for axis, size in enumerate(sizes):
+        if size == 1:
+            a = _unsqueeze(a, axis)
+    return a
+
+
+_RULES: dict[Any, Callable[..., Any]] = {
+    aten.is_same_size.default: lambda a, b: a.shape == tuple(b.shape),
+    aten.add.Tensor: _add,
+    aten.sub.Tensor: _sub,
+    aten.neg.default: lambda a: _scaled(a, -1),
+    aten.mul.Tensor: _mul,
+    aten.mul.Scalar: _mul,
+    aten.div.Tensor: _div,
+    aten.div.Scalar: _div,
+    aten.tanh_backward.default: lambda a, out: _mul(a, 1 - out * out),
+    aten.sigmoid_backward.default: lambda a, out: _mul(a, out * (1 - out)),
+    aten.threshold_backward.default: lambda a, x, threshold: _where(x > threshold, a, x),
+    aten.masked_fill.Scalar: _masked,
+    aten.zeros_like.default: lambda a, **_: Value(a.shape, a.strides, {}),
+    aten.where.self: _where,
+    aten.clone.default: lambda a, **_: a,
+    aten.detach.default: lambda a: a,
+    aten.alias.default: lambda a: a,
+    aten.expand.default: _expand,
+    aten.permute.default: _permute,
+    aten.transpose.int: _transpose,
+    aten.t.default: lambda a: _transpose(a) if len(a.shape) == 2 else a,
+    aten.slice.Tensor: _slice,
+    aten.select.int: _select,
+    aten.flip.default: _flip,
+    aten.squeeze.dim: _squeeze,
+    aten.squeeze.dims: _squeeze,
+    aten.squeeze.default: _squeeze,
+    aten.unsqueeze.default: _unsqueeze,
+    aten.slice_backward.default: _slice_backward,
+    aten.select_backward.default: _select_backward,
+    aten.constant_pad_nd.default: _pad,
+    aten.cat.default: _cat,
+    aten.stack.default: _stack,
+    aten.roll.default: _roll,
+    aten.unfold.default: _unfold,
+    aten.unfold_backward.default: _unfold_backward,
+    aten.unbind.int: lambda a, dim=0: [_select(a, dim, i) for i in range(a.shape[dim])],
+    aten.sum.dim_IntList: _reduce_sum,
+    aten.sum.default: _reduce_sum,
+    aten.mm.default: _matmul,
+    aten.bmm.default: _matmul,
+    aten.view.default: _reshape,
+    aten._unsafe_view.default: _reshape,
+    aten.reshape.default: _reshape,
+}
+
+
+_IN_PLACE = {
+    aten.add_.Tensor: _add,
+    aten.sub_.Tensor: _sub,
+    aten.mul_.Tensor: _mul,
+    aten.mul_.Scalar: _mul,
+    aten.div_.Tensor: _div,
+    aten.div_.Scalar: _div,
+    aten.masked_fill_.Scalar: _masked,
+}
+# What gives a view: nothing may be written to it, nor to what it is a view of.
+_VIEWS = {
+    aten.alias.default,
+    aten.detach.default,
+    aten.expand.default,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.t.default,
+    aten.slice.Tensor,
+    aten.select.int,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+    aten.unbind.int,
+    aten.unfold.default,
+    aten.view.default,
+    aten.reshape.default,
+}
+
+
+class Carried(torch.Tensor):
+    """A tensor without data that knows its `Value`."""
+
+    value: Value
+    spent: list[int]
+    shared: bool  # with a view
+
+    @staticmethod
+    def __new__(cls, value: Value, like: Tensor, spent: list[int], shared: bool = False) -> Carried:
+        new = torch.Tensor._make_wrapper_subclass(cls, value.shape, dtype=like.dtype, device=like.device)
+        new.value, new.spent, new.shared = value, spent, shared
+        return new
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        rule: Any = _RULES.get(func) or _IN_PLACE.get(func)
+        if rule is None:
+            raise UnknownError(str(func))
+        operands: list[Any] = []
+        spent, like = [0], args[0]
+        for a in args:
+            if type(a) is Carried:
+                operands.append(a.value)
+                spent, like = a.spent, a
+            elif type(a) is list:
+                operands.append([each.value if type(each) is Carried else each for each in a])
+                spent, like = next(((each.spent, each) for each in a if type(each) is Carried), (spent, like))
+            else:
+                operands.append(a)
+        out = rule(*operands, **kwargs) if kwargs else rule(*operands)
+        if type(out) is not Value:  # several, or none
+            like.shared = True
+            return [Carried(each, like, spent, True) for each in out] if isinstance(out, list) else out
+        spent[0] += len(out.parts)
+        if spent[0] > _LIMIT:
+            raise UnknownError
+        if func in _IN_PLACE:
+            if type(args[0]) is not Carried or args[0].shared or out.shape != args[0].value.shape:
+                raise UnknownError
+            args[0].value = out
+            return args[0]
+        shared = func in _VIEWS
+        like.shared = like.shared or shared
+        return Carried(out, like, spent, shared)
+
+
+@torch.no_grad()
+def diagonals(product: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor | None:
+    """The lower band `(rows, n)` of a linear program of vectors like x, or None where it is left to probing."""
+    n = len(x)
+    v = Carried(Value((n,), (1,), {(0, ((0, n, 1),)): Part(1.0, None)}), x, [0])
+    try:
+        out = product(v)
+        value = _moved(out.value, 0, 1) if isinstance(out, Carried) else None
+    except Exception:  # a backward function of the user's may ask a tensor without data for anything
+        return None
+    if value is None or any(abs(o) >= rows for o, _ in value.parts):
+        return None
+    band = x.new_zeros(rows, n)
+    for (o, grid), (scale, array) in value.parts.items():
+        if o > 0:
+            continue
+        start, size, step = grid[0]
+        cells = band[-o, start + o : start + o + (size - 1) * step + 1 : step]
+        if array is None:
+            cells += scale
+        elif isinstance(array, Late) and array.fun is torch.mul and array.made is None:
+            cells.addcmul_(*map(formed, array.args), value=scale)
+        else:
+            cells.add_(formed(array), alpha=scale)
+    return band
