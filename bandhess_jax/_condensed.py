@@ -27,7 +27,6 @@ from ._bandwidth import hash_noise, too_narrow
 from ._fusion import hold as in_memory
 from ._fusion import tidy
 from ._hessian import Extraction, extract
-from ._linear import fold
 from ._solve import Factor, factor
 from ._stages import Layout
 from ._storage import matvec
@@ -124,7 +123,7 @@ def extract_bands(
         return pull(Av, jnp.zeros_like(Bv))
 
     def band(product: Callable[[Array], Array]) -> Array:
-        ab = extract(fold(product, x), layout, extraction)
+        ab = extract(product, layout, extraction)
         return ab.at[0].add(-layout.dummies()) if layout.ragged else ab
 
     h = band(hessian)

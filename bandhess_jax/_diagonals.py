@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -107,11 +108,15 @@ def _moved(value: Value, axis: int, stride: int) -> Value:
     return value._replace(strides=(*value.strides[:axis], stride, *value.strides[axis + 1 :]), parts=parts)
 
 
+def _reach(axis: int, value: Value) -> int:
+    return max((grid[axis][1] for _, grid in value.parts), default=0)
+
+
 def _aligned(values: Sequence[Value]) -> list[Value]:
-    """All with the same strides: along every axis those of the longest value, or of the first."""
+    """All with the same strides: along every axis those of the value with the longest part, or of the first."""
     values = list(values)
     for axis in range(len(values[0].shape)):
-        stride = max(values, key=lambda value: value.shape[axis]).strides[axis]
+        stride = max(values, key=partial(_reach, axis)).strides[axis]
         values = [_moved(value, axis, stride) for value in values]
     return values
 
@@ -442,6 +447,113 @@ def _reshape(a: Value, new_sizes: Sequence[int], **_: Any) -> Value:
     return _broadcast(a, new_sizes, [axis for axis, size in enumerate(new_sizes) if size != 1])
 
 
+class Blocks(NamedTuple):
+    """Values of any shape, ravelled and joined to an array of one axis: where that has no strides of its own."""
+
+    values: tuple[Value, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (sum(self.sizes),)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [math.prod(value.shape) for value in self.values]
+
+    @property
+    def parts(self) -> Parts:
+        return {key: part for value in self.values for key, part in value.parts.items()}
+
+
+def _ravelled(a: Value) -> Blocks | Value:
+    try:
+        return _reshape(a, (math.prod(a.shape),))
+    except UnknownError:
+        return Blocks((a,))
+
+
+def _joined(*operands: Any, dimension: int) -> Blocks | Value:
+    """Concatenated, in blocks where strides differ."""
+    if not any(isinstance(a, Blocks) for a in operands):
+        try:
+            return _concatenate(*operands, dimension=dimension)
+        except UnknownError:
+            if jnp.ndim(operands[0]) != 1 and len(operands[0].shape) != 1:
+                raise
+    dtype = next(a.values[0].dtype if isinstance(a, Blocks) else a.dtype for a in operands if _is_linear(a))
+    values: list[Value] = []
+    for a in operands:
+        values += a.values if isinstance(a, Blocks) else [a if isinstance(a, Value) else _nothing(a.shape[0], dtype)]
+    return Blocks(tuple(values))
+
+
+def _nothing(size: int, dtype: Any) -> Value:
+    return Value((size,), (1,), dtype, {})
+
+
+def _is_linear(a: Any) -> bool:
+    return isinstance(a, (Value, Blocks))
+
+
+def _cut_blocks(a: Blocks, start: int, stop: int) -> Blocks | Value:
+    """Entries start .. stop - 1."""
+    values, at = [], 0
+    for value, size in zip(a.values, a.sizes, strict=True):
+        low, high = max(start - at, 0), min(stop - at, size)
+        if low < high:
+            values.append(value if high - low == size else _slice(_whole(value), (low,), (high,), None))
+        at += size
+    return values[0] if len(values) == 1 and len(values[0].shape) == 1 else Blocks(tuple(values))
+
+
+def _whole(a: Any) -> Value:
+    """As a value, of one axis."""
+    if isinstance(a, Blocks):
+        if len(a.values) != 1:
+            raise UnknownError
+        a = a.values[0]
+    return a if len(a.shape) == 1 else _reshape(a, (math.prod(a.shape),))
+
+
+def _by_blocks(name: str, operands: Sequence[Any], params: Any) -> Any:
+    """The rules for operations on arrays of one axis of which some are in blocks."""
+    if name in _ELEMENTWISE or name == "convert_element_type":
+        blocks = next(a for a in operands if isinstance(a, Blocks))
+        rows: list[list[Any]] = [[] for _ in blocks.values]
+        for a in operands:
+            if isinstance(a, Blocks) and [v.shape for v in a.values] != [v.shape for v in blocks.values]:
+                raise UnknownError
+            at = 0
+            for i, (value, size) in enumerate(zip(blocks.values, blocks.sizes, strict=True)):
+                if isinstance(a, Blocks):
+                    piece: Any = a.values[i]
+                elif isinstance(a, Value):
+                    piece = _reshape(_slice(a, (at,), (at + size,), None), value.shape)
+                else:
+                    piece = a if jnp.ndim(a) == 0 else jnp.reshape(a[at : at + size], value.shape)
+                rows[i].append(piece)
+                at += size
+        return Blocks(tuple(_RULES[name](*row, **params) for row in rows))
+    (a, *rest) = operands
+    if name == "slice" and not params["strides"]:
+        return _cut_blocks(a, params["start_indices"][0], params["limit_indices"][0])
+    if name == "split":
+        ends = np.cumsum(params["sizes"]).tolist()
+        return [_cut_blocks(a, end - size, end) for end, size in zip(ends, params["sizes"], strict=True)]
+    if name == "pad" and not isinstance(rest[0], (Value, Blocks)):
+        ((low, high, gap),) = params["padding_config"]
+        if gap == 0 and min(low, high) >= 0:
+            dtype = a.values[0].dtype
+            around = [(_nothing(size, dtype),) if size else () for size in (int(low), int(high))]
+            return Blocks((*around[0], *a.values, *around[1]))
+    if name == "reshape":
+        (value,) = a.values if len(a.values) == 1 else (_whole(a),)
+        return _reshape(value, **params)
+    if name == "concatenate":
+        return _joined(*operands, **params)
+    raise UnknownError(name)
+
+
 _RULES: dict[str, Callable[..., Any]] = {
     "add": _add,
     "add_any": _add,
@@ -459,11 +571,11 @@ _RULES: dict[str, Callable[..., Any]] = {
     "split": _split,
     "rev": _rev,
     "pad": _pad,
-    "concatenate": _concatenate,
+    "concatenate": _joined,
     "stack": _stack,
     "unstack": _unstack,
     "reduce_sum": _reduce_sum,
-    "reshape": _reshape,
+    "reshape": lambda a, new_sizes, **params: _ravelled(a) if len(new_sizes) == 1 else _reshape(a, new_sizes, **params),
     "dot_general": _dot_general,
 }
 
@@ -482,27 +594,29 @@ def _carry(closed: ClosedJaxpr, n: int, dtype: Any) -> Value:
 
     for equation in needed(closed.jaxpr, closed.jaxpr.outvars, ()):
         operands, name = [read(atom) for atom in equation.invars], equation.primitive.name
-        if any(isinstance(a, Value) for a in operands):
+        if any(map(_is_linear, operands)):
             if name not in _RULES:
                 raise UnknownError(name)
-            if name in _ELEMENTWISE:
+            params = {} if name in _ELEMENTWISE else equation.params
+            in_blocks = any(isinstance(a, Blocks) for a in operands)
+            if name in _ELEMENTWISE and not in_blocks:
                 operands = [
                     _widened(a, equation.outvars[0].aval.shape)  # type: ignore[attr-defined]
                     for a in operands
                 ]
-            results = _RULES[name](*operands, **({} if name in _ELEMENTWISE else equation.params))
+            results = _by_blocks(name, operands, params) if in_blocks else _RULES[name](*operands, **params)
             results = results if isinstance(results, list) else [results]
             if name in _ARITHMETIC:
-                spent += sum(len(a.parts) for a in (*operands, *results) if isinstance(a, Value))
+                spent += sum(len(a.parts) for a in (*operands, *results) if _is_linear(a))
             if spent > _LIMIT:
                 raise UnknownError
         else:
             results = bind(equation, operands)
         values |= zip(equation.outvars, results, strict=True)
     result = read(closed.jaxpr.outvars[0])
-    if not isinstance(result, Value) or result.shape != (n,):
+    if not _is_linear(result):
         raise UnknownError
-    return _moved(result, 0, 1)
+    return _moved(_whole(result), 0, 1)
 
 
 def diagonals(matvec: Callable[[Array], Array], n: int, rows: int, dtype: Any) -> Array | None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -130,11 +131,15 @@ def _moved(value: Value, axis: int, stride: int) -> Value:
     return Value(value.shape, (*value.strides[:axis], stride, *value.strides[axis + 1 :]), parts)
 
 
+def _reach(axis: int, value: Value) -> int:
+    return max((grid[axis][1] for _, grid in value.parts), default=0)
+
+
 def _aligned(values: Sequence[Value]) -> list[Value]:
-    """All with the same strides: along every axis those of the longest value, or of the first."""
+    """All with the same strides: along every axis those of the value with the longest part, or of the first."""
     values = list(values)
     for axis in range(len(values[0].shape)) if len({value.strides for value in values}) > 1 else ():
-        stride = max(values, key=lambda value: value.shape[axis]).strides[axis]
+        stride = max(values, key=partial(_reach, axis)).strides[axis]
         values = [_moved(value, axis, stride) for value in values]
     return values
 
