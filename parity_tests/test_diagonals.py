@@ -116,6 +116,22 @@ def test_rule(name: str) -> None:
     assert_carried(gram(RULES[name], 12), 12)
 
 
+# Of (100,): too long to be taken apart entry by entry, so that grids stay grids.
+LONG: dict[str, Callable[[Array], Array]] = {
+    "gaps": lambda v: lax.slice(lax.pad(lax.slice(v, (1,), (100,), (4,)), 0.0, [(1, 0, 3)]), (3,), (98,), (6,)),
+    "gaps, reversed": lambda v: lax.pad(lax.slice(v, (0,), (99,), (2,)), 0.0, [(2, 1, 1)])[::-1] * coefficients((102,)),
+    "crop": lambda v: lax.pad(2 * v, 0.0, [(5, -3, 0)]) + lax.pad(v, 0.0, [(0, 2, 0)]),
+    "fill a row up": lambda v: jnp.pad(coefficients((100,)) * v, (1, 3)).reshape(26, 4) * coefficients((26, 4)),
+    "within a row": lambda v: jnp.pad(v.reshape(50, 2)[:, 1], (3, 87)).reshape(2, 70),
+    "stages": lambda v: v.reshape(50, 2)[1:] @ coefficients((2, 2)) - v.reshape(50, 2)[:-1].T[::-1].T,
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_rule(name: str) -> None:
+    assert_carried(gram(LONG[name], 100), 100)
+
+
 def test_every_rule_has_its_case() -> None:
     like, seen = jax.ShapeDtypeStruct((12,), np.float64), set()
     for g in RULES.values():
