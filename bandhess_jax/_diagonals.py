@@ -57,7 +57,9 @@ def _sizes(grid: Grid) -> tuple[int, ...]:
 
 def _sum(parts: Iterable[tuple[int, Sequence[Axis], Any]]) -> Parts:
     out: Parts = {}
-    for offset, grid, part in parts:
+    for count, (offset, grid, part) in enumerate(parts):
+        if count > _LIMIT:
+            raise UnknownError
         key = offset, tuple((start, size, step if size > 1 else 1) for start, size, step in grid)
         if 0 in _sizes(key[1]):
             continue
@@ -93,6 +95,21 @@ def _apart(grid: Grid, part: Any, axis: int) -> Iterable[tuple[Grid, Any]]:
     for i in range(size):
         piece = part if jnp.ndim(part) == 0 or size == 1 else lax.slice_in_dim(part, i, i + 1, axis=axis)
         yield (*grid[:axis], (start + i * step, 1, 1), *grid[axis + 1 :]), piece
+
+
+def _all_apart(parts: Parts, choose: Callable[[Grid], int | None]) -> list[tuple[int, Grid, Any]]:
+    """The parts, each taken apart along the axis chosen for its grid until none is."""
+    out, todo = [], [(*key, part) for key, part in parts.items()]
+    while todo:
+        o, grid, part = todo.pop()
+        axis = choose(grid)
+        if axis is None:
+            out.append((o, grid, part))
+        else:
+            todo += [(o, piece, cut) for piece, cut in _apart(grid, part, axis)]
+        if len(out) > _LIMIT:
+            raise UnknownError
+    return out
 
 
 def _moved(value: Value, axis: int, stride: int) -> Value:
@@ -192,13 +209,13 @@ def _broadcast(a: Value, shape: Sequence[int], broadcast_dimensions: Sequence[in
             a = _moved(a, axis, 0)
             new.append(to)
         strides[to] = a.strides[axis]
-    parts = {}
+    parts = []
     for (o, grid), part in a.parts.items():
         wide = [(0, shape[to], 1) if to in new else grid[broadcast_dimensions.index(to)] for to in range(len(shape))]
         if jnp.ndim(part):
             part = lax.broadcast_in_dim(part, _sizes(tuple(wide)), broadcast_dimensions)
-        parts[o, tuple(wide)] = part
-    return Value(tuple(shape), tuple(strides), a.dtype, parts)
+        parts.append((o, wide, part))
+    return Value(tuple(shape), tuple(strides), a.dtype, _sum(parts))
 
 
 def _widened(a: Any, shape: Sequence[int]) -> Any:
@@ -269,10 +286,7 @@ def _rev(a: Value, dimensions: Sequence[int]) -> Value:
 
 def _placed(a: Value, axis: int, low: int, gap: int, size: int, stride: int) -> Value:
     """In a longer axis: entry p at low + (gap + 1) p."""
-    if a.shape[axis] == 1:
-        a = _moved(a, axis, stride * (gap + 1))
-    if a.strides[axis] != stride * (gap + 1):
-        raise UnknownError
+    a = _moved(a, axis, stride * (gap + 1))
     parts = {}
     for (o, grid), part in a.parts.items():
         start, count, step = grid[axis]
@@ -292,14 +306,11 @@ def _pad(a: Any, zero: Any, padding_config: Sequence[tuple[int, int, int]]) -> V
         raise UnknownError
     padding_config = [(int(low), int(high), int(gap)) for low, high, gap in padding_config]
     wide = [
-        size + (size - 1) * gap + max(low, 0) + max(high, 0)
+        size + max(size - 1, 0) * gap + max(low, 0) + max(high, 0)
         for size, (low, high, gap) in zip(a.shape, padding_config, strict=True)
     ]
     for axis, (low, _, gap) in enumerate(padding_config):
-        single = a.shape[axis] == 1 and wide[axis] > 1
-        stride, rest = (_row_major(wide, axis), 0) if single else divmod(a.strides[axis], gap + 1)
-        if rest:
-            raise UnknownError
+        stride = _row_major(wide, axis) if a.shape[axis] == 1 else a.strides[axis] // (gap + 1)
         a = _placed(a, axis, max(low, 0), gap, wide[axis], stride)
     starts = [max(-low, 0) for low, *_ in padding_config]
     stops = [size - max(-high, 0) for size, (_, high, _) in zip(wide, padding_config, strict=True)]
@@ -350,7 +361,7 @@ def _reduce_sum(a: Value, axes: Sequence[int], **_: Any) -> Value:
 def _dot_general(a: Any, b: Any, dimension_numbers: Any, preferred_element_type: Any, **params: Any) -> Value:
     left = isinstance(a, Value)
     value, factor = (a, b) if left else (b, a)
-    if isinstance(factor, Value) or preferred_element_type not in (None, value.dtype):
+    if isinstance(factor, Value) or factor.dtype != value.dtype or preferred_element_type not in (None, value.dtype):
         raise UnknownError
     (contracted, to), (batch, to_batch) = ((x, y) if left else (y, x) for x, y in dimension_numbers)
     for axis in contracted:
@@ -362,13 +373,11 @@ def _dot_general(a: Any, b: Any, dimension_numbers: Any, preferred_element_type:
         frees = [of[axis] for axis in free], list(others)
         return (*(of[axis] for axis in batch), *frees[not left], *frees[left])
 
-    parts, todo = [], list(value.parts.items())
-    while todo:
-        (o, grid), part = todo.pop()
-        short = [axis for axis in contracted if 1 < grid[axis][1] <= _TERMS]
-        if short:  # term by term: XLA fuses that
-            todo += [((o, piece), cut) for piece, cut in _apart(grid, part, short[0])]
-            continue
+    def short(grid: Grid) -> int | None:
+        return next((axis for axis in contracted if 1 < grid[axis][1] <= _TERMS), None)
+
+    parts = []
+    for o, grid, part in _all_apart(value.parts, short):  # term by term: XLA fuses that
         whole = [(0, size, 1) for size in factor.shape]
         for axis, there in zip((*contracted, *batch), (*to, *to_batch), strict=True):
             whole[there] = grid[axis]
@@ -383,23 +392,25 @@ def _merged(a: Value, first: int, last: int) -> Value:
     """With the axes first .. last - 1 as one, row-major."""
     sizes = a.shape[first:last]
     longest = max(range(first, last), key=lambda axis: a.shape[axis])
-    stride, rest = divmod(a.strides[longest], _row_major(a.shape[:last], longest))
-    if rest:
-        raise UnknownError
+    stride = a.strides[longest] // _row_major(a.shape[:last], longest)
     for axis in range(first, last):
         a = _moved(a, axis, stride * _row_major(a.shape[:last], axis))
-    parts, todo = [], list(a.parts.items())
-    while todo:
-        (o, grid), part = todo.pop()
-        spread = [axis for axis in range(first, last) if grid[axis][1] > 1]
-        steps = {axis: grid[axis][2] * _row_major(a.shape[:last], axis) for axis in spread}
-        if any(steps[p] != steps[q] * grid[q][1] for p, q in pairwise(spread)):
-            shortest = min(spread, key=lambda axis: grid[axis][1])
-            todo += [((o, piece), cut) for piece, cut in _apart(grid, part, shortest)]
-            continue
+
+    def spread(grid: Grid) -> list[int]:
+        return [axis for axis in range(first, last) if grid[axis][1] > 1]
+
+    def step(grid: Grid, axis: int) -> int:
+        return grid[axis][2] * _row_major(a.shape[:last], axis)
+
+    def uneven(grid: Grid) -> int | None:
+        even = all(step(grid, p) == step(grid, q) * grid[q][1] for p, q in pairwise(spread(grid)))
+        return None if even else min(spread(grid), key=lambda axis: grid[axis][1])
+
+    parts = []
+    for o, grid, part in _all_apart(a.parts, uneven):
         start = sum(grid[axis][0] * _row_major(a.shape[:last], axis) for axis in range(first, last))
-        size = math.prod(grid[axis][1] for axis in spread)
-        one = (*grid[:first], (start, size, steps[spread[-1]] if spread else 1), *grid[last:])
+        size, own = math.prod(_sizes(grid[first:last])), spread(grid)
+        one = (*grid[:first], (start, size, step(grid, own[-1]) if own else 1), *grid[last:])
         parts.append((o, one, _reshaped(part, _sizes(one))))
     shape, strides = [(*of[:first], one, *of[last:]) for of, one in ((a.shape, math.prod(sizes)), (a.strides, stride))]
     return Value(shape, strides, a.dtype, _sum(parts))
@@ -430,9 +441,11 @@ def _unmerged(a: Value, axis: int, sizes: Sequence[int]) -> Value:
     return _unmerged(Value(shape, strides, a.dtype, _sum(parts)), axis + 1, sizes[1:])
 
 
-def _reshape(a: Value, new_sizes: Sequence[int], **_: Any) -> Value:
+def _reshape(a: Value, new_sizes: Sequence[int], dimensions: Sequence[int] | None, **_: Any) -> Value:
     if 0 in new_sizes:
         raise UnknownError
+    if dimensions is not None:
+        a = _transpose(a, dimensions)
     a = _squeeze(a, [axis for axis, size in enumerate(a.shape) if size == 1])
     left, axis = [size for size in new_sizes if size != 1], 0
     while left:
@@ -557,7 +570,7 @@ def _by_blocks(name: str, operands: Sequence[Any], params: Any) -> Any:
 _RULES: dict[str, Callable[..., Any]] = {
     "add": _add,
     "add_any": _add,
-    "sub": lambda a, b: _add(a, _neg(b)) if isinstance(b, Value) else _add(a, b),
+    "sub": _sub,
     "neg": _neg,
     "mul": _mul,
     "div": _div,
@@ -625,7 +638,8 @@ def diagonals(matvec: Callable[[Array], Array], n: int, rows: int, dtype: Any) -
     if closed is None:
         return None
     try:
-        return tidy(lambda: _band(_carry(closed, n, dtype), rows))()
+        with np.errstate(all="ignore"):  # of constants
+            return tidy(lambda: _band(_carry(closed, n, dtype), rows))()
     except UnknownError:
         return None
 
@@ -634,10 +648,12 @@ def _band(value: Value, rows: int) -> Array:
     n, dtype = value.shape[0], value.dtype
     band = [jnp.zeros(n, dtype)] * rows
     for (o, grid), part in value.parts.items():
+        start, size, step = grid[0]
+        if start + o >= n or start + (size - 1) * step + o < 0:
+            continue  # zeros, from where `_unmerged` filled a grid up
         if abs(o) >= rows:
             raise UnknownError
         if o <= 0:
-            start, size, step = grid[0]
             config = [(start + o, n - (start + o) - (size - 1) * step - 1, step - 1)]
             band[-o] = band[-o] + lax.pad(_formed(grid, part, dtype), jnp.zeros((), dtype), config)
     return jnp.stack(band)

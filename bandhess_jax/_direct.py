@@ -11,6 +11,8 @@ from jax import Array, lax
 
 def within_blocks(ab: Array, d: int) -> Array:
     """Zeros for the cells of a band `((k + 1) d, n)` that are further than k stages from the diagonal."""
+    if d == 1:
+        return ab
     row = lax.broadcasted_iota(jnp.int32, ab.shape, 0)
     column = lax.broadcasted_iota(jnp.int32, ab.shape, 1)
     # Scalar i of a stage reaches (k + 1) d - i rows before the next column of its colour shows.
