@@ -441,11 +441,9 @@ def _unmerged(a: Value, axis: int, sizes: Sequence[int]) -> Value:
     return _unmerged(Value(shape, strides, a.dtype, _sum(parts)), axis + 1, sizes[1:])
 
 
-def _reshape(a: Value, new_sizes: Sequence[int], dimensions: Sequence[int] | None, **_: Any) -> Value:
+def _reshape(a: Value, new_sizes: Sequence[int]) -> Value:
     if 0 in new_sizes:
         raise UnknownError
-    if dimensions is not None:
-        a = _transpose(a, dimensions)
     a = _squeeze(a, [axis for axis, size in enumerate(a.shape) if size == 1])
     left, axis = [size for size in new_sizes if size != 1], 0
     while left:
@@ -478,10 +476,15 @@ class Blocks(NamedTuple):
         return {key: part for value in self.values for key, part in value.parts.items()}
 
 
-def _ravelled(a: Value) -> Blocks | Value:
+def _reshape_or_ravel(
+    a: Value, new_sizes: Sequence[int], dimensions: Sequence[int] | None = None, **_: Any
+) -> Blocks | Value:
+    a = a if dimensions is None else _transpose(a, dimensions)
     try:
-        return _reshape(a, (math.prod(a.shape),))
+        return _reshape(a, new_sizes)
     except UnknownError:
+        if len(new_sizes) != 1:
+            raise
         return Blocks((a,))
 
 
@@ -561,7 +564,7 @@ def _by_blocks(name: str, operands: Sequence[Any], params: Any) -> Any:
             return Blocks((*around[0], *a.values, *around[1]))
     if name == "reshape":
         (value,) = a.values if len(a.values) == 1 else (_whole(a),)
-        return _reshape(value, **params)
+        return _reshape_or_ravel(value, **params)
     if name == "concatenate":
         return _joined(*operands, **params)
     raise UnknownError(name)
@@ -588,7 +591,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "stack": _stack,
     "unstack": _unstack,
     "reduce_sum": _reduce_sum,
-    "reshape": lambda a, new_sizes, **params: _ravelled(a) if len(new_sizes) == 1 else _reshape(a, new_sizes, **params),
+    "reshape": _reshape_or_ravel,
     "dot_general": _dot_general,
 }
 
