@@ -26,6 +26,7 @@ from ._subproblem import Answer, Query, gershgorin_discs, inside, minimise_model
 
 RUNNING = -1
 ACCEPT = 0.25  # least ratio of actual to predicted decrease; accepting less lets early steps land far from the valley
+CREEP = 32  # so many accepted steps in a row of at most 128 eps |x| end the run: between kinks they may never end
 
 
 class Options(NamedTuple):
@@ -101,6 +102,7 @@ class Search(NamedTuple):
     grad_unit: Array  # the largest max|g| met so far, scaled
     value_floor: Array  # for objectives that end at 0
     fall: Array  # the size of f: |f(x0)|, or the first predicted decrease
+    crept: Array  # accepted steps in a row of few roundings each
 
 
 class Outlook(NamedTuple):
@@ -278,6 +280,8 @@ def advance(
             # Where that fails, a shift like the last one is tried; or, as where there is no curvature, |g| / radius.
             guess = jnp.where(t.shift > 0, t.shift / 3, then.grad_length / radius)
             collapsed = ~moved & (radius <= jnp.maximum(4 * eps * now.length, tiny**0.5))
+            short = ~first & (t.size <= 128 * eps * now.length)
+            crept = jnp.where(moved, jnp.where(short, at.crept + 1, 0), at.crept)
             fall = jnp.where(s.steps == 0, jnp.maximum(at.fall, jnp.where(first, jnp.abs(value), t.predicted)), at.fall)
             status = _first([
                 (closing & ~narrow, s.status),
@@ -286,7 +290,7 @@ def advance(
                 (~first & (value <= -(eps**-1.5) * fall), Status.UNBOUNDED),  # -inf included
                 (floor, Status.PRECISION_FLOOR),
                 (collapsed & bad, Status.NONFINITE),
-                (collapsed, Status.STALLED),
+                (collapsed | (crept >= CREEP), Status.STALLED),
             ])  # fmt: skip
             search = Search(
                 radius=radius,
@@ -297,6 +301,7 @@ def advance(
                 grad_unit=jnp.maximum(at.grad_unit, jnp.where(moved, then.grad_norm, 0)),
                 value_floor=jnp.where(first, eps**0.25 * jnp.minimum(1, jnp.abs(value)), at.value_floor),
                 fall=fall,
+                crept=crept,
             )
             steps = s.steps + (moved & ~first)
             history = s.history

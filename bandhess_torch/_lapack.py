@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import cython_lapack, get_lapack_funcs
+from scipy.linalg import cython_blas, cython_lapack, get_lapack_funcs
 from torch import Tensor
 
 
@@ -40,8 +40,8 @@ def tensor(a: np.ndarray, like: Tensor) -> Tensor:
 
 @cache
 def _pointer(name: str, arguments: int) -> Any:
-    """SciPy's LAPACK routine as a function that ctypes calls, without the GIL."""
-    capsule = cython_lapack.__pyx_capi__[name]
+    """SciPy's BLAS or LAPACK routine as a function that ctypes calls, without the GIL."""
+    capsule = (cython_blas.__pyx_capi__ | cython_lapack.__pyx_capi__)[name]
     name_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
     address = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
         ("PyCapsule_GetPointer", ctypes.pythonapi)
@@ -314,6 +314,24 @@ class Shifted:
             return float(b @ self.x)
         self._forward()  # |L^-1 b|^2
         return float(self.x @ self.x)
+
+
+def eliminate(columns: np.ndarray) -> bool:
+    """In place from the columns of a band, `(n + w, w + 1)` in float64 with zeros in the last w, to d_j and d_j m_j of
+    H = M D M^T: LAPACK's `pbtf2` without its roots, for w > 0. False where a column has 0 for its pivot alone."""
+    rows, size, first = columns.shape[1], columns.itemsize, columns.ctypes.data
+    syr, entries, alpha = _pointer("dsyr", 7), columns.reshape(-1).data, ctypes.c_double()
+    constants = alpha, ctypes.c_char(b"L"), ctypes.c_int(rows - 1), ctypes.c_int(1)
+    scale, lower, w, one = (ctypes.addressof(c) for c in constants)
+    for j in range(0, len(entries) - rows * (rows - 1), rows):
+        if (pivot := entries[j]) == 0:
+            if any(entries[j + 1 : j + rows]):
+                return False
+            continue
+        alpha.value = -1 / pivot
+        # The w x w triangle that the column updates begins at the next one; along its rows, entries are w cells apart.
+        syr(lower, w, scale, first + size * (j + 1), one, first + size * (j + rows), w)
+    return True
 
 
 def tbtrs(cb: Tensor, b: Tensor, transpose: bool) -> Tensor:

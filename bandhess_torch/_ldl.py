@@ -1,7 +1,7 @@
 """H = M D M^T with M unit lower banded and D diagonal, without pivoting, and what its signs tell.
 
 `ldl` gives M and D of an indefinite H as long as its leading minors do not vanish, and `inertia` says when small ones
-have spoilt it. LAPACK does the work, and the derivatives are those of `_blocks`.
+have spoilt it. BLAS does the work, and the derivatives are those of `_blocks`.
 """
 
 from __future__ import annotations
@@ -32,51 +32,37 @@ def _factorise(ab: Tensor) -> Tensor:
     lanes = ab.detach().cpu().reshape(-1, *ab.shape[-2:]).numpy()
     batch, rows, n = lanes.shape
     # No entry couples one lane to the next: the batch is one long band.
-    joined = _unpivoted_lu(lanes.transpose(1, 0, 2).reshape(rows, batch * n))
+    joined = _by_blas(lanes.transpose(1, 0, 2).reshape(rows, batch * n))
     if joined is not None:
         found = joined.reshape(rows, batch, n).transpose(1, 0, 2)
     else:
-        found = np.stack([_by_columns(lane) if (one := _unpivoted_lu(lane)) is None else one for lane in lanes])
+        found = np.stack([_by_columns(lane) if (one := _by_blas(lane)) is None else one for lane in lanes])
     return _lapack.tensor(np.ascontiguousarray(found, dtype=lanes.dtype), ab).reshape(ab.shape)
 
 
-def _unpivoted_lu(a: np.ndarray) -> np.ndarray | None:
-    """D and M of a band, in float64 by LAPACK's `gbtrf`; None where that fails.
+def _by_blas(a: np.ndarray) -> np.ndarray | None:
+    """D and M of a band, in float64; None where there is no such factorisation, or a number leaves the range.
 
-    `gbtrf` takes the largest entry of a column for its pivot. In T H T^-1 with T = diag(2^(-g i)) the entries below the
-    diagonal are so small that this is always the diagonal's, as long as no multiplier exceeds 2^g; powers of two round
-    nothing. The rows and columns of H are scaled first so that their largest entries are about 1.
+    LAPACK's LU (`gbtrf`, of an H scaled so that it does not pivot) would not do: its U and D M^T round differently, and
+    large multipliers blow the difference up. Here one triangle is formed, and the other is its mirror image.
     """
     rows, n = a.shape
     w = min(rows, n) - 1
     if w == 0:
         return a
-    d = np.arange(w + 1)[:, None]
-    used = a[: w + 1].astype("float64")
-    if not np.isfinite(used).all():
+    columns = np.zeros((n + w, w + 1))
+    columns[:n] = a[: w + 1].T
+    if not _lapack.eliminate(columns):
         return None
-    below = np.minimum(d + np.arange(n), n - 1)
-    largest = np.abs(used).max(0)
-    np.maximum.at(largest, below, np.abs(used))
-    half = np.frexp(largest)[1] // 2
-    grade = d * min(100, 400 // w)
-    scaling = -(half[below] + half)
-
-    lu = np.zeros((3 * w + 1, n), order="F")
-    lu[2 * w :] = np.ldexp(used, scaling - grade)
-    for k in range(1, w + 1):
-        lu[2 * w - k, k:] = np.ldexp(used[k, : n - k], scaling[k, : n - k] + grade[k])
-    lu, pivots, _ = _lapack.routine("gbtrf", torch.float64)(lu, w, w, overwrite_ab=True)
-    if np.any(pivots != np.arange(n)) or not np.isfinite(lu).all():
-        return None
-    found = np.zeros((rows, n))
-    found[0] = np.ldexp(lu[2 * w], 2 * half)
-    found[1 : w + 1] = np.ldexp(lu[2 * w + 1 :], grade[1:] + half[below[1:]] - half)
-    return found
+    found, below = np.zeros((rows, n)), columns[:n, 1:].T
+    found[0] = columns[:n, 0]
+    with np.errstate(all="ignore"):
+        np.divide(below, found[0], where=below != 0, out=found[1 : w + 1])
+    return found if np.isfinite(found).all() else None
 
 
 def _by_columns(a: np.ndarray) -> np.ndarray:
-    """The same by the definition, a column at a time, whatever the multipliers."""
+    """The same by the definition, whatever the pivots."""
     rows, n = a.shape
     found = np.empty_like(a)
     pending = np.zeros((rows, rows), a.dtype)
@@ -122,8 +108,8 @@ def ldl(ab: Tensor) -> Tensor:
       but the last vanishes (infinite or NaN from such a column on), and is as accurate as pivots are large: `inertia`
       judges that. The factorisation of a positive definite H is always stable.
 
-    Cost: some 2 n w^2 flops (LAPACK `gbtrf`, scaled so that it does not pivot; where a multiplier is too large for
-      that, a Python loop over the columns). Differentiable in both modes, in O(n max(w, 16)^2).
+    Cost: n (w^2 + 3 w) flops, a call of BLAS per column (`syr`; where M and D do not exist, several of NumPy's).
+      Differentiable in both modes, in O(n max(w, 16)^2).
     """
     return _cholesky.apply(_Ldl, clear_unused(as_band(ab)))
 

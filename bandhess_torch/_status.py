@@ -16,7 +16,7 @@ class Status(IntEnum):
     """Full Newton steps no longer reduce the gradient: rounding allows no better, though the tolerance asks for it."""
     MAX_STEPS = 2
     STALLED = 3
-    """No step, however short, decreases the objective as its derivatives promise: is it smooth?"""
+    """No step longer than some roundings of x decreases the objective as its derivatives promise: is it smooth?"""
     NONFINITE = 4
     """The objective or a derivative is NaN or infinite, at x0 or all around the point reached."""
     BAND_TOO_NARROW = 5

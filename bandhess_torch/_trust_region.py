@@ -21,6 +21,7 @@ from ._storage import matvec
 from ._subproblem import Query, inside, minimise_model, scale_band, secular
 
 ACCEPT = 0.25  # least ratio of actual to predicted decrease; accepting less lets early steps land far from the valley
+CREEP = 32  # so many accepted steps in a row of at most 128 eps |x| end the run: between kinks they may never end
 
 
 class Options(NamedTuple):
@@ -153,7 +154,7 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
     low, high = point.bracket(radius)  # the wanted shift lies between these two
     shift = low
     guess = point.grad_length / radius  # of the shift where `low` will not do
-    steps = turns = 0
+    steps = turns = crept = 0
     status = None
     if not point.finite:
         status = Status.NONFINITE
@@ -197,6 +198,7 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
                 grown = ratio > 0.75 and t.size >= 0.8 * t.radius
                 radius = max(t.radius, 2 * t.size) if grown else t.radius
                 grad_unit = max(grad_unit, new.grad_norm)
+                crept = crept + 1 if t.size <= 128 * eps * point.length else 0
                 collapsed, steps = False, steps + 1
                 low, high = new.bracket(radius)
                 shift = low  # 0, mostly: the Newton step itself is tried first
@@ -222,6 +224,8 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
                 status = Status.PRECISION_FLOOR
             elif collapsed:
                 status = Status.NONFINITE if bad else Status.STALLED
+            elif crept >= CREEP:
+                status = Status.STALLED
             if moved:
                 point = new
                 arrive(t.size, t.shift, ratio)

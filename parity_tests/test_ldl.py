@@ -106,7 +106,10 @@ def test_scaling_rounds_nothing(backend: Backend, seed: int, exponent: int) -> N
     np.testing.assert_array_equal(parts(scaled)[0], power[:, None] * M / power)
 
 
-@pytest.mark.parametrize(("n", "w", "pivot"), [(9, 1, 1e-20), (8, 3, 1e-30), (30, 17, 1e-9), (30, 17, -1e-100)])
+@pytest.mark.parametrize(
+    ("n", "w", "pivot"),
+    [(9, 1, 1e-20), (8, 3, 1e-30), (30, 5, 1e-12), (30, 17, 1e-5), (30, 17, 1e-9), (30, 17, -1e-100)],
+)
 def test_large_multipliers(backend: Backend, n: int, w: int, pivot: float) -> None:
     """No pivoting whatever comes: a tiny pivot gives huge multipliers, and still factors of something near H."""
     ab = indefinite_band(n, w)

@@ -148,6 +148,16 @@ def test_ends(backend: Backend, end: str) -> None:
         np.testing.assert_array_equal(result.x, x0)
 
 
+@pytest.mark.parametrize(("roundings", "status"), [(15, "STALLED"), (15 * 2**20, "MAX_STEPS")])
+def test_creeping_is_no_progress(backend: Backend, roundings: int, status: str) -> None:
+    """A valley whose floor is a kink: every step crosses it and falls by a third or two of its promise, so that neither
+    does the radius grow nor a step fail. Steps of some roundings are an end; those a million times as long are not."""
+    x0 = np.array([1 - roundings * np.finfo("float64").eps, 0])
+    result = backend.package.newton(lambda x: backend.xp.abs(x[0] - 1) - x[1], backend.array(x0), 0, max_steps=100)
+    assert result.status == backend.package.Status[status]
+    assert 0 < float(result.x[1]) < 1e4 * roundings * np.finfo("float64").eps
+
+
 @pytest.mark.parametrize("end", ["convex", "falling plane", "kinks"])
 def test_the_value_never_rises(backend: Backend, end: str) -> None:
     c, x0, _ = ENDS[end]
