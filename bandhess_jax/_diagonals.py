@@ -29,9 +29,9 @@ import numpy as np
 from jax import Array, lax
 from jax.extend.core import ClosedJaxpr, Literal
 
-from ._fusion import bind, flattened, is_constant, needed, tidy
+from ._fusion import arranged, bind, flattened, is_constant, needed
 
-_LIMIT = 6000  # operations on parts: beyond, compilation takes longer than what is saved is worth
+_LIMIT = 6000  # parts of one value, at most
 _SHORT = 32  # entries along an axis, up to which a part may be taken apart there
 _TERMS = 8  # of a contracted axis, up to which a matrix product is a sum of products
 
@@ -600,7 +600,7 @@ _ELEMENTWISE = {"add", "add_any", "sub", "neg", "mul", "div", "copy", "select_n"
 _ARITHMETIC = {"neg", "mul", "div", "select_n", "convert_element_type", "reduce_sum", "dot_general"}
 
 
-def _carry(closed: ClosedJaxpr, n: int, dtype: Any) -> Value:
+def _carry(closed: ClosedJaxpr, n: int, dtype: Any, most: int) -> Value:
     values: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     values[closed.jaxpr.invars[0]] = Value((n,), (1,), dtype, {(0, ((0, n, 1),)): np.ones((), dtype)})
     spent = 0
@@ -624,7 +624,7 @@ def _carry(closed: ClosedJaxpr, n: int, dtype: Any) -> Value:
             results = results if isinstance(results, list) else [results]
             if name in _ARITHMETIC:
                 spent += sum(len(a.parts) for a in (*operands, *results) if _is_linear(a))
-            if spent > _LIMIT:
+            if spent > most:
                 raise UnknownError
         else:
             results = bind(equation, operands)
@@ -635,16 +635,21 @@ def _carry(closed: ClosedJaxpr, n: int, dtype: Any) -> Value:
     return _moved(_whole(result), 0, 1)
 
 
-def diagonals(matvec: Callable[[Array], Array], n: int, rows: int, dtype: Any) -> Array | None:
-    """The lower band `(rows, n)` of a linear program, or None where it is left to probing."""
+def diagonals(matvec: Callable[[Array], Array], n: int, rows: int, dtype: Any, longest: int) -> Array | None:
+    """The lower band `(rows, n)` of a linear program by at most so many operations, or None: then it takes probes."""
     closed, _ = flattened(matvec, jax.ShapeDtypeStruct((n,), dtype))
     if closed is None:
         return None
     try:
         with np.errstate(all="ignore"):  # of constants
-            return tidy(lambda: _band(_carry(closed, n, dtype), rows))()
+            flat, shape = flattened(
+                lambda: _band(_carry(closed, n, dtype, 4 * longest // 3), rows)
+            )  # some are not needed
     except UnknownError:
         return None
+    if flat is None or len(needed(flat.jaxpr, flat.jaxpr.outvars, ())) > longest:
+        return None
+    return arranged(flat, shape)()
 
 
 def _band(value: Value, rows: int) -> Array:

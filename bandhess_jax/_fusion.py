@@ -210,8 +210,11 @@ def flattened(fun: Callable[..., Any], *like: Any) -> tuple[ClosedJaxpr | None, 
 def tidy(fun: Callable[..., Any], *like: Any) -> Callable[..., Any]:
     """`fun`, of arrays like those given, returning a pytree of arrays: the same values, evaluated as the file says."""
     flat, shape = flattened(fun, *like)
-    if flat is None:
-        return fun
+    return fun if flat is None else arranged(flat, shape)
+
+
+def arranged(flat: ClosedJaxpr, shape: Any) -> Callable[..., Any]:
+    """A flat program as a function that returns a pytree like `shape`, with what is dear held."""
     plan = _Plan(flat.jaxpr)
 
     def tidied(*args: Array) -> Any:

@@ -88,7 +88,9 @@ def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Ext
     near = min(k, T - 1)  # blocks further off than T - 1 stages do not exist
     probing, chunk = options.probing, options.chunk_size
     if type(probing) is Direct:
-        ab = diagonals(matvec, layout.n, (near + 1) * d, layout.dtype)
+        # An operation costs half a millisecond of compilation, and on short vectors more than its arithmetic.
+        longest = min(4000, 3 * layout.n // 2)
+        ab = diagonals(matvec, layout.n, (near + 1) * d, layout.dtype, longest)
         if ab is not None:
             return _finished(within_blocks(ab, d), layout, k, near)
     matvec = tidy(matvec, jax.ShapeDtypeStruct((layout.n,), layout.dtype))

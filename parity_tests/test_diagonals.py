@@ -33,7 +33,7 @@ def dense(matvec: Callable, n: int, dtype: Any = np.float64) -> np.ndarray:
 
 
 def carried(matvec: Callable, n: int, rows: int | None = None, dtype: Any = np.float64) -> Any:
-    return jax.jit(lambda: diagonals(matvec, n, rows or n, dtype))()
+    return jax.jit(lambda: diagonals(matvec, n, rows or n, dtype, 10**9))()
 
 
 def gram(g: Callable, n: int) -> Callable:
@@ -59,7 +59,7 @@ def test_the_definition() -> None:
         ).reshape(-1)
 
     n, v = 12, np.asarray(coefficients((12,), 3))
-    value = _diagonals._carry(flattened(program, v)[0], n, v.dtype)
+    value = _diagonals._carry(flattened(program, v)[0], n, v.dtype, 10**9)
     out = np.zeros(n)
     for (o, grid), part in value.parts.items():
         start, size, step = grid[0]
