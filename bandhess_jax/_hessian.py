@@ -1,4 +1,5 @@
-"""Band extraction: objective -> products -> band. `from_matvec` is the one core; the others bring their own product."""
+"""Band extraction: objective -> products (or diagonals) -> band. `from_matvec` is the one core; the others bring their
+own product."""
 
 from __future__ import annotations
 
@@ -157,7 +158,8 @@ def from_matvec(
     Raises: TypeError or ValueError for a wrong argument.
 
     Cost: products: (2k + 1) d for "direct", (k + 1) d for "substitution", 2 (k + 1) d - 1 for "fourier", twice those of
-    "direct" for "random"; never more than T d for the first two.
+    "direct" for "random"; never more than T d for the first two. "direct" forms none where diagonals can be
+    carried through the program instead (`_diagonals.py`).
     """
     layout = Layout.of(like, "like")
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (like, matvec))
@@ -258,7 +260,8 @@ def value_grad_hessian(
     Returns: the function; its value is `(value, grad, ab)`, or `((value, aux), grad, ab)` with has_aux: grad in the
       argument's structure, ab `((k + 1) d, T d)` as `hessian` gives it.
 
-    Cost: one linearised gradient, then (2k + 1) d products with its linear part.
+    Cost: one linearised gradient, then (2k + 1) d products with its linear part, or one pass of its diagonals where it
+    consists of slices, paddings, sums and products with coefficients (`_diagonals.py`): several times faster.
     """
     argnums = check_argnums(argnums)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
@@ -284,9 +287,9 @@ def hessian(
 
     Arguments as in `value_grad_hessian`. Returns a function giving `ab` (or `(ab, aux)` with has_aux): `ab[r, j]` is
     `H[j + r, j]`, shape `(k + 1, n)` for a vector, `((k + 1) d, T d)` for T stages of d scalars. An entry of H further
-    than k stages from the diagonal would be added to a wrong cell: check a doubtful bandwidth with `band_error`.
+    than k stages from the diagonal is lost, or added to a wrong cell: check a doubtful bandwidth with `band_error`.
 
-    Cost: (2k + 1) d Hessian-vector products. Composes with `jit`, `vmap`, `grad`.
+    Cost: at most (2k + 1) d Hessian-vector products. Composes with `jit`, `vmap`, `grad`.
     """
     pieces = value_grad_hessian(
         fun, bandwidth, argnums=argnums, has_aux=has_aux, probing=probing, chunk_size=chunk_size

@@ -35,7 +35,8 @@ class Direct:
     """One colour for every 2k + 1 stages: no two columns of a colour meet inside the band (Curtis, Powell, Reid 1974).
 
     Column (t, i) has colour (t mod (2k + 1)) d + i. `(2k + 1) d` products (never more than T d); exact: every entry
-    is read off as it stands.
+    is read off as it stands. Where the program allows it, the same entries come without products, by its diagonals
+    (`_diagonals.py`); a subclass always forms them.
     """
 
     def count(self, T: int, d: int, k: int) -> int:

@@ -1,4 +1,5 @@
-"""Band extraction: objective -> products -> band. `from_matvec` is the one core; the others bring their own product."""
+"""Band extraction: objective -> products (or diagonals) -> band. `from_matvec` is the one core; the others bring their
+own product."""
 
 from __future__ import annotations
 
@@ -315,7 +316,8 @@ def value_grad_hessian(
     Returns: the function; its value is `(value, grad, ab)`, or `((value, aux), grad, ab)` with has_aux: grad in the
       argument's structure, ab `((k + 1) d, T d)` as `hessian` gives it.
 
-    Cost: one gradient with its graph, then (2k + 1) d products pulled back through it.
+    Cost: one gradient with its graph, then (2k + 1) d products pulled back through it, or on long vectors its diagonals
+    where the graph consists of slices, paddings, sums and products with coefficients (`_diagonals.py`).
     """
     argnums = check_argnums(argnums)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
@@ -343,9 +345,9 @@ def hessian(
 
     Arguments as in `value_grad_hessian`. Returns a function giving `ab` (or `(ab, aux)` with has_aux): `ab[r, j]` is
     `H[j + r, j]`, shape `(k + 1, n)` for a vector, `((k + 1) d, T d)` for T stages of d scalars. An entry of H further
-    than k stages from the diagonal would be added to a wrong cell: check a doubtful bandwidth with `band_error`.
+    than k stages from the diagonal is lost, or added to a wrong cell: check a doubtful bandwidth with `band_error`.
 
-    Cost: (2k + 1) d Hessian-vector products. Composes with `torch.func.vmap`, `grad`, and autograd.
+    Cost: at most (2k + 1) d Hessian-vector products. Composes with `torch.func.vmap`, `grad`, and autograd.
     """
     pieces = value_grad_hessian(
         fun, bandwidth, argnums=argnums, has_aux=has_aux, probing=probing, chunk_size=chunk_size

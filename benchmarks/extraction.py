@@ -20,7 +20,11 @@ import bandhess_torch
 jax.config.update("jax_enable_x64", True)
 
 
-class NoDecoding(bandhess_jax.Direct):
+class Probes(bandhess_jax.Direct):
+    """Direct probing that forms its products always. (Only `Direct` itself lets diagonals be carried instead.)"""
+
+
+class NoDecoding(Probes):
     """Direct probing that forms its products and reads nothing off them: what it lacks is the decoding."""
 
     def decode(self, kept: jax.Array, T: int, d: int, k: int) -> jax.Array:
@@ -62,17 +66,40 @@ def dense_case(name: str, repeats: int) -> list[Any]:
     return [*row, t["torch band"], t["torch dense"], t["torch band"] / t["torch dense"]]
 
 
-def jax_case(name: str, n: int, repeats: int, with_asdex: bool, with_casadi: bool) -> dict[str, Any]:
-    build, w = OBJECTIVES[name]
-    fun, x = build(jax_ops()), jnp.asarray(start(n, name))
+def loop(w: int) -> Any:
+    """The window objective, one window after the other: products that nothing but probes goes through."""
+
+    def fun(x: jax.Array) -> jax.Array:
+        def step(last: jax.Array, new: jax.Array) -> tuple[jax.Array, jax.Array]:
+            window = jnp.append(last, new)
+            s = jnp.sum(jnp.sin((1 + 0.1 * jnp.arange(w + 1)) * window))
+            return window[1:], jnp.exp(0.3 * s) + s**2
+
+        return jnp.sum(jax.lax.scan(step, x[:w], x[w:])[1]) + 0.5 * jnp.sum(x**2)
+
+    return fun
+
+
+LOOPS = {"loop 2": 2, "loop 8": 8}  # in JAX alone
+
+
+def jax_case(name: str, n: int, repeats: int, with_asdex: bool, with_casadi: bool) -> tuple[dict, dict]:
+    """What a call takes, beside its peers; and what its parts and the probings take."""
+    if name in LOOPS:
+        fun, w = loop(LOOPS[name]), LOOPS[name]
+    else:
+        build, w = OBJECTIVES[name]
+        fun = build(jax_ops())
+    x = jnp.asarray(start(n, name))
     calls: dict[str, Any] = {}
     out: dict[str, Any] = {"objective": name, "n": len(x)}
+    parts: dict[str, Any] = dict(out)
 
     band = jax.jit(bandhess_jax.hessian(fun, w))
     out["first s"], ab = seconds(lambda: band(x).block_until_ready())
     calls["bandhess"] = lambda: band(x).block_until_ready()
-    for chunk in (1, 4, None):
-        fixed = jax.jit(bandhess_jax.hessian(fun, w, chunk_size=chunk))
+    for chunk in ("auto", 1, 4, None):
+        fixed = jax.jit(bandhess_jax.hessian(fun, w, probing=Probes(), chunk_size=chunk))
         calls[f"chunk {chunk}"] = lambda fixed=fixed: fixed(x).block_until_ready()
     for label, probing in (("one product", OneProduct()), ("no decoding", NoDecoding())):
         part = jax.jit(bandhess_jax.hessian(fun, w, probing=probing))
@@ -105,20 +132,23 @@ def jax_case(name: str, n: int, repeats: int, with_asdex: bool, with_casadi: boo
         point = casadi.DM(np.asarray(x))
         calls["casadi"] = lambda: function(point)
     t = medians(calls, repeats)
+    probes = t.pop("chunk auto")
     best_chunk = min((key for key in t if key.startswith("chunk")), key=t.__getitem__)
     product = (t["no decoding"] - t["one product"]) / (2 * w)
     out["gradient ms"], out["bandhess ms"] = t["gradient"], t["bandhess"]
-    out["linearise"], out["products"] = t["one product"] - product, (2 * w + 1) * product
-    out["decode"] = t["bandhess"] - t["no decoding"]
-    out["best"], out["/best"] = best_chunk, t["bandhess"] / t[best_chunk]
-    out["substitution ms"], out["/direct"] = t["substitution"], t["substitution"] / t["bandhess"]
+    parts["probes ms"], parts["bandhess / probes"] = probes, t["bandhess"] / probes
+    parts["linearise"], parts["products"] = t["one product"] - product, (2 * w + 1) * product
+    parts["decode"] = probes - t["no decoding"]
+    parts["best"], parts["/best"] = best_chunk, probes / t[best_chunk]
+    parts["substitution ms"], parts["/probes"] = t["substitution"], t["substitution"] / probes
     if with_asdex:
         best = min(t[key] for key in t if key.startswith("asdex"))
         out["asdex ms"], out["/asdex"] = best, t["bandhess"] / best
+        parts["probes / asdex"] = probes / best
         out["first/asdex"] = out["first s"] / out["asdex first s"]
     if with_casadi:
         out["casadi ms"], out["/casadi"] = t["casadi"], t["bandhess"] / t["casadi"]
-    return out
+    return out, parts
 
 
 def _asdex(asdex: Any, fun: Any, x: Any) -> dict[str, Any]:
@@ -214,13 +244,17 @@ def main() -> None:
     print("\nJAX: milliseconds a call, first call in seconds (asdex: detection, colouring, compilation)\n")
     rows = []
     for n in options.n:
-        for name in options.cases:
+        for name in [*options.cases, *LOOPS]:
             # A network of a thousand weights an entry: CasADi's graph and asdex's detection take minutes.
-            large = name == "network"
-            asdex, casadi = not options.no_asdex and not (large and n > 10**4), not options.no_casadi and not large
-            rows.append(jax_case(name, n, options.repeats, asdex, casadi))
-    header = max(rows, key=len)
-    table(list(header), [[row.get(column, "-") for column in header] for row in rows])
+            large, alone = name == "network", name in LOOPS
+            asdex = not options.no_asdex and not (large and n > 10**4) and not alone
+            rows.append(jax_case(name, n, options.repeats, asdex, not options.no_casadi and not large and not alone))
+    for number, title in enumerate(("", "\nThe same by probes, and what their parts take\n")):
+        if title:
+            print(title)
+        chosen = [row[number] for row in rows]
+        header = max(chosen, key=len)
+        table(list(header), [[row.get(column, "-") for column in header] for row in chosen])
     print("\nBatches by vmap\n")
     rows = [batch_case(name, 1000, 100, max(3, options.repeats // 2), not options.no_asdex) for name in options.cases]
     table(list(rows[0]), [list(row.values()) for row in rows])
