@@ -13,7 +13,7 @@ from jax import Array, lax
 from problems import store
 
 import bandhess_jax as bh
-from bandhess_jax import _diagonals, _hessian
+from bandhess_jax import _diagonals, _hessian, _parts, _rules
 from bandhess_jax._diagonals import diagonals
 from bandhess_jax._fusion import flattened
 
@@ -137,7 +137,7 @@ def test_every_rule_has_its_case() -> None:
     for g in RULES.values():
         closed, _ = flattened(gram(g, 12), like)
         seen |= {equation.primitive.name for equation in closed.jaxpr.eqns}
-    assert set(_diagonals._RULES) - seen <= {"stack", "unstack"}  # newer than the oldest JAX supported
+    assert set(_rules.RULES) - seen <= {"stack", "unstack"}  # newer than the oldest JAX supported
 
 
 # --- Random programs: (value, random numbers) -> value ----------------------------------------------------------------
@@ -231,6 +231,37 @@ def test_random_programs(n: int, steps: list[tuple[str, int]]) -> None:
     assert_carried(gram(g, n), n)
 
 
+# Values of 40 rows, ravelled: no stride of v is theirs.
+STAGES = (40, 3)
+RAVELLED: dict[str, Callable[[Array], Array]] = {
+    "ravelled": lambda v: v.reshape(-1),
+    "joined": lambda v: jnp.concatenate([v.reshape(-1), 2 * v[:, 1], jnp.ones(2), (v[1:] - v[:-1]).reshape(-1)]),
+    "joined again": lambda v: jnp.concatenate([jnp.append(v.reshape(-1), v[:, 0]), 3 * v.reshape(-1)]),
+    "scaled": lambda v: coefficients((120,), 2) * v.reshape(-1),
+    "added": lambda v: -v.reshape(-1) + (3 * v).reshape(-1) / 2,
+    "added to strides": lambda v: v.reshape(-1) + coefficients((120,), 2) * jnp.repeat(v[:, 2], 3),
+    "selected": lambda v: jnp.where(coefficients((120,), 2) > 0, v.reshape(-1), (2 * v).reshape(-1)),
+    "converted": lambda v: v.reshape(-1).astype(np.float32).astype(float),
+    "cut and back": lambda v: jnp.concatenate([v.reshape(-1), v[:, 0]])[:120].reshape(40, 3)[3:, 1],
+    "cut within": lambda v: jnp.concatenate([v.reshape(-1), v[:, 0]])[120:157][20:],
+    "padded": lambda v: jnp.pad(v.reshape(-1), (3, 4))[3:123].reshape(40, 3),
+}
+
+
+@pytest.mark.parametrize("name", RAVELLED)
+def test_ravelled(name: str) -> None:
+    """Along an affine image of stages of 5 numbers, of which 3 are kept: (t, i) -> 3 t + i is no stride of 5 t + i."""
+    n, weights = 200, coefficients(STAGES, 3)
+    assert_carried(gram(lambda v: RAVELLED[name](weights * v.reshape(40, 5)[:, 1:4]), n), n)
+
+
+def test_ravelled_otherwise() -> None:
+    """A value of no axis beside blocks, a cut through a block, and other stages than were ravelled."""
+    inner = lambda v: v.reshape(40, 5)[:, 1:4].reshape(-1)  # noqa: E731
+    for g in (lambda v: inner(v) + v[7], lambda v: inner(v)[2:], lambda v: inner(v).reshape(-1, 6)):
+        assert carried(gram(g, 200), 200) is None
+
+
 # --- What is left to probing ------------------------------------------------------------------------------------------
 
 N = 9
@@ -270,10 +301,10 @@ def test_fallback_of_callbacks_and_of_what_is_no_product() -> None:
 
 def test_axes_too_long_to_be_taken_apart() -> None:
     """A sum over all of v is n diagonals: unrolled where it is short, and no program of many thousands of parts."""
-    for n in (_diagonals._SHORT, _diagonals._SHORT + 1, 500):
+    for n in (_parts.SHORT, _parts.SHORT + 1, 500):
         c = coefficients((n,))
         ab = carried(lambda v, c=c: c * jnp.sum(c * v), n, rows=3 if n == 500 else n)
-        assert (ab is None) == (n > _diagonals._SHORT)
+        assert (ab is None) == (n > _parts.SHORT)
     c = coefficients((4, 16, 16))
     blocks = gram(lambda v: jnp.sum(c[: v.size // 256] * v.reshape(-1, 16, 16), (1, 2)), 1024)
     assert carried(blocks, 1024, rows=256) is None
