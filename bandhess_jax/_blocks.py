@@ -114,10 +114,11 @@ def _by_blocks(name: str, operands: Sequence[Any], params: Any) -> Any:
         return [_cut_blocks(a, end - size, end) for end, size in zip(ends, params["sizes"], strict=True)]
     if name == "pad" and not isinstance(rest[0], (Value, Blocks)):
         ((low, high, gap),) = params["padding_config"]
-        if gap == 0 and min(low, high) >= 0:
-            dtype = a.values[0].dtype
-            around = [(_nothing(size, dtype),) if size else () for size in (int(low), int(high))]
-            return Blocks((*around[0], *a.values, *around[1]))
+        if gap == 0:
+            kept = _cut_blocks(a, max(-low, 0), a.shape[0] - max(-high, 0))
+            values = kept.values if isinstance(kept, Blocks) else (kept,)
+            around = [(_nothing(int(size), a.values[0].dtype),) if size > 0 else () for size in (low, high)]
+            return Blocks((*around[0], *values, *around[1]))
     if name == "reshape":
         (value,) = a.values if len(a.values) == 1 else (whole(a),)
         return apply(name, [value], params)
