@@ -107,8 +107,8 @@ def _by_blocks(name: str, operands: Sequence[Any], params: Any) -> Any:
                 at += size
         return Blocks(tuple(RULES[name](*row, **params) for row in rows))
     (a, *rest) = operands
-    if name == "slice" and not params["strides"]:
-        return _cut_blocks(a, params["start_indices"][0], params["limit_indices"][0])
+    if name == "slice" and params["strides"] in (None, (1,)):
+        return _cut_blocks(a, int(params["start_indices"][0]), int(params["limit_indices"][0]))
     if name == "split":
         ends = np.cumsum(params["sizes"]).tolist()
         return [_cut_blocks(a, end - size, end) for end, size in zip(ends, params["sizes"], strict=True)]
