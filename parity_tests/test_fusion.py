@@ -10,7 +10,6 @@ import numpy as np
 from jax import Array, lax
 
 from bandhess_jax._fusion import hold, tidy
-from bandhess_jax._linear import fold
 
 N = 100
 
@@ -164,41 +163,3 @@ def test_the_compiler_does_not_see_through() -> None:
     assert "conditional(" in twice.lower(xs).compile().as_text()
     np.testing.assert_array_equal(twice(xs), [[fun(x) for x in pair] for pair in xs])
     assert jax.vmap(fun)(xs[0, :0]).shape == (0, N + 2)
-
-
-def multiplied(fun: Callable, x: Array) -> int:
-    """Entries multiplied, negated or added."""
-    names = ("mul", "div", "neg", "add", "add_any", "sub")
-    equations = jax.make_jaxpr(fun)(x).jaxpr.eqns
-    return sum(e.outvars[0].aval.size for e in equations if e.primitive.name in names)
-
-
-def test_folded_products_are_the_same_and_cheaper() -> None:
-    """Chains of elementwise functions between slices: products with the derivative and its square, as they were
-    linearised and with their coefficients multiplied out."""
-
-    def residuals(x: Array) -> Array:
-        a, b = x.reshape(-1, 2).T
-        for _ in range(3):
-            a, b = jnp.sin(a) * jnp.cos(b), jnp.exp(-a) - b / (1 + a**2)
-        return jnp.concatenate([a[1:] - b[:-1], 2 * b[:1], -a[-2:]])
-
-    x, v = start(), jnp.cos(jnp.arange(N))
-    push = jax.linearize(residuals, x)[1]
-    pull = jax.linear_transpose(push, x)
-    for product in (push, lambda v: pull(push(v))[0]):
-        folded = fold(product, x)
-        assert multiplied(folded, x) < 0.75 * multiplied(product, x)
-        np.testing.assert_allclose(folded(v), product(v), rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(jax.vmap(folded)(jnp.stack([v, x]))[1], product(x), rtol=1e-12, atol=1e-12)
-
-
-def test_what_is_not_folded() -> None:
-    """A wide window's sum, which would be multiplied out entry by entry; a product that is zero."""
-
-    def wide(x: Array) -> Array:
-        s = sum(jnp.sin((1 + 0.1 * k) * x[k : N - 12 + k]) for k in range(13))
-        return jnp.sum(s**4)
-
-    for product in (jax.linearize(jax.grad(wide), start())[1], jnp.zeros_like):
-        assert fold(product, start()) is product
