@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import store
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
 import bandhess_torch as bh
 from bandhess_torch import _diagonals, _hessian
@@ -78,9 +78,9 @@ def gram(g: Callable[[Tensor], Tensor], n: int) -> Callable[[Tensor], Tensor]:
 
 def in_place(v: Tensor) -> Tensor:
     a, b = v * 1, torch.sub(v[1:], v[:-1], alpha=3)
-    a.add_(v, alpha=2).sub_(C * v).mul_(C).div_(coefficients((N,), 2)).mul_(3).div_(7)
+    a.add_(v, alpha=2).sub_(C * v).mul_(C).div_(coefficients((N,), 2))
     b.masked_fill_(C[1:] > 0, 0)
-    return torch.cat([a, b])
+    return torch.cat([aten.div_.Scalar(aten.mul_.Scalar(a, 3), 7), b])
 
 
 # One rule at a time: each maps (12,) to at most 32 numbers.
@@ -106,10 +106,10 @@ RULES: dict[str, Callable[[Tensor], Tensor]] = {
     "squeeze": lambda v: v.reshape(1, 12, 1).squeeze(-1)[:, 1:].squeeze() - v[:1].reshape(1, 1, 1).squeeze((0, -1)),
     "unsqueeze": lambda v: v[:5].unsqueeze(-1).unsqueeze(0) + v[5:9].unsqueeze(-2),
     "slice_backward": lambda v: aten.slice_backward(v.reshape(3, 4), (3, 9), -1, -8, 2**62, 2),
-    "select_backward": lambda v: aten.select_backward(v[:4], (3, 4), -2, -2) + aten.select_backward(v[:3], (3, 4), 1, 3),
+    "select_backward": lambda v: aten.select_backward(v[:4], [3, 4], -2, -2) - aten.select_backward(v[:3], [3, 4], 1, 3),
     "strides that do not divide": lambda v: aten.slice_backward(v[:5], (12,), 0, 1, 11, 2) + C * v,
-    "pad": lambda v: F.pad(v.reshape(3, 4), (2, -1, -1, 3)) + F.pad(v[:1].reshape(1, 1), (0, 4, 2, 2)),
-    "empty": lambda v: F.pad(v[3:3].unsqueeze(1).expand(0, 2), (0, 0, 1, 2)) + v[:2],
+    "pad": lambda v: pad(v.reshape(3, 4), (2, -1, -1, 3)) + pad(v[:1].reshape(1, 1), (0, 4, 2, 2)),
+    "empty": lambda v: pad(v[3:3].unsqueeze(1).expand(0, 2), (0, 0, 1, 2)) + v[:2],
     "cat": lambda v: torch.cat([v[7:], torch.zeros(2), torch.zeros(0), v[4:5], 2 * v[::2], v[:0]], -1),
     "stack": lambda v: torch.stack([v[2:], torch.zeros(10), 2 * v[:-2]], -1),
     "roll": lambda v: torch.cat([v.roll(3), v.reshape(3, 4).roll((1, -1), (0, -1)).reshape(-1), v.roll(-1, 0)[:5]]),
@@ -118,10 +118,10 @@ RULES: dict[str, Callable[[Tensor], Tensor]] = {
     "unbind": lambda v: (lambda a, b, c: a - 2 * b.flip(0) + 3 * c)(*v.reshape(4, 3).unbind(-1)),
     "sum": lambda v: v.reshape(2, 3, 2).sum((0, -1), True) * coefficients((3, 2)) + v.sum() - (v * C).sum(),
     "mm": lambda v: (v.reshape(4, 3)[1:, :2] @ coefficients((2, 3))) + coefficients((3, 4)) @ v.reshape(4, 3),
-    "mm of many": lambda v: v[3].expand(2, 10) @ coefficients((10, 3)) + (C[3] * v[4]).expand(2, 10) @ coefficients((10, 3)),
+    "mm of many": lambda v: torch.cat([v[3].expand(1, 10), (C[3] * v[4]).expand(2, 10)]) @ coefficients((10, 3)),
     "mm of masks": lambda v: torch.where(C[0] < 9, v[3], 0).expand(2, 10) @ coefficients((10, 3)),
     "bmm": lambda v: torch.bmm(coefficients((2, 4, 3)), v.reshape(2, 3, 2)) @ coefficients((2, 2, 2)),
-    "reshape": lambda v: F.pad(v.reshape(4, 3), (0, 1, 1, 0)).reshape(2, -1, 1, 10)[..., 1:].reshape(9, 2),
+    "reshape": lambda v: pad(v.reshape(4, 3), (0, 1, 1, 0)).reshape(2, -1, 1, 10)[..., 1:].reshape(9, 2),
     "reshape across rows": lambda v: v.reshape(6, 2).T.reshape(4, 3) * coefficients((4, 3)) + v.view(4, -1),
     "0-d": lambda v: torch.stack([v[3] - 2 * v[5], (v[4] * C[3]) / C[5], v[2] * torch.tensor(2), v[6].reshape(1)[0]]),
     "in place": in_place,
@@ -156,7 +156,7 @@ def test_the_definition() -> None:
 
     def program(v: Tensor) -> Tensor:  # every other row from the back; (2, 3), padded with gaps
         grid = coefficients((4, 3), 2) * v.reshape(4, 3)
-        return F.pad(grid.flip(0)[::2] / 3 + 2 * grid[:2], (1, 2)).unsqueeze(1)
+        return pad(grid.flip(0)[::2] / 3 + 2 * grid[:2], (1, 2)).unsqueeze(1)
 
     out, expected = program(Carried(value, Program(C))).value, program(v)
     got = torch.zeros(out.shape, dtype=C.dtype)
@@ -175,7 +175,7 @@ def test_the_definition() -> None:
 LONG: dict[str, Callable[[Tensor], Tensor]] = {
     "gaps": lambda x: aten.slice_backward(x[1::4], (99,), 0, 1, 99, 4)[3:98:6],
     "gaps, reversed": lambda x: aten.slice_backward(x[::2], (103,), 0, 2, 102, 2).flip(0) * coefficients((103,)),
-    "crop": lambda x: F.pad(2 * x, (5, -3)) + F.pad(x, (0, 2)),
+    "crop": lambda x: pad(2 * x, (5, -3)) + pad(x, (0, 2)),
     "stages": lambda x: x.view(50, 2)[1:] @ coefficients((2, 2)) - x.view(50, 2)[:-1].T.flip(0).T,
     "windows": lambda x: x.unfold(0, 4, 2) @ coefficients((4, 3)),
     "steps": lambda x: torch.stack([x[1::3] * x[::3][:33], x[2::3]], 1) @ coefficients((2, 2)),
@@ -233,7 +233,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "square": lambda x, rng: x**2 + 2 * x,
     "tanh": lambda x, rng: torch.tanh(x) + torch.relu(_scaled(x, rng)),
     "slice": _sliced,
-    "pad": lambda x, rng: F.pad(x, [int(rng.integers(3)) for _ in range(2 * x.ndim)]),
+    "pad": lambda x, rng: pad(x, [int(rng.integers(3)) for _ in range(2 * x.ndim)]),
     "flip": lambda x, rng: x.flip([axis for axis in range(x.ndim) if rng.integers(2)]) + 2 * x,
     "roll": lambda x, rng: x.roll(int(rng.integers(9)), _axis(x, rng)),
     "permute": lambda x, rng: x.permute([int(i) for i in rng.permutation(x.ndim)]),
@@ -272,18 +272,16 @@ def dense(f: Callable[[Tensor], Tensor], x: Tensor, k: int) -> np.ndarray:
 
 
 torch.manual_seed(0)
-LINEAR = (
-    torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 2)).double().requires_grad_(False)
-)
+LINEAR = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2)).double().requires_grad_(False)
 TARGET, STAGE = coefficients((N,), 5), coefficients((2, 2), 6)
 
 # (function, bandwidth, whether x is (6, 2), and else (12,))
 CARRIED: dict[str, tuple[Callable[[Tensor], Tensor], int, bool]] = {
-    "slices with steps": (lambda x: torch.sum(torch.sin(x[::2] * x[1::2])) + torch.sum(x[1::3] ** 3 * x[2::3]), 1, False),
+    "steps": (lambda x: torch.sum(torch.sin(x[::2] * x[1::2])) + torch.sum(x[1::3] ** 3 * x[2::3]), 1, False),
     "stack": (lambda x: torch.sum(torch.stack([x[1:], x[:-1], x[1:] * x[:-1]], 1) ** 3), 1, False),
     "cat": (lambda x: torch.sum(torch.sin(torch.cat([x[3:], x[:1], torch.zeros(2)]) * x) * TARGET), 11, False),
     "diff": (lambda x: torch.sum(torch.diff(x, 2) ** 4), 2, False),
-    "pad": (lambda x: torch.sum(F.pad(x, (1, 0)) ** 2 * F.pad(x, (0, 1))), 1, False),
+    "pad": (lambda x: torch.sum(pad(x, (1, 0)) ** 2 * pad(x, (0, 1))), 1, False),
     "unfold": (lambda x: torch.sum(torch.sin(x.unfold(0, 3, 1) @ TARGET[:3]) ** 2), 2, False),
     "roll": (lambda x: torch.sum(x.roll(1)[1:] ** 2 * x[1:]), 1, False),
     "flip": (lambda x: torch.sum(torch.sin(x.flip(0)[1:] * x.flip(0)[:-1]) * TARGET[1:]), 1, False),
@@ -294,8 +292,8 @@ CARRIED: dict[str, tuple[Callable[[Tensor], Tensor], int, bool]] = {
     "tanh": (lambda x: torch.sum(torch.tanh(x[1:] - 2 * x[:-1]) ** 2), 1, False),
     "maximum": (lambda x: torch.sum(torch.maximum(x[1:] ** 2, x[:-1] ** 3)), 1, False),
     "norm": (lambda x: torch.sum(torch.linalg.norm(x[1:] - x[:-1], dim=1) * x[1:, 0]), 1, True),
-    "mse_loss": (lambda x: F.mse_loss(torch.sin(x[1:]), x[:-1] ** 2), 1, False),
-    "huber_loss": (lambda x: F.huber_loss(torch.sin(x), TARGET) + torch.prod(x[:1]) + torch.sum(x[1:] ** 2 * x[:-1]), 1, False),
+    "mse_loss": (lambda x: nn.functional.mse_loss(torch.sin(x[1:]), x[:-1] ** 2), 1, False),
+    "huber_loss": (lambda x: nn.functional.huber_loss(torch.sin(x[1:]) * x[:-1], TARGET[1:]), 1, False),
     "einsum": (lambda x: torch.einsum("ti,ij,tj->", torch.sin(x[1:]), STAGE, x[:-1] ** 2), 1, True),
     "matmul": (lambda x: torch.sum((x[1:] - torch.sin(x[:-1] @ STAGE.T)) ** 2), 1, True),
     "bmm": (lambda x: torch.sum(torch.bmm(coefficients((5, 2, 2)), x[1:, :, None])[..., 0] ** 2 * x[:-1]), 1, True),
@@ -305,7 +303,7 @@ CARRIED: dict[str, tuple[Callable[[Tensor], Tensor], int, bool]] = {
 PROBED: dict[str, tuple[Callable[[Tensor], Tensor], int, bool]] = {
     "cumsum": (lambda x: torch.sum((torch.cumsum(x, 0) * TARGET) ** 2), 11, False),
     "index": (lambda x: torch.sum(x[torch.tensor([0, 1, 1, 3, 2])] ** 3) + torch.sum(x[1:] ** 2 * x[:-1]), 1, False),
-    "conv1d": (lambda x: torch.sum(F.conv1d(x[None, None], TARGET[None, None, :3]) ** 4), 2, False),
+    "conv1d": (lambda x: torch.sum(nn.functional.conv1d(x[None, None], TARGET[None, None, :3]) ** 4), 2, False),
     "complex": (lambda x: torch.sum(torch.abs(torch.exp(1j * x[1:]) - x[:-1]) ** 2), 1, False),
 }
 
@@ -328,7 +326,7 @@ def test_trees_with_ragged_leaves(taken: list[bool]) -> None:
 
     ab = bh.hessian(cost, 1)(z)
     assert taken == [True]
-    np.testing.assert_allclose(ab, bh.hessian(cost, 1, probing=Twice())(z) / 2, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(ab, bh.hessian(cost, 1, probing="substitution")(z), rtol=1e-12, atol=1e-13)
     assert bh.band_error(cost)(ab, z) < 1e-12
 
 
@@ -366,19 +364,16 @@ def test_single_precision(taken: list[bool]) -> None:
 def test_not_a_number_and_infinity_stay_in_their_places(taken: list[bool]) -> None:
     c = torch.arange(1.0, N, dtype=torch.float64)
     c[2], c[5] = torch.nan, torch.inf
-    ab = diagonals(lambda v: F.pad(c * v[1:], (0, 1)) + F.pad(c * v[:-1], (1, 0)), C, N)
+    ab = diagonals(lambda v: pad(c * v[1:], (0, 1)) + pad(c * v[:-1], (1, 0)), C, N)
     assert ab is not None
     np.testing.assert_array_equal(ab[1], [*c, 0])
-    np.testing.assert_array_equal(np.delete(ab, 1, 0), 0)
-    masked = diagonals(lambda v: torch.where(c.isfinite(), c * v[1:], 0), C[1:], N - 1)
-    assert masked is None  # v is longer than the result
+    assert torch.count_nonzero(ab) == N - 1
     masked = diagonals(lambda v: torch.where(c.isfinite(), c * v, 0), C[1:], 1)
     np.testing.assert_array_equal(masked, torch.nan_to_num(c, posinf=0)[None])
     assert diagonals(lambda v: torch.where(C > 0, v * torch.inf, 0), C, 1) is None
     x = torch.where(torch.arange(N) == 4, torch.nan, C)  # what is no number passes a relu
-    np.testing.assert_array_equal(
-        bh.hessian(lambda x: torch.sum(torch.relu(x) ** 2), 0)(x), dense(lambda x: torch.sum(torch.relu(x) ** 2), x, 0)
-    )
+    rectified = lambda x: torch.sum(torch.relu(x) ** 2)  # noqa: E731
+    np.testing.assert_array_equal(bh.hessian(rectified, 0)(x), dense(rectified, x, 0))
     assert taken == [True]
 
 
@@ -402,11 +397,11 @@ def test_what_is_no_product_or_not_seen() -> None:
         v = v * 1
         part = v[1:]
         v.mul_(2)
-        return F.pad(part, (1, 0))
+        return pad(part, (1, 0))
 
     programs = [scratch, through_a_view, written_under_a_view]
     programs += [lambda v: v * v, lambda v: 1 / v, lambda v: torch.where(v > 0, v, 2 * v), lambda v: v.float()]
-    programs += [lambda v: C, lambda v: v.masked_fill(C > 0, 3.0), lambda v: F.pad(v[1:], (1, 0), value=1.0)]
+    programs += [lambda v: C, lambda v: v.masked_fill(C > 0, 3.0), lambda v: pad(v[1:], (1, 0), value=1.0)]
     programs += [lambda v: torch.sum(v, dtype=torch.float32) * C, lambda v: torch.as_tensor(v.numpy()), lambda v: v / 0]
     for program in programs:
         assert diagonals(program, C, N) is None
@@ -486,7 +481,7 @@ def test_other_probings_and_attached_graphs_probe(taken: list[bool]) -> None:
 
     def plain(x: Tensor) -> Tensor:
         h = torch.func.hessian(window)(x)
-        return torch.stack([F.pad(torch.diagonal(h, -r), (0, r)) for r in range(4)])
+        return torch.stack([pad(torch.diagonal(h, -r), (0, r)) for r in range(4)])
 
     x = C.clone().requires_grad_()
     (expected,) = torch.autograd.grad(torch.sum(weights * plain(x)), x)
