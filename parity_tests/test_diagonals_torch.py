@@ -106,7 +106,7 @@ RULES: dict[str, Callable[[Tensor], Tensor]] = {
     "squeeze": lambda v: v.reshape(1, 12, 1).squeeze(-1)[:, 1:].squeeze() - v[:1].reshape(1, 1, 1).squeeze((0, -1)),
     "unsqueeze": lambda v: v[:5].unsqueeze(-1).unsqueeze(0) + v[5:9].unsqueeze(-2),
     "slice_backward": lambda v: aten.slice_backward(v.reshape(3, 4), (3, 9), -1, -8, 2**62, 2),
-    "select_backward": lambda v: aten.select_backward(v[:4], [3, 4], -2, -2) - aten.select_backward(v[:3], [3, 4], 1, 3),
+    "select_backward": lambda v: aten.select_backward(v[:4], (3, 4), 0, -2) - aten.select_backward(v[:3], (3, 4), 1, 3),
     "strides that do not divide": lambda v: aten.slice_backward(v[:5], (12,), 0, 1, 11, 2) + C * v,
     "pad": lambda v: pad(v.reshape(3, 4), (2, -1, -1, 3)) + pad(v[:1].reshape(1, 1), (0, 4, 2, 2)),
     "empty": lambda v: pad(v[3:3].unsqueeze(1).expand(0, 2), (0, 0, 1, 2)) + v[:2],
@@ -271,8 +271,9 @@ def dense(f: Callable[[Tensor], Tensor], x: Tensor, k: int) -> np.ndarray:
     return store(h.numpy(), k)
 
 
-torch.manual_seed(0)
 LINEAR = nn.Sequential(nn.Linear(3, 2), nn.Tanh(), nn.Linear(2, 2)).double().requires_grad_(False)
+for i, parameter in enumerate(LINEAR.parameters()):
+    parameter.copy_(coefficients(parameter.shape, i))
 TARGET, STAGE = coefficients((N,), 5), coefficients((2, 2), 6)
 
 # (function, bandwidth, whether x is (6, 2), and else (12,))
