@@ -116,7 +116,8 @@ RULES: dict[str, Callable[[Tensor], Tensor]] = {
     "unfold": lambda v: v.unfold(-1, 4, 3) * coefficients((3, 4)) + v.reshape(4, 3).unfold(0, 2, 2).sum((0, 1)).sum(),
     "unfold_backward": lambda v: aten.unfold_backward(v.reshape(3, 4), (12,), -1, 4, 3) * C,
     "unbind": lambda v: (lambda a, b, c: a - 2 * b.flip(0) + 3 * c)(*v.reshape(4, 3).unbind(-1)),
-    "sum": lambda v: v.reshape(2, 3, 2).sum((0, -1), True) * coefficients((3, 2)) + v.sum() - (v * C).sum(),
+    "sum": lambda v: v.reshape(2, 3, 2).sum((0, -1), True) * coefficients((3, 2)) + v.sum() - v[2].expand(2, 4).sum(1),
+    "sum of all": lambda v: (v * C).sum() + v.sum(()) + v.sum(0, True),
     "mm": lambda v: (v.reshape(4, 3)[1:, :2] @ coefficients((2, 3))) + coefficients((3, 4)) @ v.reshape(4, 3),
     "mm of many": lambda v: torch.cat([v[3].expand(1, 10), (C[3] * v[4]).expand(2, 10)]) @ coefficients((10, 3)),
     "mm of masks": lambda v: torch.where(C[0] < 9, v[3], 0).expand(2, 10) @ coefficients((10, 3)),
@@ -358,6 +359,8 @@ def test_single_precision(taken: list[bool]) -> None:
         bh.hessian(lambda x: window(x * C), 3)(x), dense(lambda x: window(x * C), x, 3), rtol=1e-5
     )
     assert not taken[-1]  # which converts
+    for factor in (C, 1j * C, C.to_sparse()):
+        assert diagonals(lambda v, factor=factor: v * factor, x, 1) is None
     wide = diagonals(lambda v: v * 1e30 * 1e30, x, 1)
     assert wide is None or torch.isinf(wide).all()
 
@@ -408,17 +411,19 @@ def test_what_is_no_product_or_not_seen() -> None:
         assert diagonals(program, C, N) is None
 
 
-def test_axes_too_long_to_be_taken_apart() -> None:
+def test_axes_too_long_to_be_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sum over all of v is n diagonals: unrolled where it is short, and no program of many thousands of parts."""
     for n in (_diagonals._SHORT, _diagonals._SHORT + 1, 500):
         c = coefficients((n,))
         ab = diagonals(lambda v, c=c: c * torch.sum(c * v), c, n)
         assert (ab is None) == (n > _diagonals._SHORT)
-    c = coefficients((32, 32, 32))
-    assert (
-        diagonals(lambda v: torch.sum(c[:1] * v.reshape(-1, 32, 32), (1, 2)).expand(1024), c.flatten()[:1024], 1)
-        is None
-    )
+    pieces, apart = [], _diagonals._apart
+    monkeypatch.setattr(_diagonals, "_apart", lambda *args: (pieces.append(1) or each for each in apart(*args)))
+    c = coefficients((32**3,))
+    assert diagonals(lambda v: torch.sum(v.reshape(32, 32, 32)) * c, c, 1) is None
+    assert 0 < len(pieces) < 2 * _diagonals._LIMIT
+    assert diagonals(lambda v: c * v.reshape(32, 32, 32).permute(2, 1, 0).reshape(-1), c, 1) is None
+    assert len(pieces) < 4 * _diagonals._LIMIT
 
 
 def test_long_chains(taken: list[bool]) -> None:
