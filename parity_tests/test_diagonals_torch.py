@@ -159,6 +159,7 @@ def test_the_definition() -> None:
         grid = coefficients((4, 3), 2) * v.reshape(4, 3)
         return pad(grid.flip(0)[::2] / 3 + 2 * grid[:2], (1, 2)).unsqueeze(1)
 
+    assert_carried(lambda v: 2 * v + pad(3 * v[1:] - v[:-1] / 4, (1, 0)), N)  # no arrays
     out, expected = program(Carried(value, Program(C))).value, program(v)
     got = torch.zeros(out.shape, dtype=C.dtype)
     assert got.shape == expected.shape
@@ -397,18 +398,31 @@ def test_what_is_no_product_or_not_seen() -> None:
         v[1:].mul_(2)
         return v
 
-    def written_under_a_view(v: Tensor) -> Tensor:
-        v = v * 1
-        part = v[1:]
-        v.mul_(2)
-        return pad(part, (1, 0))
-
-    programs = [scratch, through_a_view, written_under_a_view]
+    programs = [scratch, through_a_view]
     programs += [lambda v: v * v, lambda v: 1 / v, lambda v: torch.where(v > 0, v, 2 * v), lambda v: v.float()]
     programs += [lambda v: C, lambda v: v.masked_fill(C > 0, 3.0), lambda v: pad(v[1:], (1, 0), value=1.0)]
     programs += [lambda v: torch.sum(v, dtype=torch.float32) * C, lambda v: torch.as_tensor(v.numpy()), lambda v: v / 0]
     for program in programs:
         assert diagonals(program, C, N) is None
+
+
+VIEWS: list[Callable[[Tensor], Any]] = [
+    lambda v: v[1:], lambda v: v[0, :1], lambda v: v.expand(2, 2, 6), lambda v: v.permute(1, 0), lambda v: v.t(),
+    lambda v: v.transpose(0, 1), lambda v: v.squeeze(), lambda v: v.squeeze(0), lambda v: v.squeeze((0, 1)),
+    lambda v: v.unsqueeze(0), lambda v: v.unbind(), lambda v: v.unfold(1, 2, 1), lambda v: v.view(-1),
+    lambda v: v.reshape(-1), lambda v: v.detach(), aten.alias.default,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_nothing_is_written_under_a_view(view: Callable[[Tensor], Any]) -> None:
+    def program(v: Tensor, copied: bool) -> Tensor:
+        v = v.reshape(2, 6) * 1
+        view(v.clone() if copied else v)
+        return v.mul_(2).reshape(-1)
+
+    assert diagonals(lambda v: program(v, True), C, N) is not None
+    assert diagonals(lambda v: program(v, False), C, N) is None
 
 
 def test_axes_too_long_to_be_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
