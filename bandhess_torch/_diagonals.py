@@ -620,7 +620,6 @@ _VIEWS = {
     aten.squeeze.dim,
     aten.squeeze.dims,
     aten.unsqueeze.default,
-    aten.unbind.int,
     aten.unfold.default,
     aten.view.default,
     aten.reshape.default,
