@@ -240,7 +240,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "roll": lambda x, rng: x.roll(int(rng.integers(9)), _axis(x, rng)),
     "permute": lambda x, rng: x.permute([int(i) for i in rng.permutation(x.ndim)]),
     "reshape": lambda x, rng: x.reshape(_shape(x.numel(), rng)),
-    "expand": lambda x, rng: x.expand(2, *x.shape) - x.unsqueeze(_axis(x, rng)).sum(0),
+    "expand": lambda x, rng: x.expand(2, *x.shape) - x.unsqueeze(0),
     "sum": lambda x, rng: x.sum(_axis(x, rng), bool(rng.integers(2))),
     "squeeze": lambda x, rng: x.squeeze(),
     "join": _joined,
