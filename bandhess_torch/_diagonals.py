@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import partial, reduce
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-_LIMIT = 6000  # operations on parts
+_LIMIT = 6000  # operations on parts, in all and within a rule
 _SHORT = 32  # entries along an axis, up to which a part may be taken apart there
 _TERMS = 8  # of a contracted axis, up to which a matrix product is a sum of products
 
@@ -47,9 +47,17 @@ class Late:
         self.made: Tensor | None = None
 
     def form(self) -> Tensor:
-        if self.made is None:
-            self.made = self.fun(*[formed(a) for a in self.args])
-            self.args = ()
+        todo = [self]  # a stack of its own: chains are longer than the interpreter's
+        while todo:
+            late = todo[-1]
+            needed = [a for a in late.args if isinstance(a, Late) and a.made is None]
+            todo += needed
+            if not needed:
+                if late.made is None:
+                    late.made = late.fun(*[a.made if isinstance(a, Late) else a for a in late.args])
+                    late.args = ()
+                todo.pop()
+        assert self.made is not None
         return self.made
 
 
@@ -85,6 +93,7 @@ Parts = dict[tuple[int, Grid], Part]  # by offset and grid
 class Value(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]  # in v
+    dtype: torch.dtype
     parts: Parts
 
 
@@ -94,7 +103,9 @@ def _sizes(grid: Iterable[Axis]) -> tuple[int, ...]:
 
 def _sum(parts: Iterable[tuple[int, Sequence[Axis], Part]]) -> Parts:
     out: Parts = {}
-    for offset, grid, part in parts:
+    for count, (offset, grid, part) in enumerate(parts):
+        if count > _LIMIT:
+            raise UnknownError
         key = offset, tuple((start, size, step if size > 1 else 1) for start, size, step in grid)
         if 0 not in _sizes(key[1]):
             out[key] = out[key].plus(part) if key in out else part
@@ -118,6 +129,21 @@ def _apart(grid: Grid, part: Part, axis: int) -> Iterable[tuple[Grid, Part]]:
         yield (*grid[:axis], (start + i * step, 1, 1), *grid[axis + 1 :]), piece
 
 
+def _all_apart(parts: Parts, choose: Callable[[Grid], int | None]) -> list[tuple[int, Grid, Part]]:
+    """The parts, each taken apart along the axis chosen for its grid until none is."""
+    out, todo = [], [(*key, part) for key, part in parts.items()]
+    while todo:
+        o, grid, part = todo.pop()
+        axis = choose(grid)
+        if axis is None:
+            out.append((o, grid, part))
+        else:
+            todo += [(o, piece, cut) for piece, cut in _apart(grid, part, axis)]
+        if len(out) > _LIMIT:
+            raise UnknownError
+    return out
+
+
 def _moved(value: Value, axis: int, stride: int) -> Value:
     """The same value with another stride along an axis: every entry there changes its offset, each by its own."""
     old = value.strides[axis]
@@ -128,7 +154,7 @@ def _moved(value: Value, axis: int, stride: int) -> Value:
         for (o, grid), whole in value.parts.items()
         for piece, part in _apart(grid, whole, axis)
     )
-    return Value(value.shape, (*value.strides[:axis], stride, *value.strides[axis + 1 :]), parts)
+    return value._replace(strides=(*value.strides[:axis], stride, *value.strides[axis + 1 :]), parts=parts)
 
 
 def _reach(axis: int, value: Value) -> int:
@@ -152,7 +178,7 @@ def _add(a: Any, b: Any, alpha: float = 1) -> Value:
     for value in others:
         for key, part in value.parts.items():
             parts[key] = parts[key].plus(part) if key in parts else part
-    return Value(first.shape, first.strides, parts)
+    return first._replace(parts=parts)
 
 
 def _wide(operands: Sequence[Any]) -> list[Value]:
@@ -166,7 +192,10 @@ def _sub(a: Any, b: Any, alpha: float = 1) -> Value:
 
 
 def _scaled(a: Value, by: float) -> Value:
-    return Value(a.shape, a.strides, {key: Part(scale * by, array) for key, (scale, array) in a.parts.items()})
+    parts = {key: Part(scale * by, array) for key, (scale, array) in a.parts.items()}
+    if not all(abs(scale) <= torch.finfo(a.dtype).max for scale, _ in parts.values()):
+        raise UnknownError  # such a scale would make zeros of arrays NaN
+    return a._replace(parts=parts)
 
 
 def _mul(a: Any, b: Any) -> Value:
@@ -179,27 +208,28 @@ def _mul(a: Any, b: Any) -> Value:
         (value,) = _wide([value, factor])
         factor = factor.expand(value.shape)
 
-    parts = {}
+    parts, factor = {}, factor.to(value.dtype)  # it may be of integers
     for key, (scale, array) in value.parts.items():
         cut = _on(key[1], factor)
         parts[key] = Part(scale, cut if array is None else Late(torch.mul, array, cut))
-    return Value(value.shape, value.strides, parts)
+    return value._replace(parts=parts)
 
 
 def _div(a: Any, b: Any) -> Value:
     if not isinstance(a, Value) or isinstance(b, Value):
         raise UnknownError
     if isinstance(b, Tensor) and b.ndim:
-        return _mul(a, b.reciprocal())
+        return _mul(a, b.to(a.dtype).reciprocal())
     parts = {}
     for key, (scale, array) in a.parts.items():
         parts[key] = Part(scale / float(b), None) if array is None else Part(scale, Late(torch.div, array, b))
-    return a._replace(parts=parts)
+    return _scaled(a._replace(parts=parts), 1)
 
 
 def _where(which: Any, a: Any, b: Any) -> Value:
     if isinstance(which, Value):
         raise UnknownError
+    which = which.bool()
     values = iter(_aligned(_wide([a, b, which])))
     out = []
     for chosen, case in ((which, a), (~which, b)):
@@ -208,19 +238,21 @@ def _where(which: Any, a: Any, b: Any) -> Value:
             mask = chosen.expand(value.shape)
             for (o, grid), (scale, array) in value.parts.items():
                 cut = _on(grid, mask)
-                ones = torch.ones((), device=mask.device) if array is None else array
+                ones = torch.ones((), dtype=value.dtype, device=mask.device) if array is None else array
                 out.append((o, grid, Part(scale, Late(lambda m, a: torch.where(m, a, 0), cut, ones))))
     return value._replace(parts=_sum(out))
 
 
 def _masked(a: Value, mask: Tensor, value: float) -> Value:
+    if value:
+        raise UnknownError  # not linear
     return _where(mask, mask, a)
 
 
 def _permute(a: Value, dims: Sequence[int]) -> Value:
     pick = lambda of: tuple(of[axis] for axis in dims)  # noqa: E731
     parts = {(o, pick(grid)): part.apply(torch.permute, tuple(dims)) for (o, grid), part in a.parts.items()}
-    return Value(pick(a.shape), pick(a.strides), parts)
+    return Value(pick(a.shape), pick(a.strides), a.dtype, parts)
 
 
 def _transpose(a: Value, first: int = -2, second: int = -1) -> Value:
@@ -237,11 +269,11 @@ def _expand(a: Value, shape: Sequence[int], **_: Any) -> Value:
     longer = [axis for axis in range(len(shape)) if axis < new or shape[axis] != a.shape[axis - new]]
     for axis in longer[new:]:
         a = _moved(a, axis - new, 0)
-    parts = {}
+    parts = []
     for (o, grid), part in a.parts.items():
         wide = tuple((0, shape[axis], 1) if axis in longer else grid[axis - new] for axis in range(len(shape)))
-        parts[o, wide] = part.apply(Tensor.expand, _sizes(wide))
-    return Value(shape, (*[0] * new, *a.strides), parts)
+        parts.append((o, wide, part.apply(Tensor.expand, _sizes(wide))))
+    return Value(shape, (*[0] * new, *a.strides), a.dtype, _sum(parts))
 
 
 def _cut(axis: Axis, start: int, stop: int, step: int) -> tuple[Axis, slice]:
@@ -268,7 +300,7 @@ def _slice(a: Value, dim: int = 0, start: int | None = None, end: int | None = N
         parts.append((o + first * a.strides[dim], (*grid[:dim], axis, *grid[dim + 1 :]), part))
     shape, strides = list(a.shape), list(a.strides)
     shape[dim], strides[dim] = len(range(first, stop, step)), strides[dim] * step
-    return Value(tuple(shape), tuple(strides), _sum(parts))
+    return Value(tuple(shape), tuple(strides), a.dtype, _sum(parts))
 
 
 def _flip(a: Value, dims: Sequence[int]) -> Value:
@@ -282,7 +314,7 @@ def _flip(a: Value, dims: Sequence[int]) -> Value:
         shift = sum(a.strides[axis] * (a.shape[axis] - 1) for axis in axes)
         parts[o + shift, tuple(turned)] = part.apply(torch.flip, axes)
     strides = tuple(-stride if axis in axes else stride for axis, stride in enumerate(a.strides))
-    return Value(a.shape, strides, parts)
+    return a._replace(strides=strides, parts=parts)
 
 
 def _squeeze(a: Value, dims: Any = None) -> Value:
@@ -291,14 +323,14 @@ def _squeeze(a: Value, dims: Any = None) -> Value:
     keep = [axis for axis in range(len(a.shape)) if axis not in gone]
     pick = lambda of: tuple(of[axis] for axis in keep)  # noqa: E731
     parts = {(o, pick(grid)): part.apply(torch.reshape, _sizes(pick(grid))) for (o, grid), part in a.parts.items()}
-    return Value(pick(a.shape), pick(a.strides), parts)
+    return Value(pick(a.shape), pick(a.strides), a.dtype, parts)
 
 
 def _unsqueeze(a: Value, dim: int) -> Value:
     dim %= len(a.shape) + 1
     put = lambda of, new: (*of[:dim], new, *of[dim:])  # noqa: E731
     parts = {(o, put(grid, (0, 1, 1))): part.apply(torch.unsqueeze, dim) for (o, grid), part in a.parts.items()}
-    return Value(put(a.shape, 1), put(a.strides, 0), parts)
+    return Value(put(a.shape, 1), put(a.strides, 0), a.dtype, parts)
 
 
 def _select(a: Value, dim: int, index: int) -> Value:
@@ -312,10 +344,7 @@ def _row_major(shape: Sequence[int], axis: int) -> int:
 
 def _placed(a: Value, axis: int, low: int, step: int, size: int, stride: int) -> Value:
     """In a longer axis: entry p at low + step p."""
-    if a.shape[axis] == 1:
-        a = _moved(a, axis, stride * step)
-    if a.strides[axis] != stride * step:
-        raise UnknownError
+    a = _moved(a, axis, stride * step)
     parts = {}
     for (o, grid), part in a.parts.items():
         start, count, gap = grid[axis]
@@ -323,18 +352,13 @@ def _placed(a: Value, axis: int, low: int, step: int, size: int, stride: int) ->
         parts[o - stride * low, (*grid[:axis], there, *grid[axis + 1 :])] = part
     shape, strides = list(a.shape), list(a.strides)
     shape[axis], strides[axis] = size, stride
-    return Value(tuple(shape), tuple(strides), parts)
+    return Value(tuple(shape), tuple(strides), a.dtype, parts)
 
 
 def _slice_backward(a: Value, sizes: Sequence[int], dim: int, start: int, end: int, step: int) -> Value:
     dim %= len(sizes)
     first, *_ = slice(start, end).indices(sizes[dim])
-    if a.shape[dim] == 1 and sizes[dim] > 1:
-        stride, rest = _row_major(sizes, dim), 0
-    else:
-        stride, rest = divmod(a.strides[dim], step)
-    if rest:
-        raise UnknownError
+    stride = _row_major(sizes, dim) if a.shape[dim] == 1 else a.strides[dim] // step
     return _placed(a, dim, first, step, sizes[dim], stride)
 
 
@@ -344,13 +368,14 @@ def _select_backward(a: Value, sizes: Sequence[int], dim: int, index: int) -> Va
 
 
 def _pad(a: Value, pad: Sequence[int], value: float = 0) -> Value:
+    if value:
+        raise UnknownError  # not linear
     for i in range(len(pad) // 2):
         axis, (low, high) = len(a.shape) - 1 - i, pad[2 * i : 2 * i + 2]
         a = _slice(a, axis, max(-low, 0), a.shape[axis] - max(-high, 0))
         size = a.shape[axis] + max(low, 0) + max(high, 0)
-        single = a.shape[axis] == 1 and size > 1
-        wide = (*a.shape[:axis], size, *a.shape[axis + 1 :])
-        a = _placed(a, axis, max(low, 0), 1, size, _row_major(wide, axis) if single else a.strides[axis])
+        stride = _row_major(a.shape, axis) if a.shape[axis] == 1 else a.strides[axis]
+        a = _placed(a, axis, max(low, 0), 1, size, stride)
     return a
 
 
@@ -375,7 +400,9 @@ def _stack(operands: Sequence[Any], dim: int = 0) -> Value:
     return _cat([_unsqueeze(a, dim) if isinstance(a, Value) else a.unsqueeze(dim) for a in operands], dim)
 
 
-def _roll(a: Value, shifts: Sequence[int], dims: Sequence[int]) -> Value:
+def _roll(a: Value, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value:
+    if not dims:
+        return _reshape(_roll(_reshape(a, [-1]), shifts, [0]), a.shape)
     for shift, dim in zip(shifts, dims, strict=True):
         cut = -shift % a.shape[dim]
         a = _cat([_slice(a, dim, cut), _slice(a, dim, 0, cut)], dim) if cut else a
@@ -393,16 +420,16 @@ def _unfold(a: Value, dim: int, size: int, step: int) -> Value:
 def _unfold_backward(a: Value, sizes: Sequence[int], dim: int, size: int, step: int) -> Value:
     dim %= len(sizes)
     last = (sizes[dim] - size) // step * step
-    parts = []
     if size > _SHORT:
         raise UnknownError
-    for i in range(size):
-        value = _slice_backward(_select(a, -1, i), sizes, dim, i, last + i + 1, step)
-        parts.append(value)
-    total = parts[0]
-    for value in parts[1:]:
-        total = _add(total, value)
-    return total
+    rows = (_slice_backward(_select(a, -1, i), sizes, dim, i, last + i + 1, step) for i in range(size))
+    return reduce(_add, rows)
+
+
+def _unbind(a: Value, dim: int = 0) -> list[Value]:
+    if a.shape[dim] > _SHORT:
+        raise UnknownError
+    return [_select(a, dim, i) for i in range(a.shape[dim])]
 
 
 def _reduce_sum(a: Value, dims: Any = None, keepdim: bool = False, **_: Any) -> Value:
@@ -421,7 +448,7 @@ def _reduce_sum(a: Value, dims: Any = None, keepdim: bool = False, **_: Any) -> 
         else:
             part = part.apply(torch.reshape, _sizes(pick(grid)))
         parts.append((o, pick(grid), part))
-    a = Value(pick(a.shape), pick(a.strides), _sum(parts))
+    a = Value(pick(a.shape), pick(a.strides), a.dtype, _sum(parts))
     for axis in axes if keepdim else ():
         a = _unsqueeze(a, axis)
     return a
@@ -437,13 +464,8 @@ def _matmul(a: Any, b: Any) -> Value:
         return _transpose(_matmul(_transpose(value), factor.transpose(-2, -1)))
     axis = len(value.shape) - 1
     value = _moved(value, axis, 0)
-    parts, todo = [], list(value.parts.items())
-    fresh = (0, factor.shape[-1], 1)
-    while todo:
-        (o, grid), part = todo.pop()
-        if 1 < grid[axis][1] <= _TERMS:
-            todo += [((o, piece), cut) for piece, cut in _apart(grid, part, axis)]
-            continue
+    parts, fresh = [], (0, factor.shape[-1], 1)
+    for o, grid, part in _all_apart(value.parts, lambda grid: axis if 1 < grid[axis][1] <= _TERMS else None):
         rows = _on((*grid[:-2], grid[axis], fresh), factor)
         if part.array is None:
             sizes = _sizes((*grid[:-1], fresh))
@@ -451,33 +473,35 @@ def _matmul(a: Any, b: Any) -> Value:
         else:
             product = part.apply(torch.mul if grid[axis][1] == 1 else torch.matmul, rows)
         parts.append((o, (*grid[:-1], fresh), product))
-    return Value((*value.shape[:-1], factor.shape[-1]), (*value.strides[:-1], 0), _sum(parts))
+    return Value((*value.shape[:-1], factor.shape[-1]), (*value.strides[:-1], 0), value.dtype, _sum(parts))
 
 
 def _merged(a: Value, first: int, last: int) -> Value:
     """With the axes first .. last - 1 as one, row-major."""
     longest = max(range(first, last), key=lambda axis: a.shape[axis])
-    stride, rest = divmod(a.strides[longest], _row_major(a.shape[:last], longest))
-    if rest:
-        raise UnknownError
+    stride = a.strides[longest] // _row_major(a.shape[:last], longest)
     for axis in range(first, last):
         a = _moved(a, axis, stride * _row_major(a.shape[:last], axis))
-    parts, todo = [], list(a.parts.items())
-    while todo:
-        (o, grid), part = todo.pop()
-        spread = [axis for axis in range(first, last) if grid[axis][1] > 1]
-        steps = {axis: grid[axis][2] * _row_major(a.shape[:last], axis) for axis in spread}
-        if any(steps[p] != steps[q] * grid[q][1] for p, q in pairwise(spread)):
-            shortest = min(spread, key=lambda axis: grid[axis][1])
-            todo += [((o, piece), cut) for piece, cut in _apart(grid, part, shortest)]
-            continue
+
+    def spread(grid: Grid) -> list[int]:
+        return [axis for axis in range(first, last) if grid[axis][1] > 1]
+
+    def step(grid: Grid, axis: int) -> int:
+        return grid[axis][2] * _row_major(a.shape[:last], axis)
+
+    def uneven(grid: Grid) -> int | None:
+        even = all(step(grid, p) == step(grid, q) * grid[q][1] for p, q in pairwise(spread(grid)))
+        return None if even else min(spread(grid), key=lambda axis: grid[axis][1])
+
+    parts = []
+    for o, grid, part in _all_apart(a.parts, uneven):
         start = sum(grid[axis][0] * _row_major(a.shape[:last], axis) for axis in range(first, last))
-        size = math.prod(grid[axis][1] for axis in spread)
-        one = (*grid[:first], (start, size, steps[spread[-1]] if spread else 1), *grid[last:])
+        size, own = math.prod(_sizes(grid[first:last])), spread(grid)
+        one = (*grid[:first], (start, size, step(grid, own[-1]) if own else 1), *grid[last:])
         parts.append((o, one, part.apply(torch.reshape, _sizes(one))))
     size = math.prod(a.shape[first:last])
     shape, strides = [(*of[:first], one, *of[last:]) for of, one in ((a.shape, size), (a.strides, stride))]
-    return Value(shape, strides, _sum(parts))
+    return Value(shape, strides, a.dtype, _sum(parts))
 
 
 def _unmerged(a: Value, axis: int, sizes: Sequence[int]) -> Value:
@@ -499,7 +523,7 @@ def _unmerged(a: Value, axis: int, sizes: Sequence[int]) -> Value:
     stride = a.strides[axis]
     shape = (*a.shape[:axis], sizes[0], inner, *a.shape[axis + 1 :])
     strides = (*a.strides[:axis], stride * inner, stride, *a.strides[axis + 1 :])
-    return _unmerged(Value(shape, strides, _sum(parts)), axis + 1, sizes[1:])
+    return _unmerged(Value(shape, strides, a.dtype, _sum(parts)), axis + 1, sizes[1:])
 
 
 def _reshape(a: Value, sizes: Sequence[int], **_: Any) -> Value:
@@ -536,9 +560,9 @@ _RULES: dict[Any, Callable[..., Any]] = {
     aten.div.Scalar: _div,
     aten.tanh_backward.default: lambda a, out: _mul(a, 1 - out * out),
     aten.sigmoid_backward.default: lambda a, out: _mul(a, out * (1 - out)),
-    aten.threshold_backward.default: lambda a, x, threshold: _where(x > threshold, a, x),
+    aten.threshold_backward.default: lambda a, x, threshold: _where(x <= threshold, x, a),  # and NaN
     aten.masked_fill.Scalar: _masked,
-    aten.zeros_like.default: lambda a, **_: Value(a.shape, a.strides, {}),
+    aten.zeros_like.default: lambda a, **_: a._replace(parts={}),
     aten.where.self: _where,
     aten.clone.default: lambda a, **_: a,
     aten.detach.default: lambda a: a,
@@ -562,7 +586,7 @@ _RULES: dict[Any, Callable[..., Any]] = {
     aten.roll.default: _roll,
     aten.unfold.default: _unfold,
     aten.unfold_backward.default: _unfold_backward,
-    aten.unbind.int: lambda a, dim=0: [_select(a, dim, i) for i in range(a.shape[dim])],
+    aten.unbind.int: _unbind,
     aten.sum.dim_IntList: _reduce_sum,
     aten.sum.default: _reduce_sum,
     aten.mm.default: _matmul,
@@ -596,24 +620,52 @@ _VIEWS = {
     aten.squeeze.dim,
     aten.squeeze.dims,
     aten.unsqueeze.default,
-    aten.unbind.int,
     aten.unfold.default,
     aten.view.default,
     aten.reshape.default,
 }
 
 
+class Program:
+    """What the values of one program have in common."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.dtype, self.device = like.dtype, like.device
+        self.spent = 0
+        self.seen: list[tuple[Tensor, int]] = []  # coefficients, and of which version
+
+    def operand(self, a: Any, ndim: int) -> Any:
+        if type(a) is Carried:
+            return a.value
+        if type(a) is list:
+            return [self.operand(each, ndim) for each in a]
+        if isinstance(a, Tensor):
+            if a.layout != torch.strided or (a.dtype != self.dtype and self._converts(a, ndim)):
+                raise UnknownError
+            self.seen.append((a, a._version))
+        return a
+
+    def _converts(self, factor: Tensor, ndim: int) -> bool:
+        """Whether a value of so many axes takes another type from a factor."""
+        return torch.result_type(torch.empty([1] * ndim, dtype=self.dtype), factor) != self.dtype
+
+    def spend(self, parts: int) -> None:
+        self.spent += parts
+        if self.spent > _LIMIT:
+            raise UnknownError
+
+
 class Carried(torch.Tensor):
     """A tensor without data that knows its `Value`."""
 
     value: Value
-    spent: list[int]
+    program: Program
     shared: bool  # with a view
 
     @staticmethod
-    def __new__(cls, value: Value, like: Tensor, spent: list[int], shared: bool = False) -> Carried:
-        new = torch.Tensor._make_wrapper_subclass(cls, value.shape, dtype=like.dtype, device=like.device)
-        new.value, new.spent, new.shared = value, spent, shared
+    def __new__(cls, value: Value, program: Program, shared: bool = False) -> Carried:
+        new = torch.Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype, device=program.device)
+        new.value, new.program, new.shared = value, program, shared
         return new
 
     @classmethod
@@ -621,24 +673,18 @@ class Carried(torch.Tensor):
         rule: Any = _RULES.get(func) or _IN_PLACE.get(func)
         if rule is None:
             raise UnknownError(str(func))
-        operands: list[Any] = []
-        spent, like = [0], args[0]
-        for a in args:
-            if type(a) is Carried:
-                operands.append(a.value)
-                spent, like = a.spent, a
-            elif type(a) is list:
-                operands.append([each.value if type(each) is Carried else each for each in a])
-                spent, like = next(((each.spent, each) for each in a if type(each) is Carried), (spent, like))
-            else:
-                operands.append(a)
-        out = rule(*operands, **kwargs) if kwargs else rule(*operands)
-        if type(out) is not Value:  # several, or none
-            like.shared = True
-            return [Carried(each, like, spent, True) for each in out] if isinstance(out, list) else out
-        spent[0] += len(out.parts)
-        if spent[0] > _LIMIT:
+        like = next(a for each in args for a in (each if type(each) is list else [each]) if type(a) is Carried)
+        program, kwargs = like.program, kwargs or {}
+        if kwargs.get("dtype") not in (None, program.dtype):
             raise UnknownError
+        out = rule(*[program.operand(a, like.ndim) for a in args], **kwargs)
+        if type(out) is not Value:  # several, or none
+            if type(out) is not list:
+                return out
+            like.shared = True
+            program.spend(sum(len(each.parts) for each in out))
+            return [Carried(each, program, True) for each in out]
+        program.spend(len(out.parts))
         if func in _IN_PLACE:
             if type(args[0]) is not Carried or args[0].shared or out.shape != args[0].value.shape:
                 raise UnknownError
@@ -646,23 +692,28 @@ class Carried(torch.Tensor):
             return args[0]
         shared = func in _VIEWS
         like.shared = like.shared or shared
-        return Carried(out, like, spent, shared)
+        return Carried(out, program, shared)
 
 
 @torch.no_grad()
 def diagonals(product: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor | None:
     """The lower band `(rows, n)` of a linear program of vectors like x, or None where it is left to probing."""
-    n = len(x)
-    v = Carried(Value((n,), (1,), {(0, ((0, n, 1),)): Part(1.0, None)}), x, [0])
+    n, program = len(x), Program(x)
+    v = Carried(Value((n,), (1,), x.dtype, {(0, ((0, n, 1),)): Part(1.0, None)}), program)
     try:
         out = product(v)
-        value = _moved(out.value, 0, 1) if isinstance(out, Carried) else None
+        return _band(out, rows) if isinstance(out, Carried) else None
     except Exception:  # a backward function of the user's may ask a tensor without data for anything
         return None
-    if value is None or any(abs(o) >= rows for o, _ in value.parts):
-        return None
-    band = x.new_zeros(rows, n)
-    for (o, grid), (scale, array) in value.parts.items():
+
+
+def _band(out: Carried, rows: int) -> Tensor:
+    parts = _moved(out.value, 0, 1).parts
+    written = any(a._version != version for a, version in out.program.seen)
+    if written or any(abs(o) >= rows for o, _ in parts):
+        raise UnknownError
+    band = torch.zeros(rows, *out.shape, dtype=out.dtype, device=out.device)
+    for (o, grid), (scale, array) in parts.items():
         if o > 0:
             continue
         start, size, step = grid[0]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ._diagonals import diagonals
@@ -96,8 +97,11 @@ class Pullback:
         operation on diagonals costs the interpreter 10 us and its arithmetic a part of what it costs a batch."""
         if self.attached or len(self.x) < LONG or self.x.device.type != "cpu" or not self.grad.requires_grad:
             return None
-        graph = tuple(node.name() for node, _ in islice(_nodes(self.grad.grad_fn), MANY))
-        if len(graph) == MANY or graph in _left_to_probing:
+        nodes = [node for node, _ in islice(_nodes(self.grad.grad_fn), MANY)]
+        if len(nodes) == MANY or any(isinstance(node, BackwardCFunction) for node in nodes):
+            return None  # a user's own backward may do with numbers what is not seen
+        graph = (rows, *(node.name() for node in nodes))
+        if graph in _left_to_probing:
             return None
         ab = diagonals(self, self.x.detach(), rows)
         if ab is None:
@@ -109,7 +113,7 @@ class Pullback:
 
 LONG = 2**13  # entries, from where on diagonals are tried
 MANY = 1000  # nodes of a graph that are too many for it
-_left_to_probing: set[tuple[str, ...]] = set()  # graphs for which it was in vain, by the names of their nodes
+_left_to_probing: set[tuple] = set()  # for which it was in vain: the band's rows, and the names of a graph's nodes
 
 
 @cache

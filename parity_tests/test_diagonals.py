@@ -1,4 +1,4 @@
-"""Diagonals carried through linear programs, without probes. JAX alone: torch has no program to read."""
+"""Diagonals carried through linear programs, without probes. JAX alone: PyTorch's are in test_diagonals_torch.py."""
 
 from collections.abc import Callable
 from typing import Any
