@@ -100,6 +100,8 @@ class Pullback:
         nodes = [node for node, _ in islice(_nodes(self.grad.grad_fn), MANY)]
         if len(nodes) == MANY or any(isinstance(node, BackwardCFunction) for node in nodes):
             return None  # a user's own backward may do with numbers what is not seen
+        if self.largest() * rows > ROOM:
+            return None
         graph = (rows, *(node.name() for node in nodes))
         if graph in _left_to_probing:
             return None
@@ -112,6 +114,7 @@ class Pullback:
 
 
 LONG = 2**13  # entries, from where on diagonals are tried
+ROOM = 2**26  # numbers, at most, in as many of the function's largest tensors as the band has rows
 MANY = 1000  # nodes of a graph that are too many for it
 _left_to_probing: set[tuple] = set()  # for which it was in vain: the band's rows, and the names of a graph's nodes
 
@@ -139,7 +142,7 @@ def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: E
     settle_heap()
     near = min(k, T - 1)  # blocks further off than T - 1 stages do not exist
     probing = options.probing
-    if type(probing) is Direct and isinstance(matvec, Pullback):
+    if type(probing) is Direct and isinstance(matvec, Pullback) and not isinstance(options.chunk_size, int):
         ab = matvec.diagonals((near + 1) * d)
         if ab is not None:
             return _finished(clear_foreign(ab, d), layout, k, near)
@@ -182,8 +185,8 @@ def from_matvec(
       bandwidth: k >= 0, in stages: stage t couples to stages t - k .. t + k.
       probing: which probes, and how the band is read off them: "direct", "substitution", "fourier", "random", or
         an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with the same methods.
-      chunk_size: probes multiplied at a time: an int bounds the memory to that many products (1 never vmaps), None
-        takes all in one batched call, "auto" as many as fit the cache.
+      chunk_size: probes multiplied at a time: an int bounds the memory to that many products (1 never vmaps; it
+        is always probes then), None takes all in one batched call, "auto" as many as fit the cache.
 
     Returns: `ab` `((k + 1) d, T d)` in lower band storage, for T stages of d scalars; `(k + 1, n)` for a vector.
       Dummy variables of ragged leaves have a unit diagonal.
