@@ -547,7 +547,7 @@ def test_nothing_is_kept_alive(taken: list[bool]) -> None:
                 kept.append(weakref.ref(y))
                 return f(y)
 
-            bh.hessian(noted, 1, chunk_size=1)(C)
+            bh.hessian(noted, 1)(C)
             assert kept
             assert all(ref() is None for ref in kept)
     finally:
