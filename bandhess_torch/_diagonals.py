@@ -558,8 +558,8 @@ _RULES: dict[Any, Callable[..., Any]] = {
     aten.mul.Scalar: _mul,
     aten.div.Tensor: _div,
     aten.div.Scalar: _div,
-    aten.tanh_backward.default: lambda a, out: _mul(a, 1 - out * out),
-    aten.sigmoid_backward.default: lambda a, out: _mul(a, out * (1 - out)),
+    aten.tanh_backward.default: lambda a, out: _mul(a, aten.tanh_backward(torch.ones_like(out), out)),
+    aten.sigmoid_backward.default: lambda a, out: _mul(a, aten.sigmoid_backward(torch.ones_like(out), out)),
     aten.threshold_backward.default: lambda a, x, threshold: _where(x <= threshold, x, a),  # and NaN
     aten.masked_fill.Scalar: _masked,
     aten.zeros_like.default: lambda a, **_: a._replace(parts={}),

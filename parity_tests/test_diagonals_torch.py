@@ -366,6 +366,14 @@ def test_single_precision(taken: list[bool]) -> None:
     assert wide is None or torch.isinf(wide).all()
 
 
+def test_saturated_units_round_as_torch_has_it() -> None:
+    ones, out = torch.ones(N, dtype=C.dtype), torch.tanh(7 + C)
+    ab = diagonals(lambda v: aten.tanh_backward(v, out), C, 1)
+    np.testing.assert_array_equal(ab, aten.tanh_backward(ones, out)[None])
+    ab = diagonals(lambda v: aten.sigmoid_backward(v, out), C, 1)
+    np.testing.assert_array_equal(ab, aten.sigmoid_backward(ones, out)[None])
+
+
 def test_not_a_number_and_infinity_stay_in_their_places(taken: list[bool]) -> None:
     c = torch.arange(1.0, N, dtype=torch.float64)
     c[2], c[5] = torch.nan, torch.inf
