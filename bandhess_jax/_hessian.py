@@ -63,15 +63,17 @@ def _all_at_once(product: Callable[[Array], Array], probes: Array, n: int) -> bo
     """Whether a CPU takes all probes in one batch or one at a time, by what was measured (benchmarks/extraction.py).
 
     In one batch where they are many, for a loop's turns take microseconds, or a product is long enough for two
-    threads to share (2^13 numbers), as long as the widest value of the batch fits the cache (2^20 numbers). A product
-    on the host, or of a foreign function, may not know batches.
+    threads to share (2^13 numbers), as long as the widest value of the batch fits the cache (2^20 numbers). Where a
+    product itself is a loop of many turns, those are shared by many probes, whatever fits the memory (2^26 numbers). A
+    product on the host, or of a foreign function, may not know batches.
     """
-    if (len(probes) < 8 and n < 2**13) or len(probes) * n > 2**20:
-        return False
     equations = list(_equations(jax.make_jaxpr(product)(probes[0]).jaxpr))
     widest = max((getattr(variable.aval, "size", 0) for e in equations for variable in e.outvars), default=0)
-    on_host = any(e.primitive.name.endswith("callback") or e.params.get("vmap_method", "") is None for e in equations)
-    return len(probes) * widest <= 2**20 and not on_host
+    if any(e.primitive.name.endswith("callback") or e.params.get("vmap_method", "") is None for e in equations):
+        return False
+    if any(e.primitive.name in ("scan", "while") for e in equations):
+        return len(probes) >= 8 and len(probes) * widest <= 2**26
+    return (len(probes) >= 8 or n >= 2**13) and len(probes) * max(widest, n) <= 2**20
 
 
 def _finished(ab: Array, layout: Layout, k: int, near: int) -> Array:

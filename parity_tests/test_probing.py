@@ -92,6 +92,9 @@ def test_batches_of_probes_by_default() -> None:
     assert not loops(opaque, 2**13, 3)
     assert loops(opaque, 2**18, 3)
     assert loops(jax.checkpoint(lambda v: jnp.sum(jnp.cos(jnp.outer(jnp.arange(32.0), v)), 0)), 2**13, 3)
+    turns = lambda v: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, 2 * c[1]), (0, v))[1]  # noqa: E731
+    assert not loops(turns, 2**17, 4)  # a loop, shared by many probes
+    assert loops(turns, 2**13, 3)
     on_host = BACKENDS["jax"].on_host(lambda v: 2 * v)
     assert loops(on_host, 50, 4)
     for product in (on_host, jax.checkpoint(on_host), lambda v: jax.lax.cond(v[0] < 9, on_host, on_host, v)):
