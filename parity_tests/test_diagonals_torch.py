@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 import bandhess_torch as bh
-from bandhess_torch import _diagonals, _hessian
-from bandhess_torch._diagonals import Carried, Part, Program, Value, diagonals
+from bandhess_torch import _diagonals, _hessian, _parts, _rules
+from bandhess_torch._diagonals import Carried, Program, diagonals
+from bandhess_torch._parts import Part, Value
 
 aten = torch.ops.aten
 MOST = 24  # entries of a value of the random programs: they may then be taken apart along every axis
@@ -142,12 +143,12 @@ def test_every_rule_has_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
             asked.add(func)
             return super().get(func, default)
 
-    monkeypatch.setattr(_diagonals, "_RULES", Recorded(_diagonals._RULES))
+    monkeypatch.setattr(_diagonals, "RULES", Recorded(_rules.RULES))
     for g in RULES.values():
         assert diagonals(mixed(g), C, N) is not None
     # What only the engine asks for, or another version of torch.
     others = {aten.is_same_size.default, aten.t.default, aten.reshape.default, aten.div.Scalar}
-    assert _diagonals._RULES.keys() | _diagonals._IN_PLACE.keys() == asked | others
+    assert _rules.RULES.keys() | _rules.IN_PLACE.keys() == asked | others
 
 
 def test_the_definition() -> None:
@@ -164,7 +165,7 @@ def test_the_definition() -> None:
     got = torch.zeros(out.shape, dtype=C.dtype)
     assert got.shape == expected.shape
     for (o, grid), (scale, array) in out.parts.items():
-        ones = torch.ones(_diagonals._sizes(grid)) if array is None else _diagonals.formed(array)
+        ones = torch.ones(_parts.sizes_of(grid)) if array is None else _parts.formed(array)
         for where in np.ndindex(*ones.shape):
             i = tuple(start + step * k for (start, _, step), k in zip(grid, where, strict=True))
             at = o + sum(stride * k for stride, k in zip(out.strides, i, strict=True))
@@ -435,17 +436,17 @@ def test_nothing_is_written_under_a_view(view: Callable[[Tensor], Any]) -> None:
 
 def test_axes_too_long_to_be_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sum over all of v is n diagonals: unrolled where it is short, and no program of many thousands of parts."""
-    for n in (_diagonals._SHORT, _diagonals._SHORT + 1, 500):
+    for n in (_parts.SHORT, _parts.SHORT + 1, 500):
         c = coefficients((n,))
         ab = diagonals(lambda v, c=c: c * torch.sum(c * v), c, n)
-        assert (ab is None) == (n > _diagonals._SHORT)
-    pieces, apart = [], _diagonals._apart
-    monkeypatch.setattr(_diagonals, "_apart", lambda *args: (pieces.append(1) or each for each in apart(*args)))
+        assert (ab is None) == (n > _parts.SHORT)
+    pieces, apart = [], _parts.apart
+    monkeypatch.setattr(_parts, "apart", lambda *args: (pieces.append(1) or each for each in apart(*args)))
     c = coefficients((32**3,))
     assert diagonals(lambda v: torch.sum(v.reshape(32, 32, 32)) * c, c, 1) is None
-    assert 0 < len(pieces) < 2 * _diagonals._LIMIT
+    assert 0 < len(pieces) < 2 * _parts.LIMIT
     assert diagonals(lambda v: c * v.reshape(32, 32, 32).permute(2, 1, 0).reshape(-1), c, 1) is None
-    assert len(pieces) < 4 * _diagonals._LIMIT
+    assert len(pieces) < 4 * _parts.LIMIT
 
 
 def test_long_chains(taken: list[bool]) -> None:
