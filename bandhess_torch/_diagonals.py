@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ._parts import LIMIT, Late, Part, UnknownError, Value, formed, moved
-from ._rules import IN_PLACE, RULES, VIEWS
+from ._rules import OPERATIONS
 
 
 class Program:
@@ -69,14 +69,15 @@ class Carried(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        rule: Any = RULES.get(func) or IN_PLACE.get(func)
+        rule, writes, views = OPERATIONS.get(func, (None, False, False))
         if rule is None:
             raise UnknownError(str(func))
-        like = next(a for each in args for a in (each if type(each) is list else [each]) if type(a) is Carried)
-        program, kwargs = like.program, kwargs or {}
-        if kwargs.get("dtype") not in (None, program.dtype):
+        like = args[0] if type(args[0]) is Carried else _first(args)
+        program = like.program
+        if kwargs and kwargs.get("dtype") not in (None, program.dtype):
             raise UnknownError
-        out = rule(*[program.operand(a, like.ndim) for a in args], **kwargs)
+        operands = [a.value if type(a) is Carried else program.operand(a, like.ndim) for a in args]
+        out = rule(*operands, **kwargs) if kwargs else rule(*operands)
         if type(out) is not Value:  # several, or none
             if type(out) is not list:
                 return out
@@ -84,14 +85,18 @@ class Carried(torch.Tensor):
             program.spend(sum(len(each.parts) for each in out))
             return [Carried(each, program, True) for each in out]
         program.spend(len(out.parts))
-        if func in IN_PLACE:
-            if type(args[0]) is not Carried or args[0].shared or out.shape != args[0].value.shape:
+        if writes:
+            if type(args[0]) is not Carried or like.shared or out.shape != like.value.shape:
                 raise UnknownError
-            args[0].value = out
-            return args[0]
-        shared = func in VIEWS
-        like.shared = like.shared or shared
-        return Carried(out, program, shared)
+            like.value = out
+            return like
+        if views:
+            like.shared = True
+        return Carried(out, program, views)
+
+
+def _first(args: Any) -> Carried:
+    return next(a for each in args for a in (each if type(each) is list else [each]) if type(a) is Carried)
 
 
 @torch.no_grad()

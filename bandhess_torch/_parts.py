@@ -5,6 +5,7 @@ value[i] = sum over o, and over grids that hold i, of part[i] v[o + strides . i]
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -62,16 +63,18 @@ class Part(NamedTuple):
         return self if self.array is None else Part(self.scale, Late(fun, self.array, *args))
 
     def plus(self, other: Part) -> Part:
-        a, b = self.array, other.array
-        if a is None and b is None:
+        if self.array is None and other.array is None:
             return Part(self.scale + other.scale, None)
-        if a is not None and b is not None and abs(self.scale) == abs(other.scale):
-            return Part(self.scale, Late(torch.add if self.scale == other.scale else torch.sub, a, b))
-        if a is None:
+        for a, b in ((self, other), (other, self)):
+            ratio = b.scale / a.scale if a.scale and a.array is not None else math.nan
+            if ratio.is_integer() and abs(ratio) <= 2**20:  # exact, and one pass
+                fun = torch.add if b.array is None else partial(torch.add, alpha=ratio)
+                return Part(a.scale, Late(fun, a.array, ratio if b.array is None else b.array))
+        if self.array is None:
             return other.plus(self)
-        if b is None:
-            return Part(1.0, Late(lambda a: a * self.scale + other.scale, a))
-        return Part(1.0, Late(lambda a, b: torch.add(a * self.scale, b, alpha=other.scale), a, b))
+        if other.array is None:
+            return Part(1.0, Late(lambda a: a * self.scale + other.scale, self.array))
+        return Part(1.0, Late(lambda a, b: torch.add(a * self.scale, b, alpha=other.scale), self.array, other.array))
 
 
 Parts = dict[tuple[int, Grid], Part]  # by offset and grid

@@ -36,13 +36,15 @@ aten = torch.ops.aten
 
 def _add(a: Any, b: Any, alpha: float = 1) -> Value:
     b = _scaled(b, alpha) if isinstance(b, Value) and alpha != 1 else b
-    values = _wide([a, b])  # what does not depend on v is zero
-    first, *others = aligned(values)
+    if isinstance(a, Value) and isinstance(b, Value) and a.shape == b.shape and a.strides == b.strides:
+        first, others = a, [b]
+    else:
+        first, *others = aligned(_wide([a, b]))  # what does not depend on v is zero
     parts = dict(first.parts)
     for value in others:
         for key, part in value.parts.items():
             parts[key] = parts[key].plus(part) if key in parts else part
-    return first._replace(parts=parts)
+    return Value(first.shape, first.strides, first.dtype, parts)
 
 
 def _wide(operands: Sequence[Any]) -> list[Value]:
@@ -56,10 +58,12 @@ def _sub(a: Any, b: Any, alpha: float = 1) -> Value:
 
 
 def _scaled(a: Value, by: float) -> Value:
-    parts = {key: Part(scale * by, array) for key, (scale, array) in a.parts.items()}
-    if not all(abs(scale) <= torch.finfo(a.dtype).max for scale, _ in parts.values()):
-        raise UnknownError  # such a scale would make zeros of arrays NaN
-    return a._replace(parts=parts)
+    parts, largest = {}, torch.finfo(a.dtype).max
+    for key, (scale, array) in a.parts.items():
+        parts[key] = Part(scale * by, array)
+        if not abs(scale * by) <= largest:
+            raise UnknownError  # such a scale would make zeros of arrays NaN
+    return Value(a.shape, a.strides, a.dtype, parts)
 
 
 def _mul(a: Any, b: Any) -> Value:
@@ -72,11 +76,13 @@ def _mul(a: Any, b: Any) -> Value:
         (value,) = _wide([value, factor])
         factor = factor.expand(value.shape)
 
-    parts, factor = {}, factor.to(value.dtype)  # it may be of integers
+    parts = {}
+    if factor.dtype != value.dtype:  # integers
+        factor = factor.to(value.dtype)
     for key, (scale, array) in value.parts.items():
         cut = on_grid(key[1], factor)
         parts[key] = Part(scale, cut if array is None else Late(torch.mul, array, cut))
-    return value._replace(parts=parts)
+    return Value(value.shape, value.strides, value.dtype, parts)
 
 
 def _div(a: Any, b: Any) -> Value:
@@ -488,3 +494,6 @@ VIEWS = {
     aten.view.default,
     aten.reshape.default,
 }
+# Looked up once an operation: its rule, whether it writes to its first operand, and whether it gives a view.
+OPERATIONS: dict[Any, tuple[Any, bool, bool]] = {func: (rule, False, func in VIEWS) for func, rule in RULES.items()}
+OPERATIONS |= {func: (rule, True, False) for func, rule in IN_PLACE.items()}

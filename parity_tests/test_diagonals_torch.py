@@ -143,12 +143,12 @@ def test_every_rule_has_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
             asked.add(func)
             return super().get(func, default)
 
-    monkeypatch.setattr(_diagonals, "RULES", Recorded(_rules.RULES))
+    monkeypatch.setattr(_diagonals, "OPERATIONS", Recorded(_rules.OPERATIONS))
     for g in RULES.values():
         assert diagonals(mixed(g), C, N) is not None
     # What only the engine asks for, or another version of torch.
     others = {aten.is_same_size.default, aten.t.default, aten.reshape.default, aten.div.Scalar}
-    assert _rules.RULES.keys() | _rules.IN_PLACE.keys() == asked | others
+    assert _rules.OPERATIONS.keys() == asked | others
 
 
 def test_the_definition() -> None:
