@@ -71,7 +71,7 @@ def diagonals(matvec: Callable[[Array], Array], n: int, rows: int, dtype: Any, l
         return None
     try:
         with np.errstate(all="ignore"):  # of constants
-            most = 4 * longest // 3  # some turn out not to be needed
+            most = longest + 1200  # some turn out not to be needed
             flat, shape = flattened(lambda: _band(_carry(closed, n, dtype, most), rows))
     except UnknownError:
         return None
