@@ -14,7 +14,7 @@ from ._rules import ELEMENTWISE, RULES, cut, reshape, transpose
 
 
 class Blocks(NamedTuple):
-    """Values of any shape, ravelled and joined to an array of one axis: where that has no strides of its own."""
+    """An array of one axis."""
 
     values: tuple[Value, ...]
 
@@ -119,9 +119,8 @@ def _by_blocks(name: str, operands: Sequence[Any], params: Any) -> Any:
             values = kept.values if isinstance(kept, Blocks) else (kept,)
             around = [(_nothing(int(size), a.values[0].dtype),) if size > 0 else () for size in (low, high)]
             return Blocks((*around[0], *values, *around[1]))
-    if name == "reshape":
-        (value,) = a.values if len(a.values) == 1 else (whole(a),)
-        return apply(name, [value], params)
+    if name == "reshape" and len(a.values) == 1:
+        return apply(name, a.values, params)
     if name == "concatenate":
         return _joined(operands)
     raise UnknownError(name)

@@ -17,10 +17,8 @@ w + 1 entries (w + 1)(w + 2) / 2 multiplications an entry instead of some 2 (w +
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -64,11 +62,8 @@ def _carry(closed: ClosedJaxpr, n: int, dtype: Any, most: int) -> Value:
     return moved(whole(result), 0, 1)
 
 
-def diagonals(matvec: Callable[[Array], Array], n: int, rows: int, dtype: Any, longest: int) -> Array | None:
-    """The lower band `(rows, n)` of a linear program by at most so many operations, or None: then it takes probes."""
-    closed, _ = flattened(matvec, jax.ShapeDtypeStruct((n,), dtype))
-    if closed is None:
-        return None
+def diagonals(closed: ClosedJaxpr, n: int, rows: int, dtype: Any, longest: int) -> Array | None:
+    """The lower band `(rows, n)` of a flat linear program by at most so many operations; or None: it takes probes."""
     try:
         with np.errstate(all="ignore"):  # of constants
             most = longest + 1200  # some turn out not to be needed

@@ -22,6 +22,11 @@ from ._storage import as_index, check_recorded, transformed
 
 ChunkSize = int | str | None
 
+LONG = 2**13  # entries, from where on diagonals are tried
+ROOM = 2**26  # numbers, at most, in as many of the function's largest tensors as the band has rows
+MANY = 1000  # nodes of a graph that are too many for it
+_left_to_probing: set[tuple] = set()  # for which it was in vain: the band's rows, and the names of a graph's nodes
+
 
 class Extraction(NamedTuple):
     """What decides the extraction's program, checked."""
@@ -111,12 +116,6 @@ class Pullback:
                 _left_to_probing.clear()
             _left_to_probing.add(graph)
         return ab
-
-
-LONG = 2**13  # entries, from where on diagonals are tried
-ROOM = 2**26  # numbers, at most, in as many of the function's largest tensors as the band has rows
-MANY = 1000  # nodes of a graph that are too many for it
-_left_to_probing: set[tuple] = set()  # for which it was in vain: the band's rows, and the names of a graph's nodes
 
 
 @cache

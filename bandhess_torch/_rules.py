@@ -263,7 +263,7 @@ def _cat(operands: Sequence[Any], dim: int = 0) -> Value:
             value = next(queue)
             placed.append(_placed(value, dim, start, 1, shape[dim], value.strides[dim]))
         start += a.shape[dim]
-    return placed[0]._replace(parts=gathered((*key, part) for value in placed for key, part in value.parts.items()))
+    return reduce(_add, placed)
 
 
 def _stack(operands: Sequence[Any], dim: int = 0) -> Value:

@@ -33,7 +33,11 @@ def dense(matvec: Callable, n: int, dtype: Any = np.float64) -> np.ndarray:
 
 
 def carried(matvec: Callable, n: int, rows: int | None = None, dtype: Any = np.float64) -> Any:
-    return jax.jit(lambda: diagonals(matvec, n, rows or n, dtype, 10**9))()
+    def band() -> Any:
+        flat, _ = flattened(matvec, jax.ShapeDtypeStruct((n,), dtype))
+        return None if flat is None else diagonals(flat, n, rows or n, dtype, 10**9)
+
+    return jax.jit(band)()
 
 
 def gram(g: Callable, n: int) -> Callable:
