@@ -13,17 +13,17 @@ test: $(VENV)/ready kernels
 
 # The compiled CPU kernels, in place: an editable install does not notice that their source changed.
 kernels: $(VENV)/kernels
-$(VENV)/kernels: bandhess_jax/_cpu.cc setup.py | $(VENV)/ready
+$(VENV)/kernels: $(wildcard bandhess_common/kernels/*.cc bandhess_common/kernels/*.h) setup.py | $(VENV)/ready
 	$(RUN) setup.py -q build_ext --inplace --force
 	touch $@
 
 # The kernels' tests with AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the package.
-SANITIZED := build/sanitize/bandhess_jax
+SANITIZED := build/sanitize/bandhess_common
 sanitize: $(VENV)/ready
-	rm -rf $(SANITIZED) && mkdir -p build/sanitize && cp -r bandhess_jax $(SANITIZED) && rm -f $(SANITIZED)/*.so
+	rm -rf $(SANITIZED) && mkdir -p build/sanitize && cp -r bandhess_* build/sanitize && rm -f $(SANITIZED)/kernels/*.so
 	$(CXX) -std=c++17 -O1 -g -fPIC -shared -fsanitize=address,undefined -fno-sanitize-recover=undefined -Wno-psabi \
 	    -isystem "$$($(RUN) -c 'import jax; print(jax.ffi.include_dir())')" \
-	    bandhess_jax/_cpu.cc -o $(SANITIZED)/_cpu_kernels.abi3.so
+	    bandhess_common/kernels/xla.cc -o $(SANITIZED)/kernels/_kernels.abi3.so
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	    $(abspath $(RUN)) -m pytest -p no:cacheprovider $(abspath parity_tests)/test_cpu_kernels.py

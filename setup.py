@@ -30,8 +30,8 @@ class OptionalBuild(build_ext):
 
 include = headers()
 kernels = Extension(
-    "bandhess_jax._cpu_kernels",
-    ["bandhess_jax/_cpu.cc"],
+    "bandhess_common.kernels._kernels",
+    ["bandhess_common/kernels/xla.cc"],
     include_dirs=[str(include)] if include else [],
     extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-psabi"],
     extra_link_args=["-Wl,-s"] if sys.platform == "linux" else [],

@@ -30,10 +30,10 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from numpy.linalg import LinAlgError
 
-from ._cholesky import cho_solve, cholesky_ex
-from ._lu import solve_general
-from ._solve import solve
-from ._storage import as_index, transposed
+from .band.storage import as_index, transposed
+from .linalg.cholesky import cho_solve, cholesky_ex
+from .linalg.lu import solve_general
+from .linalg.solve import solve
 
 __all__ = ["LinAlgError", "cho_solve_banded", "cholesky_banded", "solve_banded", "solveh_banded"]
 

@@ -1,20 +1,21 @@
 """Banded Hessians in PyTorch: extract them with a few products, factorise them, take Newton steps on them."""
 
+from bandhess_common.status import History, SQPHistory, Status, StepInfo
+
 from . import scipy as scipy
-from ._bandwidth import band_error, detect_bandwidth, reorder_bandwidth
-from ._cholesky import cho_solve, cholesky, cholesky_ex, logdet, solve_triangular
-from ._hessian import from_matvec, gauss_newton, hessian, value_grad_hessian
-from ._inverse import inverse_band
-from ._ldl import inertia, ldl, ldl_solve
-from ._newton import NewtonResult, newton
-from ._probing import Direct, Fourier, Probing, Random, Substitution
-from ._rcond import rcond
-from ._solve import Factor, factor, solve
-from ._sparse import to_sparse
-from ._sqp import SQPResult, sqp
-from ._stages import ravel_stages
-from ._status import History, SQPHistory, Status, StepInfo
-from ._storage import from_dense, matvec, to_dense
+from .band.sparse import to_sparse
+from .band.stages import ravel_stages
+from .band.storage import from_dense, matvec, to_dense
+from .extraction.bandwidth import band_error, detect_bandwidth, reorder_bandwidth
+from .extraction.hessian import from_matvec, gauss_newton, hessian, value_grad_hessian
+from .extraction.probing.protocol import Direct, Fourier, Probing, Random, Substitution
+from .linalg.cholesky import cho_solve, cholesky, cholesky_ex, logdet, solve_triangular
+from .linalg.inverse import inverse_band
+from .linalg.ldl import inertia, ldl, ldl_solve
+from .linalg.rcond import rcond
+from .linalg.solve import Factor, factor, solve
+from .optimise.newton.api import NewtonResult, newton
+from .optimise.sqp.api import SQPResult, sqp
 
 __all__ = [
     "Direct",

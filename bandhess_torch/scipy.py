@@ -28,10 +28,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ._cholesky import cho_solve, cholesky
-from ._lu import solve_general
-from ._solve import solve
-from ._storage import as_index, transposed
+from .band.storage import as_index, transposed
+from .linalg.cholesky import cho_solve, cholesky
+from .linalg.lu import solve_general
+from .linalg.solve import solve
 
 __all__ = ["LinAlgError", "cho_solve_banded", "cholesky_banded", "solve_banded", "solveh_banded"]
 

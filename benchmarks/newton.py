@@ -23,7 +23,7 @@ from scipy.linalg import lapack
 
 import bandhess_jax
 import bandhess_torch
-from bandhess_torch import _lapack
+from bandhess_torch.linalg.lapack import Shifted
 
 jax.config.update("jax_enable_x64", True)
 
@@ -222,7 +222,7 @@ def line_search(case: Case, rule: type[Armijo], max_steps: int = 3000) -> Count:
 def trust_region(case: Case) -> Count:
     """What is shipped, in torch, where calls can be counted."""
     calls = {"factor": 0, "fun": 0}
-    factorise, fun = _lapack.Shifted.factorise, case.build(torch_ops())
+    factorise, fun = Shifted.factorise, case.build(torch_ops())
 
     def counted_factorise(self: Any, shift: float) -> bool:
         calls["factor"] += 1
@@ -232,11 +232,11 @@ def trust_region(case: Case) -> Count:
         calls["fun"] += 1
         return fun(x)
 
-    _lapack.Shifted.factorise = counted_factorise  # type: ignore[method-assign]
+    Shifted.factorise = counted_factorise  # type: ignore[method-assign]
     try:
         result = by_torch(case, counted_fun)
     finally:
-        _lapack.Shifted.factorise = factorise  # type: ignore[method-assign]
+        Shifted.factorise = factorise  # type: ignore[method-assign]
     return Count(result.steps, calls["fun"] - result.steps - 1, calls["factor"], float(result.value))
 
 

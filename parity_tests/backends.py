@@ -286,9 +286,9 @@ class TorchBackend:
         calls = []
         with monkeypatch.context() as patch:
             for name in ("pbtrf", "pbtrs", "pbsv"):
-                routine = getattr(bandhess_torch._lapack, name)
+                routine = getattr(bandhess_torch.linalg.lapack, name)
                 patch.setattr(
-                    bandhess_torch._lapack, name,
+                    bandhess_torch.linalg.lapack, name,
                     lambda *args, name=name, routine=routine: (calls.append(name), routine(*args))[1],
                 )  # fmt: skip
             fun(*args)

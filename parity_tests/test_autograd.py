@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 import bandhess_torch as bh
-from bandhess_torch._direct import Cells
-from bandhess_torch._hessian import Extraction, linearize_gradient
-from bandhess_torch._probing import Kept, make_probes
-from bandhess_torch._stages import Layout
+from bandhess_torch.band.stages import Layout
+from bandhess_torch.extraction.hessian import Extraction, linearize_gradient
+from bandhess_torch.extraction.probing.direct import Cells
+from bandhess_torch.extraction.probing.protocol import Kept, make_probes
 
 N = 8
 

@@ -13,8 +13,8 @@ from matrices import general_band, general_dense, naive_lu, poisoned, positive_b
 from problems import store, unstore
 
 import bandhess_jax as bj
-from bandhess_jax._lu import LU, lu_factor, lu_solve, solve_general
-from bandhess_jax._substitution import decode_products
+from bandhess_jax.extraction.probing.substitution import decode_products
+from bandhess_jax.linalg.lu import LU, lu_factor, lu_solve, solve_general
 
 # 33 columns and more take several tiles; 17, 32 and 70 have no kernel of their own width, 5 and 9 run in a wider one.
 WIDTHS = [(w, 3 if w == 5 else 40 + w) for w in range(18)] + [(2, 0), (0, 1), (32, 100), (70, 150)]

@@ -23,7 +23,7 @@ def operator(n: int, k: int) -> np.ndarray:
 @pytest.fixture
 def one_by_one(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Products of a batch are recorded as one: detection with chunk_size=1, so that they can be counted."""
-    extraction = backend.package._bandwidth.Extraction
+    extraction = backend.package.extraction.bandwidth.Extraction
     of = extraction.of
     monkeypatch.setattr(extraction, "of", lambda bandwidth, probing, chunk_size: of(bandwidth, probing, 1))
 

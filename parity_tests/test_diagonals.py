@@ -13,9 +13,12 @@ from jax import Array, lax
 from problems import store
 
 import bandhess_jax as bh
-from bandhess_jax import _diagonals, _hessian, _parts, _rules
-from bandhess_jax._diagonals import diagonals
-from bandhess_jax._fusion import flattened
+from bandhess_jax.extraction import hessian as _hessian
+from bandhess_jax.extraction.diagonals import rules as _rules
+from bandhess_jax.extraction.diagonals import values as _parts
+from bandhess_jax.extraction.diagonals import walk as _diagonals
+from bandhess_jax.extraction.diagonals.walk import diagonals
+from bandhess_jax.framework.fusion import flattened
 
 MOST = 24  # entries of a value of the random programs: they may then be taken apart along every axis
 

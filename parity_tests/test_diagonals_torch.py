@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 import bandhess_torch as bh
-from bandhess_torch import _diagonals, _hessian, _parts, _rules
-from bandhess_torch._diagonals import Carried, Program, diagonals
-from bandhess_torch._parts import Part, Value
+from bandhess_torch.extraction import hessian as _hessian
+from bandhess_torch.extraction.diagonals import rules as _rules
+from bandhess_torch.extraction.diagonals import values as _parts
+from bandhess_torch.extraction.diagonals import walk as _diagonals
+from bandhess_torch.extraction.diagonals.values import Part, Value
+from bandhess_torch.extraction.diagonals.walk import Carried, Program, diagonals
 
 aten = torch.ops.aten
 MOST = 24  # entries of a value of the random programs: they may then be taken apart along every axis

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bandhess_jax._fusion import hold, tidy
+from bandhess_jax.framework.fusion import hold, tidy
 
 N = 100
 

@@ -361,7 +361,7 @@ def test_time_limit(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that advances a second whenever it is read."""
     c, x0 = Landscape(curvature=-1, quartic=1, spring=1), 4 * HERE
     free = on_landscape(backend, x0, c)
-    module = {"jax": bandhess_jax._clock, "torch": bandhess_torch._trust_region}[backend.name]
+    module = {"jax": bandhess_jax.framework.clock, "torch": bandhess_torch.optimise.newton.trust_region}[backend.name]
     clock = itertools.count()
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     ample = on_landscape(backend, x0, c, max_seconds=1e6)

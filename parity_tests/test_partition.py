@@ -14,8 +14,8 @@ from scipy.linalg import lapack
 
 import bandhess_jax
 import bandhess_torch
-from bandhess_jax import _partition as jax_partition
-from bandhess_torch import _partition as torch_partition
+from bandhess_jax.linalg import partition as jax_partition
+from bandhess_torch.linalg import partition as torch_partition
 
 EPS = np.finfo("float64").eps
 
@@ -23,7 +23,7 @@ EPS = np.finfo("float64").eps
 @pytest.fixture
 def forced(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """The backend with the partition on every platform."""
-    for module in (bandhess_jax._solve, bandhess_torch._solve):
+    for module in (bandhess_jax.linalg.solve, bandhess_torch.linalg.solve):
         monkeypatch.setattr(module, "PARTITION_EVERYWHERE", True)
     return backend
 
@@ -212,8 +212,8 @@ def test_gradients_of_both_paths(backend: Backend, monkeypatch: pytest.MonkeyPat
     lanes, b = np.stack([positive_band(70, 3, seed) for seed in range(2)]), rhs(70, 2).T.copy()
     p = backend.package
     module, names = {
-        "jax": (bandhess_jax._solve, ["ldl_columns", "_solve_serial"]),
-        "torch": (bandhess_torch._lapack, ["pbtrf", "pbtrs", "pbsv"]),
+        "jax": (bandhess_jax.linalg.solve, ["ldl_columns", "_solve_serial"]),
+        "torch": (bandhess_torch.linalg.lapack, ["pbtrf", "pbtrs", "pbsv"]),
     }[backend.name]
 
     def gradients() -> tuple[np.ndarray, ...]:
@@ -238,7 +238,7 @@ def test_gradients_of_both_paths(backend: Backend, monkeypatch: pytest.MonkeyPat
 
     serial, calls = recorded()
     assert calls
-    for each in (bandhess_jax._solve, bandhess_torch._solve):
+    for each in (bandhess_jax.linalg.solve, bandhess_torch.linalg.solve):
         monkeypatch.setattr(each, "PARTITION_EVERYWHERE", True)
     parallel, calls = recorded()
     assert not calls, "the partition was not used throughout"
@@ -266,7 +266,7 @@ def test_factor_is_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same tree of the same shapes, so that a jitted or exported caller need not know."""
     ab = jnp.asarray(positive_band(40, 2))
     serial = jax.eval_shape(bandhess_jax.factor, ab)
-    monkeypatch.setattr(bandhess_jax._solve, "PARTITION_EVERYWHERE", True)
+    monkeypatch.setattr(bandhess_jax.linalg.solve, "PARTITION_EVERYWHERE", True)
     assert jax.tree.structure(jax.eval_shape(lambda ab: bandhess_jax.factor(ab), ab)) == jax.tree.structure(serial)
     assert jax.tree.leaves(jax.eval_shape(lambda ab: bandhess_jax.factor(ab), ab)) == jax.tree.leaves(serial)
 
@@ -278,7 +278,7 @@ def test_rounds() -> None:
 
 
 def test_backends_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (bandhess_jax._solve, bandhess_torch._solve):
+    for module in (bandhess_jax.linalg.solve, bandhess_torch.linalg.solve):
         monkeypatch.setattr(module, "PARTITION_EVERYWHERE", True)
     ab, b = positive_large(65, 2), rhs(65, None)
     x, y = (backend.numpy(backend.package.solve(backend.array(ab), backend.array(b))) for backend in BACKENDS.values())

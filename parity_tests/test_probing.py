@@ -120,7 +120,7 @@ def test_operator_on_trees(backend: Backend) -> None:
 
 def test_custom_probing(backend: Backend) -> None:
     """A probing is any object with the four methods: here, the direct one in reverse order."""
-    direct = backend.package._probing.as_probing("direct")
+    direct = backend.package.extraction.probing.protocol.as_probing("direct")
 
     class Reversed:
         def count(self, T, d, k):
@@ -161,7 +161,11 @@ def test_bad_input(backend: Backend) -> None:
         (TypeError, "bandwidth must be an int >= 0, got None", extract(None)),
         (ValueError, r"probing must be one of .*'direct'.*'other'", extract(probing="other")),
         (ValueError, "probing must be one of", extract(probing=None)),
-        (ValueError, "probing must be one of", extract(probing=type(backend.package._probing.as_probing("direct")))),
+        (
+            ValueError,
+            "probing must be one of",
+            extract(probing=type(backend.package.extraction.probing.protocol.as_probing("direct"))),
+        ),
         (ValueError, "chunk_size must be an int >= 1, got 0", extract(chunk_size=0)),
         (TypeError, 'chunk_size must be an int >= 1, None or "auto", got 1.5', extract(chunk_size=1.5)),
         (TypeError, "chunk_size must be an int >= 1, None or \"auto\", got 'all'", extract(chunk_size="all")),
@@ -397,8 +401,8 @@ def test_names_and_objects(backend: Backend) -> None:
     for name in PROBINGS:
         probing = getattr(package, name.capitalize())()
         assert isinstance(probing, package.Probing)
-        assert package._probing.as_probing(name) == probing
-        assert hash(package._probing.as_probing(name)) == hash(probing)
+        assert package.extraction.probing.protocol.as_probing(name) == probing
+        assert hash(package.extraction.probing.protocol.as_probing(name)) == hash(probing)
 
 
 class Columns:

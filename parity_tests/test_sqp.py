@@ -392,7 +392,7 @@ def test_time_limit(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that advances a second whenever it is read."""
     c = ENDS["capped and curved"][0]
     free = in_yard(backend, c, history=True, max_steps=50)
-    module = {"jax": bandhess_jax._clock, "torch": bandhess_torch._primal_dual}[backend.name]
+    module = {"jax": bandhess_jax.framework.clock, "torch": bandhess_torch.optimise.sqp.primal_dual}[backend.name]
     clock = itertools.count()
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     ample = in_yard(backend, c, history=True, max_steps=50, max_seconds=np.inf)

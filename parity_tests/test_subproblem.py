@@ -13,10 +13,10 @@ import torch
 from problems import store, unstore
 
 import bandhess_jax
-from bandhess_jax import _solve as jax_solve
-from bandhess_jax import _subproblem as by_jax
-from bandhess_torch import _solve as torch_solve
-from bandhess_torch import _subproblem as by_torch
+from bandhess_jax.linalg import solve as jax_solve
+from bandhess_jax.optimise.newton import subproblem as by_jax
+from bandhess_torch.linalg import solve as torch_solve
+from bandhess_torch.optimise.newton import subproblem as by_torch
 
 N = 43  # two tiles of the compiled kernel
 EPS = np.finfo("float64").eps

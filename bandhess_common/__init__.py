@@ -1,0 +1,1 @@
+"""What the two packages share and neither framework is needed for: NumPy, SciPy and the standard library alone."""

@@ -1,0 +1,1 @@
+"""Bands: stages, storage, and what is known of a band without factorising it."""

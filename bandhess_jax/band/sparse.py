@@ -1,0 +1,27 @@
+"""The band as a general sparse matrix, for libraries that take one."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax.experimental.sparse import BCOO
+from jax.typing import ArrayLike
+
+from .storage import as_band
+
+
+def to_bcoo(ab: ArrayLike) -> BCOO:
+    """The symmetric `(n, n)` matrix that `ab` `(w + 1, n)` stores, as a `jax.experimental.sparse.BCOO`.
+
+    Both triangles, row by row, every cell of the band included though it be 0: n + v (2 n - v - 1) entries, with
+    v = min(w, n - 1). Differentiable; works under jit.
+    """
+    ab = as_band(ab)
+    n = ab.shape[1]
+    w = max(min(ab.shape[0], n) - 1, 0)
+    row = jnp.arange(n, dtype=jnp.int32)[:, None]
+    column = row + jnp.arange(-w, w + 1, dtype=jnp.int32)
+    i, k = jnp.nonzero((column >= 0) & (column < n), size=n + w * (2 * n - w - 1))
+    j = column[i, k] if n else i
+    indices = jnp.stack([i, j], axis=1).astype(jnp.int32)
+    cells = ab[jnp.abs(i - j), jnp.minimum(i, j)] if n else ab[0]
+    return BCOO((cells, indices), shape=(n, n), indices_sorted=True, unique_indices=True)

@@ -1,0 +1,1 @@
+"""From a function to its band: products of the Hessian with probes, or its diagonals carried along."""

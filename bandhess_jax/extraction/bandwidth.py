@@ -1,0 +1,218 @@
+"""Is the bandwidth right? One random product tells. Which one is? Doubling finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+from ..band.noise import hash_noise
+from ..band.storage import as_band, as_index, clear_unused, matvec
+from ..band.structures import diagonal, shifted
+from ..framework.jit import jit_call
+from .hessian import Extraction, Objective, check_argnums, extract, linearize_gradient
+
+SMALL = 256  # so many products are spent on advice
+
+
+def probe_error(Hv: Array, ab: Array, v: Array) -> tuple[Array, Array]:
+    """`(|H v - ab v|, |ab| |v|)`, entry by entry."""
+    return jnp.abs(Hv - matvec(ab, v)), matvec(jnp.abs(ab), jnp.abs(v))
+
+
+def _wrong(error: Array, scale: Array, noise: Array | float = 0.0) -> Array:
+    eps = jnp.finfo(error.dtype).eps
+    return (error > jnp.maximum(eps**0.5, noise) * scale) & (error > 32 * eps * jnp.max(scale, initial=0))
+
+
+def too_narrow(product: Callable[[Array], Array], ab: Array) -> Array:
+    """True where the solvers refuse the band: some entry is off by more than sqrt(eps) of its own row, by more than
+    32 eps of the largest row (a row that is rounding noise throughout would otherwise look wrong), and by more than
+    64 times what rounding changes in the product itself, which a second product of a rescaled vector shows."""
+    v = hash_noise(diagonal(ab), 0)
+    # In a loop: one product in the program, whatever it holds.
+    Hv, rescaled = lax.map(product, jnp.stack([v, jnp.pi * v]))
+    error, scale = probe_error(Hv, ab, v)
+    change = jnp.abs(Hv - rescaled / jnp.pi)
+    noise = 64 * jnp.max(jnp.where(scale > 0, change / scale, 0), initial=0)
+    return jnp.any(_wrong(error, scale, noise))
+
+
+def _band_error(options: tuple[Objective, int], fun: Callable, ab: Array, args: tuple, kwargs: dict) -> Array:
+    objective, seed = options
+    flat_fun, flat = objective.bind(fun, args, kwargs)
+    _, product, _ = linearize_gradient(flat_fun, flat)
+    dummies = objective.layout.dummies() if objective.layout.ragged else 0
+    v = jax.random.normal(jax.random.key(seed), flat.shape, flat.dtype)
+    error, scale = probe_error(product(v) + dummies * v, clear_unused(ab), v)
+    return jnp.max(jnp.where(error == 0, 0, error / scale), initial=0)
+
+
+def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: int = 0) -> Callable[..., Array]:
+    """A function `(ab, *args)` that tells how far `ab` is from being the Hessian of `fun` there, at one product.
+
+    It returns `max_i |H v - ab v|_i / (|ab| |v|)_i`, a scalar, for one random Gaussian v (0/0 = 0, x/0 = inf). At
+    rounding level (some 1e-15 in float64, 1e-6 in float32; more where `fun` cancels), nothing lies outside the band
+    and nothing inside is misplaced, with probability 1. The optimisers refuse a band above sqrt(eps): 1.5e-8 in
+    float64, 3.5e-4 in float32. Works under jit.
+    """
+    argnums = check_argnums(argnums)
+
+    def band_error_fun(ab: ArrayLike, *args: Any, **kwargs: Any) -> Array:
+        objective = Objective.of(fun, argnums, has_aux, args)
+        ab = as_band(ab)
+        if ab.shape[1] != objective.layout.n or ab.dtype != objective.layout.dtype:
+            raise ValueError(
+                f"ab must be (w + 1, {objective.layout.n}) of {objective.layout.dtype}, as the argument, got shape "
+                f"{ab.shape} of {ab.dtype}"
+            )
+        return jit_call(_band_error, (objective, seed), fun, ab, args, kwargs)
+
+    return band_error_fun
+
+
+def _perturbed(x: Array) -> Array:
+    """x, each entry moved by up to a hundredth of itself (of the mean size, where it is 0): signs stay."""
+    size = jnp.mean(jnp.abs(x))
+    size = jnp.where(jnp.abs(x) > 0, jnp.abs(x), jnp.where(size > 0, size, 1))
+    return x + 0.01 * size * (3 + hash_noise(x, 1)) / 4
+
+
+def _examine(options: tuple[Objective, Extraction], fun: Callable, args: tuple, kwargs: dict) -> tuple:
+    """At the perturbed x: is the band finite, does it miss something, and which cells of it count."""
+    objective, extraction = options
+    flat_fun, flat = objective.bind(fun, args, kwargs)
+    _, product, _ = linearize_gradient(flat_fun, _perturbed(flat))
+    ab = extract(product, objective.layout, extraction)
+    if objective.layout.ragged:
+        ab = shifted(ab, -objective.layout.dummies())
+    rows = matvec(jnp.abs(ab), jnp.ones(ab.shape[1], ab.dtype))
+    # A cell counts if it does in its row or in its column.
+    reach = min(ab.shape)
+    below = jnp.pad(rows, (0, reach), constant_values=jnp.inf)[jnp.add.outer(jnp.arange(reach), jnp.arange(len(rows)))]
+    counts = _wrong(jnp.abs(ab[:reach]), jnp.minimum(rows, below))
+    return jnp.isfinite(ab).all(), too_narrow(product, ab), counts
+
+
+def _find(
+    objective: Objective, first: int, limit: int, fun: Callable, args: tuple, kwargs: dict
+) -> tuple[int, np.ndarray] | None:
+    """The bandwidth, and which cells of the band count, by doubling from `first`; None if it is past the limit."""
+    T, d, k = objective.layout.T, max(objective.layout.d, 1), first
+    while True:
+        extraction = Extraction.of(k, "direct", "auto").resolve(objective.layout.n, args)
+        finite, narrow, counts = jit_call(_examine, (objective, extraction), fun, args, kwargs)
+        if not finite:
+            raise FloatingPointError("the Hessian is not finite at (or near) x; give an x inside the domain of fun")
+        if not narrow or k == T - 1:
+            row, column = np.nonzero(np.asarray(counts))
+            return int(np.max((column % d + row) // d, initial=0)), np.asarray(counts)
+        if k == limit:
+            return None
+        # Past T / 2 every stage has its own probe: the full width costs no more of them.
+        k = min(max(1, 2 * k) if 4 * k + 1 < T else T - 1, limit)
+
+
+def _reorder(T: int, d: int, found: tuple[int, np.ndarray]) -> tuple[np.ndarray, int]:
+    """The order of the stages by reverse Cuthill-McKee, and the bandwidth in it; the natural one if that is as good."""
+    row, column = np.nonzero(found[1])
+    low, high = column // d, (column + row) // d
+    pattern = coo_array((np.ones(len(low)), (high, low)), shape=(T, T)).tocsr()
+    permutation = reverse_cuthill_mckee(pattern + pattern.T, symmetric_mode=True)
+    place = np.argsort(permutation)
+    bandwidth = int(np.max(np.abs(place[high] - place[low]), initial=0))
+    return (permutation, bandwidth) if bandwidth < found[0] else (np.arange(T), found[0])
+
+
+def _advice(objective: Objective, fun: Callable, args: tuple, kwargs: dict) -> str:
+    """What `reorder_bandwidth` would do for a Hessian that was refused: tried where that is cheap."""
+    T, d = objective.layout.T, objective.layout.d
+    found = _find(objective, T - 1, T - 1, fun, args, kwargs) if T * d <= SMALL else None
+    if found is None:
+        return "reorder_bandwidth(fun)(x) looks for a better one"
+    bandwidth = _reorder(T, d, found)[1]
+    return f"reorder_bandwidth(fun)(x) finds {f'one of bandwidth {bandwidth}' if bandwidth < found[0] else 'no better'}"
+
+
+def _bind(fun: Callable, argnums: int, args: tuple) -> Objective:
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+        raise TypeError("the bandwidth is a Python int and decides shapes: detect it outside jit, vmap and grad")
+    return Objective.of(fun, argnums, False, args)
+
+
+def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | None = None) -> Callable[..., int]:
+    """A function of `fun`'s arguments that finds the bandwidth of the Hessian, an int, in stages. Runs outside jit.
+
+    The band is extracted at k = 0, 1, 2, 4, ... until one random product shows nothing outside it, then outer
+    diagonals that are zero are dropped. Entries below sqrt(eps) of their row and of their column (1.5e-8 in float64,
+    3.5e-4 in float32) count as zero. x is moved by about a hundredth first, so that curvature which vanishes exactly
+    at x (x^4 at 0) is seen; of a branch, only the side taken there is.
+
+    Args:
+      fun: as for `hessian`.
+      argnums: the one argument to differentiate.
+      max_bandwidth: give up past it; by default max(16, T // 4), at most T - 1.
+
+    Returns: the function. It raises ValueError when the Hessian is denser than max_bandwidth, and FloatingPointError
+    when it is not finite.
+
+    Cost: for a bandwidth k > 0, 4 k d to 8 k d products and a few more, whatever n is. (A refusal spends T d more if
+    these are at most 256, to say what `reorder_bandwidth` would find.)
+    """
+    argnums = check_argnums(argnums)
+    if max_bandwidth is not None:
+        max_bandwidth = as_index(max_bandwidth, "max_bandwidth")
+
+    def detect_bandwidth_fun(*args: Any, **kwargs: Any) -> int:
+        objective = _bind(fun, argnums, args)
+        T = objective.layout.T
+        if objective.layout.n == 0:
+            return 0
+        limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, T - 1)
+        found = _find(objective, 0, limit, fun, args, kwargs)
+        if found is None:
+            raise ValueError(
+                f"the Hessian has entries more than max_bandwidth={limit} stages off its diagonal (T = {T}). Is the "
+                f"order of the stages the natural one? {_advice(objective, fun, args, kwargs)}; a larger "
+                "max_bandwidth, up to T - 1, allows a denser Hessian; for a dense one use jax.hessian"
+            )
+        return found[0]
+
+    return detect_bandwidth_fun
+
+
+def reorder_bandwidth(fun: Callable, *, argnums: int = 0) -> Callable[..., tuple[np.ndarray, int]]:
+    """A function of `fun`'s arguments that looks for an order of the stages with a small bandwidth.
+
+    Reverse Cuthill-McKee (`scipy.sparse.csgraph`) on the pattern of the Hessian, which is detected, if need be at full
+    width: for T up to a few thousand, outside jit.
+
+    Args:
+      fun: as for `hessian`.
+      argnums: the one argument to differentiate.
+
+    Returns: the function; its value is `(permutation, bandwidth)`: in the order `x[permutation]` the Hessian has that
+      bandwidth, in stages. So minimise `lambda y: fun(y[inverse])` from `x[permutation]`, where
+      `inverse = np.argsort(permutation)`. A leaf with T - 1 stages must be filled up to T before it can be reordered.
+
+    Cost: up to 3 T d products, and a pattern of (T d)^2 cells for a dense Hessian.
+    """
+    argnums = check_argnums(argnums)
+
+    def reorder_bandwidth_fun(*args: Any, **kwargs: Any) -> tuple[np.ndarray, int]:
+        objective = _bind(fun, argnums, args)
+        T, d = objective.layout.T, max(objective.layout.d, 1)
+        if objective.layout.n == 0:
+            return np.arange(T), 0
+        found = _find(objective, 0, T - 1, fun, args, kwargs)
+        assert found is not None  # at T - 1 nothing is outside
+        return _reorder(T, d, found)
+
+    return reorder_bandwidth_fun

@@ -1,0 +1,46 @@
+"""Direct probing: every entry is read off as it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def within_blocks(ab: Array, d: int) -> Array:
+    """Zeros for the cells of a band `((k + 1) d, n)` that are further than k stages from the diagonal."""
+    if d == 1:
+        return ab
+    row = lax.broadcasted_iota(jnp.int32, ab.shape, 0)
+    column = lax.broadcasted_iota(jnp.int32, ab.shape, 1)
+    # Scalar i of a stage reaches (k + 1) d - i rows before the next column of its colour shows.
+    return jnp.where(row + column % d < ab.shape[0], ab, 0)
+
+
+@dataclass(frozen=True)
+class Direct:
+    """One colour for every 2k + 1 stages: no two columns of a colour meet inside the band (Curtis, Powell, Reid 1974).
+
+    Column (t, i) has colour (t mod (2k + 1)) d + i. `(2k + 1) d` products (never more than T d); exact: every entry
+    is read off as it stands. Where the program allows it, the same entries come without products, by its diagonals
+    (`extraction/diagonals/walk.py`); a subclass always forms them.
+    """
+
+    def count(self, T: int, d: int, k: int) -> int:
+        return min(2 * k + 1, T) * d
+
+    def probe(self, c: Array, T: int, d: int, k: int, dtype: Any) -> Array:
+        return (jnp.arange(T * d) % self.count(T, d, k) == c).astype(dtype)
+
+    def keep(self, c: Array, y: Array, T: int, d: int, k: int) -> Array:
+        # Column j = c + m * colours shows itself in rows j .. j + (k + 1) d - 1: strided windows, `(m, row)`.
+        colours = self.count(T, d, k)
+        columns = -(-T * d // colours)
+        padded = jnp.pad(y, (0, (columns + 1) * colours - T * d))
+        return lax.dynamic_slice(padded, (c,), (columns * colours,)).reshape(columns, colours)[:, : (k + 1) * d]
+
+    def decode(self, kept: Array, T: int, d: int, k: int) -> Array:
+        band = kept.transpose(2, 1, 0).reshape((k + 1) * d, -1)[:, : T * d]
+        return within_blocks(band, d)

@@ -1,0 +1,1 @@
+"""Minimisation on banded Hessians."""

@@ -1,0 +1,287 @@
+"""Newton's method with banded Hessians: minimisation by `trust_region`, differentiable by `implicit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from bandhess_common.status import History, Status, StepInfo, print_progress
+
+from ...band.stages import Layout
+from ...band.storage import as_index, clear_unused
+from ...extraction.bandwidth import detect_bandwidth
+from ...extraction.hessian import ChunkSize, Extraction, Objective, extract, linearize_gradient, linearize_residuals
+from ...extraction.probing.protocol import Probing
+from ...framework.clock import check_host, timed
+from ...framework.jit import jit_call
+from .implicit import close, implicit_solution
+from .trust_region import Functions, Options, State, advance, initial
+
+
+class NewtonResult(NamedTuple):
+    """x in the argument's structure, f(x), max|grad f(x)|, accepted steps, a `Status`, and a `History` if asked for."""
+
+    x: Any
+    value: Any
+    grad_norm: Any
+    steps: Any
+    status: Any
+    history: History | None = None
+
+
+class Problem(NamedTuple):
+    """What decides the program. Hashable."""
+
+    objective: Objective
+    extraction: Extraction
+    hessian: str  # "exact", "gauss_newton", "given"
+    options: Options
+
+
+class User(NamedTuple):
+    """What the user gave: functions, and arrays traced."""
+
+    fun: Callable
+    args: tuple
+    hessian: str | Callable
+    scale: Any
+    callbacks: tuple[Callable[[StepInfo], None], ...]
+
+    def report(self, info: StepInfo) -> None:
+        for callback in self.callbacks:
+            callback(info)
+
+
+def _half_square(residuals: Any) -> Any:
+    return sum(jnp.sum((leaf * jnp.conj(leaf)).real) for leaf in jax.tree.leaves(residuals)) / 2
+
+
+def _squared(residuals: Callable) -> Callable:
+    return lambda *args: _half_square(residuals(*args))
+
+
+class Given(NamedTuple):
+    """The traced arrays of a call, but for those that the solution is differentiable in."""
+
+    x0: Array  # ravelled
+    scale: Array | None
+    fixed: list[Array]
+    band: tuple  # what the user's band function closes over
+
+
+def _functions(problem: Problem, user: User, x: Array) -> tuple[Callable, Callable, list[Array], Given]:
+    """`(functions, value, consts, given)`: consts are the arrays that the objective depends on, value is
+    `(x, consts, given) -> f` and functions `(consts, given) -> Functions`. The user's are traced once, here."""
+    objective, extraction, kind, options = problem
+    layout = objective.layout
+    flat_fun = objective.bind(user.fun, (layout.unravel(x), *user.args), {})[0]
+
+    def user_band(x: Array) -> Array:
+        ab = jnp.asarray(user.hessian(layout.unravel(x), *user.args))  # type: ignore[operator]
+        if ab.shape != (options.width, layout.n):
+            raise ValueError(
+                f"hessian must return a lower band of shape {(options.width, layout.n)} for bandwidth "
+                f"{extraction.bandwidth}, got {ab.shape}"
+            )
+        return clear_unused(ab.astype(layout.dtype))
+
+    squares = kind == "gauss_newton"
+    outer, consts, fixed = close(lambda x: user.fun(layout.unravel(x), *user.args) if squares else flat_fun(x)[0], x)
+    closed_band, *band_consts = close(user_band, x) if kind == "given" else (None, [], [])
+    scale = None if user.scale is None else layout.ravel(user.scale)
+    given = Given(x, *lax.stop_gradient((scale, fixed, tuple(band_consts))))
+
+    def value(x: Array, consts: list[Array], given: Given) -> Array:
+        out = outer(x, consts, given.fixed)
+        return (_half_square(out) if squares else out).astype(layout.dtype)
+
+    def functions(consts: list[Array], given: Given) -> Functions:
+        def derivatives(x: Array) -> tuple:
+            if squares:
+                r, forward, backward = linearize_residuals(lambda x: outer(x, consts, given.fixed), x)
+                return _half_square(r).astype(layout.dtype), backward(r), lambda v: backward(forward(v))
+            if closed_band is not None:
+                return *jax.value_and_grad(value)(x, consts, given), None
+            grad, product, (f, _) = linearize_gradient(lambda x: (value(x, consts, given), None), x)
+            return f, grad, product
+
+        def band(x: Array, product: Callable) -> Array:
+            return extract(product, layout, extraction) if closed_band is None else closed_band(x, *given.band)
+
+        return Functions(lambda x: value(x, consts, given), derivatives, band)
+
+    return functions, value, consts, given
+
+
+def _newton(problem: Problem, user: User, x0: Any) -> tuple:
+    """`(x, value, grad_norm, steps, status, history)`."""
+    layout, report = problem.objective.layout, user.report if user.callbacks else None
+    functions, value, consts, given = _functions(problem, user, lax.stop_gradient(layout.ravel(x0)))
+
+    def minimise(consts: list[Array], given: Given) -> tuple:
+        start = initial(problem.options, given.x0)
+        s = advance(problem.options, functions(consts, given), given.scale, report, start, None)
+        # As numbers that tangents know of: steps and status become integers again below.
+        integers = (a.astype(jnp.float32) for a in (s.status, s.steps))
+        return s.point.x, s.point.pack[0], *integers, s.point.grad_norm, s.history
+
+    solution = implicit_solution(minimise, value, layout, problem.extraction) if consts else minimise
+    x, f, status, steps, grad_norm, history = solution(consts, given)
+    return layout.unravel(x), f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
+
+
+def _turns(problem: Problem, user: User, s: State, last: Array) -> State:
+    functions, _, consts, given = _functions(problem, user, s.point.x)
+    report = user.report if user.callbacks else None
+    return advance(problem.options, functions(consts, given), given.scale, report, s, last)
+
+
+def _timed(problem: Problem, user: User, x0: Any, max_seconds: float) -> tuple:
+    """As `_newton`, in pieces: the host looks at the clock between them."""
+    layout = problem.objective.layout
+
+    def turns(s: State, last: int) -> State:
+        s = jit_call(_turns, problem, user, s, np.int32(last))
+        check_host(s, "newton")  # fun may close over tracers; under jvp a flag is none
+        return jax.block_until_ready(s)
+
+    check_host((x0, user.args), "newton")
+    s = timed(turns, initial(problem.options, layout.ravel(x0)), max_seconds)
+    status = jnp.int32(Status.TIME_LIMIT) if s.open else s.status
+    return layout.unravel(s.point.x), s.point.pack[0], s.point.grad_norm, s.steps, status, s.history
+
+
+def _empty(problem: Problem, user: User, x0: Any) -> tuple:
+    """There is nothing to minimise over."""
+    fun = _squared(user.fun) if problem.hessian == "gauss_newton" else user.fun
+    value = jnp.asarray(fun(x0, *user.args))
+    zero = jnp.zeros_like(value)
+    status = jnp.where(jnp.isfinite(value), Status.CONVERGED, Status.NONFINITE).astype(jnp.int32)
+    history = initial(problem.options, problem.objective.layout.ravel(x0)).history
+    if history is not None:
+        first = History(value, zero, zero, zero, zero, zero + jnp.nan)
+        history = jax.tree.map(lambda rows, a: rows.at[0].set(a), history, first)
+    return x0, value, zero, jnp.int32(0), status, history
+
+
+def _positive(name: str, number: Any) -> float:
+    if not (isinstance(number, float | int) and number > 0):
+        raise ValueError(f"{name} must be positive, a number, got {number!r}")
+    return float(number)
+
+
+def _check_scale(scale: Any, layout: Layout) -> str:
+    """ "none", "diagonal" or "given"."""
+    if scale is None or (isinstance(scale, str) and scale == "diagonal"):
+        return scale or "none"
+    if isinstance(scale, str):
+        raise ValueError(f'scale must be None, "diagonal" or sizes in the structure of x0, got {scale!r}')
+    given = Layout.of(scale, "scale")
+    if (given.treedef, given.shapes) != (layout.treedef, layout.shapes):
+        raise ValueError(
+            f"scale must have the structure of x0, leaves of shapes {list(layout.shapes)}, got {list(given.shapes)}"
+        )
+    known = [leaf for leaf in jax.tree.leaves(scale) if not isinstance(leaf, jax.core.Tracer)]
+    if not all(np.all((np.asarray(leaf) > 0) & np.isfinite(leaf)) for leaf in known):
+        raise ValueError("scale must be positive and finite throughout: it gives the size of each variable")
+    return "given"
+
+
+def newton(
+    fun: Callable,
+    x0: Any,
+    bandwidth: int | None,
+    *,
+    args: tuple = (),
+    hessian: str | Callable = "exact",
+    scale: Any = None,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    max_seconds: float | None = None,
+    callback: Callable[[StepInfo], None] | None = None,
+    verbose: bool = False,
+    history: bool = False,
+    check_band: bool = True,
+    probing: str | Probing = "direct",
+    chunk_size: ChunkSize = "auto",
+) -> NewtonResult:
+    """Minimise `fun(x, *args)` by Newton's method with its exact banded Hessian.
+
+    Args:
+      fun: real scalar function, twice differentiable, pure and traceable.
+      x0: start: an array or tree of stages (`ravel_stages`).
+      bandwidth: of the Hessian, in stages; None detects it (`detect_bandwidth`; outside jit).
+      args: further arguments of `fun`. New arrays in them do not retrace.
+      hessian: "exact"; "gauss_newton", where `fun` returns residuals (an array or a tree of them), the objective is
+        0.5 |residuals|^2 and its Hessian is taken as J^T J; or a function `(x, *args) -> ab` that gives the band,
+        `((k + 1) d, T d)` as `bandhess_jax.hessian` does, and is not checked.
+      scale: sizes of the variables, positive, in x0's structure: the trust region is |p / scale| <= radius, and the
+        loop's variables are x / scale. "diagonal" takes |H[j, j]|^(-1/2), the smallest met so far. Rounded up to
+        powers of two, so that scaling itself rounds nothing.
+      tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
+      max_steps: bound of the accepted steps.
+      max_seconds: bound of the time, compilation apart: the loop then runs in pieces, between which the host looks
+        at the clock (at least one turn runs). Outside jit, vmap and grad only.
+      callback: called with a `StepInfo` at x0 and after every accepted step (through `jax.debug.callback`).
+      verbose: print a line of progress per step.
+      history: keep a `History`: steps + 1 entries outside jit; max_steps + 1 inside, NaN beyond the last step.
+      check_band: spend a product at x0, and one more at the end, on finding entries outside the band.
+      probing: as in `hessian`.
+      chunk_size: as in `hessian`.
+
+    Returns: `NewtonResult`. Its status is CONVERGED where, with H = H(x) + s I for some 0 <= s <= sqrt(eps) |H|
+      positive definite,
+
+          max|g| <= max(tol G, 8 eps max(|H| |x|))   and
+          g^T H^-1 g / 2 <= tol^1.5 max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
+
+      G being the largest max|g| met on the way, and all of it in the variables x / scale. PRECISION_FLOOR: what
+      Newton steps promise is at rounding level, and they reduce the gradient no more. Other ends: MAX_STEPS,
+      STALLED, NONFINITE, BAND_TOO_NARROW, UNBOUNDED, TIME_LIMIT. x is always the best point found. Status and steps
+      are Python integers outside jit, integer arrays inside, and nothing is raised there.
+
+    Derivatives: x and value are differentiable with respect to `args`, and to traced arrays that `fun` closes over,
+      by the implicit function theorem: in both modes, to any order, never through the iterations, with the exact
+      Hessian whatever `hessian=` is. Those with respect to x0 are zero, as those of grad_norm and history. All are
+      NaN where the status is neither CONVERGED nor PRECISION_FLOOR, and where H is singular to rounding (its least
+      eigenvalue not above 8 eps |H|).
+
+    Cost: a step takes one `value_grad_hessian`, about 1 to 5 banded Cholesky factorisations, and one value per trial;
+    a derivative one Hessian, two factorisations, one solve. One `lax.while_loop`: works under jit and vmap (lanes
+    that end stay as they are).
+    """
+    if not isinstance(args, tuple):
+        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
+    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
+    layout = objective.layout
+    kind = "given" if callable(hessian) else hessian
+    if kind not in ("given", "exact", "gauss_newton"):
+        raise ValueError(f'hessian must be "exact", "gauss_newton" or a function (x, *args) -> ab, got {hessian!r}')
+    tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else _positive("tol", tol)
+    scaling = _check_scale(scale, layout)
+    if bandwidth is None:
+        bandwidth = detect_bandwidth(_squared(fun) if kind == "gauss_newton" else fun)(x0, *args)
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
+    width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and kind != "given"
+    options = Options(layout, width, scaling, tol, as_index(max_steps, "max_steps"), check_band, bool(history))
+    problem = Problem(objective, extraction, kind, options)
+    callbacks = tuple(each for each in (print_progress if verbose else None, callback) if each)
+    user = User(fun, args, hessian, scale if scaling == "given" else None, callbacks)
+    if layout.n == 0:
+        out = _empty(problem, user, x0)
+    elif max_seconds is None:
+        out = jit_call(_newton, problem, user, x0)
+    else:
+        out = _timed(problem, user, x0, _positive("max_seconds", max_seconds))
+    x, value, grad_norm, steps, status, way = out
+    if not isinstance(status, jax.core.Tracer):
+        if callbacks:
+            jax.effects_barrier()
+        steps, status = int(steps), Status(int(status))
+        way = jax.tree.map(lambda rows: rows[: steps + 1], way)
+    return NewtonResult(x, value, grad_norm, steps, status, way)

@@ -1,0 +1,83 @@
+"""The minimiser as a function of what the objective depends on: the implicit function theorem, one more solve.
+
+With g(x, c) = 0 at the minimiser, dx = -H^-1 (dg/dc) dc: never through the iterations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from bandhess_common.status import Status
+
+from ...band.spectrum import gershgorin
+from ...band.stages import Layout
+from ...band.structures import shifted
+from ...extraction.hessian import Extraction, extract
+from ...linalg.solve import factor, solve
+
+
+def close(fun: Callable, x: Array) -> tuple[Callable, list[Array], list[Array]]:
+    """`(closed, consts, fixed)` with `fun(x) = closed(x, consts, fixed)`: the traced arrays that fun closes over, as
+    arguments, so that a derivative rule sees them. consts are floating, fixed are not. fun is traced once, here."""
+    program, shape = jax.make_jaxpr(fun, return_shape=True)(x)
+    treedef = jax.tree.structure(shape)
+    traced = [isinstance(c, jax.core.Tracer) for c in program.consts]
+    moving = [t and jnp.issubdtype(c.dtype, jnp.floating) for c, t in zip(program.consts, traced, strict=True)]
+    kept = [None if t else c for c, t in zip(program.consts, traced, strict=True)]
+
+    def closed(x: Array, consts: list[Array], fixed: list[Array]) -> Any:
+        floating, others = iter(consts), iter(fixed)
+        every = [
+            next(floating) if moves else next(others) if given else c
+            for c, given, moves in zip(kept, traced, moving, strict=True)
+        ]
+        return jax.tree.unflatten(treedef, jax.core.eval_jaxpr(program.jaxpr, every, x))
+
+    pairs = list(zip(program.consts, traced, moving, strict=True))
+    return closed, [c for c, _, moves in pairs if moves], [c for c, given, moves in pairs if given and not moves]
+
+
+def implicit_solution(
+    minimise: Callable[[list[Array], Any], tuple],
+    value: Callable[[Array, list[Array], Any], Array],
+    layout: Layout,
+    extraction: Extraction,
+) -> Callable[[list[Array], Any], tuple]:
+    """`minimise`, differentiable with respect to consts, to any order in both modes.
+
+    minimise takes consts and a tree of other arrays, and returns `(x, value, status, *rest)`, floating arrays all;
+    value is `(x, consts, others) -> f`; layout and extraction are those of its Hessian.
+
+    Derivatives are NaN where status tells of no solution, and where H is singular to rounding (its least eigenvalue is
+    not above 8 eps |H|). Those of `rest` are zero.
+    """
+
+    @jax.custom_jvp
+    def solution(consts: list[Array], others: Any) -> tuple:
+        return minimise(consts, others)
+
+    @solution.defjvp
+    def rule(primals: tuple, tangents: tuple) -> tuple:
+        (consts, others), (dconsts, _) = primals, tangents
+        out = solution(consts, others)
+        x, _, status, *rest = out
+        grad = jax.grad(value)
+        product = jax.linearize(lambda x: grad(x, consts, others), x)[1]
+        ab = extract(product, layout, extraction)
+        low, high = gershgorin(lax.stop_gradient(ab))
+        norm = jnp.maximum(jnp.abs(low), jnp.abs(high))
+        regular = factor(shifted(lax.stop_gradient(ab), -8 * jnp.finfo(x.dtype).eps * norm)).ok
+        solved = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
+        # A factor, not a choice: transposed, it must make cotangents NaN, too.
+        valid = jnp.where(solved & regular, jnp.ones((), x.dtype), jnp.nan)
+        dgrad = jax.jvp(lambda consts: grad(x, consts, others), (consts,), (dconsts,))[1]
+        dx = -valid * solve(ab, dgrad)
+        dvalue = jax.jvp(lambda x, consts: value(x, consts, others), (x, consts), (dx, dconsts))[1]
+        return out, (dx, dvalue, *jax.tree.map(jnp.zeros_like, (status, *rest)))
+
+    return solution

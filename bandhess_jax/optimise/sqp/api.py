@@ -1,0 +1,339 @@
+"""Minimisation under constraints that are local in stages: SQP on a condensed band, with an interior point.
+
+Here: arguments, results, and how x depends on them; the loop is in `primal_dual.py`, derivatives in `kkt.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from bandhess_common.status import SQPHistory, Status, StepInfo, print_progress
+
+from ...band.noise import hash_noise
+from ...band.stages import Layout
+from ...band.storage import as_index
+from ...extraction.bandwidth import detect_bandwidth
+from ...extraction.hessian import ChunkSize, Extraction, Objective
+from ...extraction.probing.protocol import Probing
+from ...framework.clock import check_host, timed
+from ...framework.jit import jit_call
+from .barrier import MU_START, SLACK
+from .condensed import Functions, largest
+from .constraints import Bounds, Outputs, check_bounds
+from .kkt import differentiable_where, implicit_solve
+from .primal_dual import Iterate, Options, State, advance, initial
+
+
+class SQPResult(NamedTuple):
+    """x in the argument's structure, f(x), max|grad L|, accepted steps, a `Status`, multipliers in the structure of
+    the constraints (L = f + multipliers . c), the largest violation, an `SQPHistory` if asked for, and the
+    multipliers (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities."""
+
+    x: Any
+    value: Any
+    grad_norm: Any
+    steps: Any
+    status: Any
+    multipliers: Any
+    constraint_norm: Any
+    history: SQPHistory | None = None
+    bound_multipliers: Any = None
+    inequality_multipliers: Any = None
+
+
+class Problem(NamedTuple):
+    """The three functions, made one: `functions(x) -> (f, c, G)` on flat vectors."""
+
+    functions: Functions
+    x: Array  # x0, flat
+    equalities: Outputs
+    inequalities: Outputs
+
+    @classmethod
+    def of(cls, objective: Objective, funs: tuple, x0: Any, bounds: Bounds | None, args: tuple) -> Problem:
+        fun, constraints, inequalities = funs
+        flat_fun, flat = objective.bind(fun, (x0, *args), {})
+        layout = objective.layout
+        outputs = Outputs.of(constraints, "constraints", (x0, *args), layout.dtype)
+        positive = Outputs.of(inequalities, "inequalities", (x0, *args), layout.dtype)
+
+        def functions(x: Array) -> tuple[Array, Array, Array]:
+            inside = x if bounds is None else bounds.hold(x)
+            tree = layout.unravel(inside)
+            value = flat_fun(inside)[0].astype(layout.dtype)
+            c = outputs.ravel(() if constraints is None else constraints(tree, *args))
+            g = positive.ravel(() if inequalities is None else inequalities(tree, *args))
+            return value, c, g if bounds is None else jnp.concatenate([bounds.distances(inside), g])
+
+        return cls(functions, flat, outputs, positive)
+
+
+class Setting(NamedTuple):
+    """A problem in the loop's terms."""
+
+    problem: Problem
+    box: Bounds | None
+    hold: Array  # 1 on dummies and fixed variables
+    active: Array  # the entries of G that bound
+    resting: Array  # where held variables are
+
+    @classmethod
+    def of(cls, options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> Setting:
+        layout = options.objective.layout
+        box = None if bounds is None else Bounds.of(bounds, layout)
+        problem = Problem.of(options.objective, funs, x0, box, args)
+        hold, active = layout.dummies(), jnp.ones(problem.inequalities.size, bool)
+        resting = jnp.zeros(layout.n, layout.dtype)
+        if box is not None:
+            hold, active = jnp.maximum(hold, box.fixed), jnp.concatenate([box.active, active])
+            resting = jnp.where(box.fixed > 0, box.lower, 0)
+        return cls(problem, box, hold, active, resting)
+
+    def start(self, x: Array, y: Array) -> Iterate:
+        x = x if self.box is None else self.box.inside(x)
+        g = self.problem.functions(x)[2]
+        s = jnp.where(self.active, jnp.maximum(jnp.abs(g), SLACK), 1)
+        return Iterate(x, s, y, jnp.where(self.active, MU_START / s, 0).astype(x.dtype))
+
+    def multipliers(self, given: Any, dtype: Any) -> Array:
+        equalities = self.problem.equalities
+        return jnp.zeros(equalities.size, dtype) if given is None else equalities.ravel(given)
+
+    def result(self, layout: Layout, x: Array, y: Array, z: Array, notes: tuple, has_inequalities: bool) -> tuple:
+        """The parts of an `SQPResult`; notes: grad_norm, violation, steps, status, history."""
+        _, _, equalities, inequalities = self.problem
+        value, sides = self.problem.functions(x)[0], None
+        grad_norm, violation, steps, status, history = notes
+        if self.box is not None:
+            n, x = layout.n, self.box.hold(x)
+            sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
+        below = inequalities.unravel(z) if has_inequalities else None
+        y = equalities.unravel(y)
+        return layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below
+
+
+def _notes(end: State) -> tuple:
+    return end.best.grad_norm, end.best.violation, end.steps, end.status, end.history
+
+
+def _sqp(
+    options: Options, funs: tuple, x0: Any, multipliers: Any, bounds: Any, args: tuple, callback: Callable | None
+) -> tuple:
+    layout = options.objective.layout
+    if layout.n == 0:
+        return _without_variables(options, funs, x0, bounds, args)
+    setting = Setting.of(options, funs, x0, bounds, args)
+    functions, hold, active = setting.problem.functions, setting.hold, setting.active
+
+    def optimality(v: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        """Zero at a solution, as a function of all that x depends on."""
+        x, y, z = v
+        (_, c, g), pull = jax.vjp(functions, x)
+        return pull((jnp.ones((), x.dtype), y, -z))[0] + hold * (x - setting.resting), c, z * g
+
+    def solve(_: Callable, start: tuple[Array, Array, Array]) -> tuple:
+        state = initial(options, setting.start(*start[:2]), multipliers is None)
+        end = advance(options, functions, active, hold, callback, state)
+        # custom_root wants floats.
+        return (end.best.x, end.best.y, end.best.z), jax.tree.map(lambda a: a.astype(layout.dtype), _notes(end))
+
+    start = (setting.problem.x, setting.multipliers(multipliers, layout.dtype), jnp.zeros(len(active), layout.dtype))
+    tangent_solve = functools.partial(implicit_solve, layout, options.extraction, hold, active)
+    solution, notes = lax.custom_root(optimality, start, solve, tangent_solve, has_aux=True)
+    grad_norm, violation, steps, status, history = notes
+    steps, status = steps.astype(jnp.int32), status.astype(jnp.int32)
+    solved = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
+    x, y, z = (differentiable_where(solved, part) for part in solution)
+    return setting.result(layout, x, y, z, (grad_norm, violation, steps, status, history), funs[2] is not None)
+
+
+def _begin(options: Options, funs: tuple, x0: Any, multipliers: Any, bounds: Any, args: tuple) -> State:
+    setting = Setting.of(options, funs, x0, bounds, args)
+    y = setting.multipliers(multipliers, options.objective.layout.dtype)
+    return initial(options, setting.start(setting.problem.x, y), multipliers is None)
+
+
+def _turns(
+    options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, callback: Any, state: State, limits: tuple
+) -> State:
+    setting = Setting.of(options, funs, x0, bounds, args)
+    return advance(options, setting.problem.functions, setting.active, setting.hold, callback, state, limits)
+
+
+def _finish(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, end: State) -> tuple:
+    setting, (x, y, z, *_) = Setting.of(options, funs, x0, bounds, args), end.best
+    return setting.result(options.objective.layout, x, y, z, _notes(end), funs[2] is not None)
+
+
+def _timed(
+    options: Options,
+    funs: tuple,
+    x0: Any,
+    multipliers: Any,
+    bounds: Any,
+    args: tuple,
+    callback: Callable | None,
+    max_seconds: float,
+) -> tuple:
+    """As `_sqp`, in pieces: the host looks at the clock between them."""
+    check_host((x0, multipliers, bounds, args), "sqp")
+
+    def turns(state: State, last: int, max_steps: int = options.max_steps) -> State:
+        limits = (np.int32(last), np.int32(max_steps))
+        state = jit_call(_turns, options, funs, x0, bounds, args, callback, state, limits)
+        check_host(state, "sqp")  # the functions may close over tracers; under jvp the status is none
+        return jax.block_until_ready(state)
+
+    start = jit_call(_begin, options, funs, x0, multipliers, bounds, args)
+    check_host(start, "sqp")
+    state = timed(turns, start, max_seconds)
+    if state.open:  # the derivatives where it stands, and no step from there
+        state = turns(state, np.iinfo(np.int32).max, int(state.steps))
+        if state.status == Status.MAX_STEPS:
+            state = state._replace(status=jnp.int32(Status.TIME_LIMIT))
+    return jit_call(_finish, options, funs, x0, bounds, args, state)
+
+
+def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> tuple:
+    """What `_sqp` returns where there is nothing to choose: the constraints hold or they do not."""
+    functions, x, equalities, inequalities = Problem.of(options.objective, funs, x0, None, args)
+    value, c, g = functions(x)
+    violation = jnp.maximum(largest(c), jnp.max(-g, initial=0))
+    met = violation <= options.tol / 16
+    status = jnp.where(met, Status.CONVERGED, jnp.where(jnp.isfinite(violation), Status.INFEASIBLE, Status.NONFINITE))
+    y = equalities.unravel(jnp.zeros_like(c))
+    sides = None if bounds is None else (x0, x0)
+    below = inequalities.unravel(jnp.zeros_like(g)) if funs[2] is not None else None
+    zero, history = jnp.zeros((), c.dtype), None
+    if options.history:
+        first = SQPHistory(value, zero, violation, zero, zero, zero, zero)
+        history = jax.tree.map(lambda a: jnp.full(options.max_steps + 1, jnp.nan, c.dtype).at[0].set(a), first)
+    return x0, value, zero, jnp.int32(0), status.astype(jnp.int32), y, violation, history, sides, below
+
+
+def sqp(
+    fun: Callable,
+    constraints: Callable | None,
+    x0: Any,
+    bandwidth: int | None,
+    *,
+    args: tuple = (),
+    inequalities: Callable | None = None,
+    bounds: tuple[Any, Any] | None = None,
+    multipliers: Any = None,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    max_seconds: float | None = None,
+    callback: Callable[[StepInfo], None] | None = None,
+    verbose: bool = False,
+    history: bool = False,
+    check_band: bool = True,
+    probing: str | Probing = "direct",
+    chunk_size: ChunkSize = "auto",
+) -> SQPResult:
+    """Minimise `fun(x, *args)` under `constraints(x, *args) = 0`, bounds and `inequalities(x, *args) >= 0`.
+
+    Args:
+      fun: real scalar function, twice differentiable, pure and traceable.
+      constraints: function that returns an array or a tree of them, each entry local in stages; None: none.
+      x0: start: an array or tree of stages (`ravel_stages`). It need not meet the constraints; it is moved into the
+        interior of the bounds.
+      bandwidth: of the condensed band, in stages: that of fun's Hessian, and of J^T J for constraints and inequalities
+        (constraints that couple stages t .. t + k give k). None detects it (outside jit).
+      args: further arguments of all three functions. New arrays in them do not retrace.
+      inequalities: function that returns an array or a tree of them, each entry local in stages.
+      bounds: `(lower, upper)`, each None, a number, or a tree like x0 whose leaves are None, numbers or arrays that
+        broadcast to x0's; infinite entries do not bound, equal ones fix a variable.
+      multipliers: start of the constraints' multipliers, as a result holds them (warm start); None: least squares.
+      tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
+      max_steps: bound of the accepted steps.
+      max_seconds: bound of the time, compilation apart: the loop then runs in pieces, between which the host looks
+        at the clock (at least one turn runs, and one more at the end). Outside jit, vmap and grad only.
+      callback: called with a `StepInfo` at x0 and after every accepted step (through `jax.debug.callback`); grad_norm
+        is that of the Lagrangian, and radius holds the step's length.
+      verbose: print a line of progress per step.
+      history: keep an `SQPHistory`: steps + 1 entries outside jit; max_steps + 1 inside, NaN beyond the last step.
+      check_band: spend products at x0 and at the end on finding entries outside the band.
+      probing: as in `hessian`.
+      chunk_size: as in `hessian`.
+
+    Returns: `SQPResult`. Its status is CONVERGED where H = W + s I, for some 0 <= s <= sqrt(eps) |W|, is positive
+      definite on the null space of the constraints' Jacobian (W: Hessian of the Lagrangian and barrier), and
+
+          max|grad L| <= tol G,   violation <= tol / 16   and
+          |dx . grad L| / 2 + |y| . |c| + s . z <= tol / 4 max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
+
+      G being the largest max|grad f| met on the way, dx the next step, y and z the multipliers. Other ends:
+      PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
+      INFEASIBLE (no step reduces the violation: as a rule it is locally least there, but a start where a violated
+      constraint's gradient is zero looks the same), RANK_DEFICIENT (the constraints' Jacobian has dependent rows, so
+      that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the last point with finite
+      derivatives. Status and steps are Python integers outside jit, integer arrays inside, and nothing is raised there.
+
+    Cost: a step takes one linearisation, 2 (2k + 1) d products with it, and about one banded factorisation.
+    One `lax.while_loop`: works under jit and vmap (lanes that end stay as they are). x, value and multipliers are
+    differentiable with respect to args and bounds, to any order and in both modes, by the implicit function theorem:
+    one more linearisation and solve; the derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR.
+    """
+    if not isinstance(args, tuple):
+        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
+    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
+    layout = objective.layout
+    if tol is None:
+        tol = float(jnp.finfo(layout.dtype).eps) ** 0.5
+    for name, number in (("tol", tol), ("max_seconds", max_seconds)):
+        if number is not None and not (isinstance(number, float | int) and number > 0):
+            raise ValueError(f"{name} must be positive, a number, got {number!r}")
+    check_bounds(bounds, layout)
+    for name, other in (("constraints", constraints), ("inequalities", inequalities)):
+        if other is not None and not callable(other):
+            raise TypeError(f"{name} must be a function or None, got {type(other).__name__}")
+    if bandwidth is None:
+        bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(x0, *args)
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
+    if extraction.chunk_size == "auto":  # on a CPU: folded products gain nothing from a batch (benchmarks/README.md)
+        extraction = extraction._replace(chunk_size=1)
+    steps_bound = as_index(max_steps, "max_steps")
+    options = Options(objective, extraction, float(tol), steps_bound, bool(check_band), bool(history))
+    if callback is not None and verbose:
+        user = callback
+
+        def callback(info: StepInfo) -> None:
+            print_progress(info)
+            user(info)
+
+    elif verbose:
+        callback = print_progress
+    operands = ((fun, constraints, inequalities), x0, multipliers, bounds, args, callback)
+    if max_seconds is None or not layout.n:
+        parts = jit_call(_sqp, options, *operands)
+    else:
+        parts = _timed(options, *operands, max_seconds)
+    result = SQPResult(*parts)
+    if isinstance(result.status, jax.core.Tracer):
+        return result
+    if callback is not None:
+        jax.effects_barrier()
+    steps = int(result.steps)
+    way = jax.tree.map(lambda rows: rows[: steps + 1], result.history)
+    return result._replace(steps=steps, status=Status(int(result.status)), history=way)
+
+
+def _couplings(fun: Callable, constraints: Callable | None, inequalities: Callable | None) -> Callable:
+    """A scalar function whose Hessian has the pattern of the condensed band's."""
+
+    def coupled(x: Any, *args: Any) -> Any:
+        total = fun(x, *args)
+        for other in (constraints, inequalities):
+            for leaf in [] if other is None else jax.tree.leaves(other(x, *args)):
+                total = total + jnp.sum(leaf**2) + jnp.sum(leaf * hash_noise(leaf.ravel(), 3).reshape(leaf.shape))
+        return total
+
+    return coupled

@@ -1,0 +1,136 @@
+"""What constrains x, made flat: the outputs of functions, bounds, and what they hold or leave inactive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ...band.stages import Layout
+
+KEEP = 0.01  # least distance of the start from a bound, relative
+
+
+class Outputs(NamedTuple):
+    """How a function's outputs ravel to one vector. Hashable."""
+
+    treedef: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, fun: Callable | None, name: str, args: tuple, dtype: np.dtype) -> Outputs:
+        if fun is None:
+            return cls(jax.tree.structure(()), (), dtype)
+        leaves, treedef = jax.tree.flatten(jax.eval_shape(fun, *args))
+        for leaf in leaves:
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise TypeError(f"{name} must return real floating arrays (a tree of them), got one of {leaf.dtype}")
+        return cls(treedef, tuple(leaf.shape for leaf in leaves), dtype)
+
+    @property
+    def size(self) -> int:
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    def ravel(self, tree: Any, name: str = "multipliers") -> Array:
+        leaves, treedef = jax.tree.flatten(tree)
+        shapes = tuple(jnp.shape(leaf) for leaf in leaves)
+        if treedef != self.treedef or shapes != self.shapes:
+            raise ValueError(
+                f"{name} must have the structure of what the constraints return, {self.treedef} with shapes "
+                f"{list(self.shapes)}, got {treedef} with shapes {list(shapes)}"
+            )
+        flat = [jnp.ravel(jnp.asarray(leaf, self.dtype)) for leaf in leaves]
+        return jnp.concatenate(flat) if flat else jnp.zeros(0, self.dtype)
+
+    def unravel(self, flat: Array) -> Any:
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])
+        parts = jnp.split(flat, ends[:-1]) if len(ends) else []
+        leaves = [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return jax.tree.unflatten(self.treedef, leaves)
+
+
+class Bounds(NamedTuple):
+    """Flat bounds, infinite where there is none, and 1 on the variables that they fix."""
+
+    lower: Array
+    upper: Array
+    fixed: Array
+
+    @classmethod
+    def of(cls, bounds: tuple[Any, Any], layout: Layout) -> Bounds:
+        dummies = layout.dummies()
+
+        def flat(side: Any, none: float) -> Array:
+            return jnp.where(dummies > 0, none, layout.ravel(spread(side, layout, none)))
+
+        lower, upper = flat(bounds[0], -jnp.inf), flat(bounds[1], jnp.inf)
+        return cls(lower, upper, (lower == upper).astype(layout.dtype))
+
+    @property
+    def active(self) -> Array:
+        free = self.fixed == 0
+        return jnp.concatenate([jnp.isfinite(self.lower) & free, jnp.isfinite(self.upper) & free])
+
+    def hold(self, x: Array) -> Array:
+        return jnp.where(self.fixed > 0, self.lower, x)
+
+    def distances(self, x: Array) -> Array:
+        """(x - lower, upper - x), 1 where nothing bounds."""
+        active = self.active
+        n = len(x)
+        below = jnp.where(active[:n], x - jnp.where(active[:n], self.lower, 0), 1)
+        above = jnp.where(active[n:], jnp.where(active[n:], self.upper, 0) - x, 1)
+        return jnp.concatenate([below, above])
+
+    def inside(self, x: Array) -> Array:
+        """x moved into the interior."""
+        room = KEEP * (self.upper - self.lower)
+        low = self.lower + jnp.minimum(KEEP * jnp.maximum(1, jnp.abs(self.lower)), room)
+        high = self.upper - jnp.minimum(KEEP * jnp.maximum(1, jnp.abs(self.upper)), room)
+        x = jnp.where(jnp.isfinite(self.lower), jnp.maximum(x, low), x)
+        x = jnp.where(jnp.isfinite(self.upper), jnp.minimum(x, high), x)
+        return self.hold(x)
+
+
+def spread(side: Any, layout: Layout, none: float) -> Any:
+    """One side of the bounds as a full tree: None, a number, or a tree like x whose leaves are None or broadcast."""
+    if side is None or (not isinstance(side, (dict, list, tuple)) and jnp.ndim(side) == 0):
+        parts = [side] * len(layout.shapes)
+    else:
+        try:
+            parts = layout.treedef.flatten_up_to(side)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"each of the two bounds must be None, a number, or a tree like x0 with None, numbers or arrays for "
+                f"leaves: {error}"
+            ) from None
+    leaves = []
+    for part, shape in zip(parts, layout.shapes, strict=True):
+        leaf = jnp.asarray(none if part is None else part, layout.dtype)
+        try:
+            leaves.append(jnp.broadcast_to(leaf, shape))
+        except ValueError:
+            raise ValueError(f"a bound of shape {leaf.shape} does not fit x0's leaf of shape {shape}") from None
+    return jax.tree.unflatten(layout.treedef, leaves)
+
+
+def check_bounds(bounds: Any, layout: Layout) -> None:
+    """An error for bounds that do not fit x0, or that leave no room (where they are known before tracing)."""
+    if bounds is None:
+        return
+    if not (isinstance(bounds, tuple) and len(bounds) == 2):
+        raise TypeError(f"bounds must be a pair (lower, upper) or None, got {type(bounds).__name__}")
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(bounds)):
+        return
+    with jax.ensure_compile_time_eval():  # inside jit, too
+        sides = (layout.ravel(spread(side, layout, none)) for side, none in zip(bounds, (-np.inf, np.inf), strict=True))
+        lower, upper = map(np.asarray, sides)
+    if not np.all(lower <= upper):  # NaN included
+        i = int(np.argmin(lower <= upper))
+        raise ValueError(f"bounds must have lower <= upper, got {lower[i]} > {upper[i]} (flat entry {i})")

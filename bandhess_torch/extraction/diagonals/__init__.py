@@ -1,0 +1,1 @@
+"""Diagonals instead of probes."""

@@ -1,0 +1,1 @@
+"""Which products are formed, and how the band is read off them."""

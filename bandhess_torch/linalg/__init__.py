@@ -1,0 +1,1 @@
+"""Factorisations of bands, and what follows from them."""

@@ -1,0 +1,103 @@
+"""Banded LU with partial pivoting, for general bands in diagonal ordered form, `ab[u + i - j, j] = A[i, j]`:
+
+    A =  a b . . .        ab =  * b f j n        n = 5, l = 2 subdiagonals, u = 1 superdiagonal
+         c e f . .              a e i m q
+         d h i j .              c h l p *        * unused, never read
+         . k l m n              d k o * *
+         . . o p q
+
+LAPACK's, real or complex, with derivative rules of their own: the factor is a constant to them, A's part in the
+derivative goes through the product A x.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..band.storage import transposed
+from ..framework.transforms import apply, vmap_solve
+from . import lapack
+from .cholesky import columns
+
+
+class _Factor(torch.autograd.Function):
+    """`(lu, pivots)` of ab `(..., l + u + 1, n)`; not differentiable."""
+
+    @staticmethod
+    def forward(ab: Tensor, l: int, u: int) -> tuple[Tensor, Tensor]:
+        lu, pivots, info = lapack.gbtrf(ab, l, u)
+        if info.any():
+            first = info[info > 0][0]
+            raise torch.linalg.LinAlgError(f"solve_general: the matrix is singular, pivot {first} is exactly 0")
+        return lu, pivots
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, ab: Tensor, l: int, u: int) -> tuple:
+        return _Factor.apply(ab.movedim(in_dims[0], 0), l, u), (0, 0)
+
+
+def _around(x: Tensor, before: int, count: int) -> Tensor:
+    """`[..., k, c, i] = x[..., i - before + c, k]` for c < count, 0 outside: what a band's cells meet."""
+    return pad(x.mT, (before, count - 1 - before)).unfold(-1, x.shape[-2], 1)
+
+
+def _matvec(ab: Tensor, x: Tensor, l: int, u: int, adjoint: bool) -> Tensor:
+    """A x or A^H x for x `(..., n, k)`."""
+    rows, before = (ab.conj(), u) if adjoint else (transposed(ab, l), l)
+    return (rows[..., None, :, :] * _around(x, before, l + u + 1)).sum(-2).mT
+
+
+class _Solve(torch.autograd.Function):
+    """A^-1 b or A^-H b, on b `(..., n, k)`, ab `(..., l + u + 1, n)` and its factor, so that a vmap is one call."""
+
+    @staticmethod
+    def forward(b: Tensor, ab: Tensor, lu: Tensor, pivots: Tensor, l: int, u: int, adjoint: bool) -> Tensor:
+        return lapack.gbtrs(lu, pivots, b, l, u, adjoint)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, *matrix, ctx.l, ctx.u, ctx.adjoint = inputs
+        ctx.save_for_backward(output, *matrix)
+        ctx.save_for_forward(output, *matrix)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple:
+        x, *matrix = ctx.saved_tensors
+        v = _Solve.apply(cotangent, *matrix, ctx.l, ctx.u, not ctx.adjoint)
+        row, column = (x, v) if ctx.adjoint else (v, x)  # -row column^H on the band, summed over right-hand sides
+        cells = _around(row, ctx.u, ctx.l + ctx.u + 1) * column.mT.conj()[..., None, :]
+        return v, -cells.sum(-3), None, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None, *_: None) -> Tensor:
+        x, *matrix = ctx.saved_tensors
+        db = torch.zeros_like(x) if db is None else db
+        if dab is not None:
+            db = db - _matvec(dab, x, ctx.l, ctx.u, ctx.adjoint)
+        return _Solve.apply(db, *matrix, ctx.l, ctx.u, ctx.adjoint)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, lu: Tensor, pivots: Tensor, *options: Any) -> tuple:
+        def solve(b: Tensor, *matrix: Tensor) -> Tensor:
+            return _Solve.apply(b, *matrix, *options)
+
+        return vmap_solve(solve, info, in_dims[:4], b, ab, lu, pivots)
+
+
+def solve_general(ab: Tensor, b: Tensor, l: int, u: int) -> Tensor:
+    """x with A x = b, for a band `(l + u + 1, n)` and b `(n,)` or `(n, k)` of its dtype.
+
+    Raises torch.linalg.LinAlgError where a pivot is exactly zero. Differentiable in both modes, at the cost of one more
+    solve with the same factor (LAPACK `gbtrf`, `gbtrs`).
+    """
+    ab = transposed(transposed(ab, l), u)  # with zeros in the unused cells
+    lu, pivots = apply(_Factor, ab.detach(), l, u)
+    return columns(lambda b: apply(_Solve, b, ab, lu, pivots, l, u, False), b)

@@ -1,0 +1,63 @@
+"""How near to singular H is: the condition number in the 1-norm, estimated from the factor.
+
+|H^-1|_1 = max over |x|_1 = 1 of |H^-1 x|_1, a convex function that is largest at a unit vector: climb from unit vector
+to unit vector along its gradient H^-1 sign(H^-1 x) (Hager 1984; Higham 1988, ACM TOMS 14, 381, whose alternating vector
+guards against a poor local maximum; LAPACK `lacn2`, `pbcon`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..band.storage import as_band, clear_unused, matvec
+from .cholesky import cho_solve
+
+
+def rcond(cb: Tensor, ab: Tensor) -> Tensor:
+    """1 / (|H|_1 |H^-1|_1) of a positive definite H, estimated: near 1 is good, near eps is singular to rounding.
+
+    Args: cb `(w + 1, n)` from `cholesky`; ab `(w + 1, n)`, the band of H itself, for its norm.
+
+    Returns: a scalar. |H^-1|_1 is estimated from below, seldom by more than a factor of 3, so the result is rarely
+      above 3 times the truth, and below it by rounding only. 1 for n = 0; NaN where cb is (H not positive definite).
+
+    Cost: 11 solves with the factor. Not differentiable: it has no gradient.
+    """
+    cb, ab = clear_unused(as_band(cb, "cb")).detach(), clear_unused(as_band(ab)).detach()
+    if cb.shape != ab.shape or cb.dtype != ab.dtype:
+        raise ValueError(
+            f"cb and ab must have one shape and dtype, got {tuple(cb.shape)} {cb.dtype} and {tuple(ab.shape)} "
+            f"{ab.dtype}; pass cb = cholesky(ab)"
+        )
+    if ab.shape[1] == 0:
+        return torch.ones((), dtype=ab.dtype, device=ab.device)
+    norm = matvec(ab.abs(), torch.ones_like(ab[0])).amax()
+    return 1 / _inverse_norm(cb) / norm
+
+
+def _inverse_norm(cb: Tensor) -> Tensor:
+    n = cb.shape[1]
+    i = torch.arange(n, device=cb.device)
+    alternating = torch.where(i % 2 == 0, 1, -1) * (1 + i / max(n - 1, 1))
+    starts = cho_solve(cb, torch.stack([torch.full_like(alternating, 1 / n), alternating], 1).to(cb.dtype))
+    estimate, other = starts.abs().sum(0).unbind()
+    other = other * 2 / (3 * n)
+
+    sign = _sign(starts[:, 0])
+    j = cho_solve(cb, sign).abs().argmax()
+    climbing = torch.full_like(estimate, n > 1, dtype=torch.bool)
+    for _ in range(4):  # a fixed count, for vmap: lanes that have arrived stay where they are
+        v = cho_solve(cb, (i == j).to(cb.dtype))
+        value, new_sign = v.abs().sum(), _sign(v)
+        gradient = cho_solve(cb, new_sign).abs()
+        better = (value > estimate) & (new_sign != sign).any()
+        estimate = torch.where(climbing, torch.maximum(estimate, value), estimate)
+        sign, new_j = new_sign, gradient.argmax()
+        climbing = climbing & better & (gradient[j] != gradient[new_j])
+        j = new_j
+    return torch.where(other > estimate, other, estimate)
+
+
+def _sign(v: Tensor) -> Tensor:
+    return torch.where(v > 0, 1, -1).to(v.dtype)

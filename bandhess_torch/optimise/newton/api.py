@@ -1,0 +1,242 @@
+"""Newton's method with banded Hessians: minimisation by `trust_region`, differentiable by `implicit`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from bandhess_common.status import History, Status, StepInfo, print_progress
+
+from ...band.stages import Layout
+from ...band.storage import as_index, clear_unused
+from ...extraction.bandwidth import detect_bandwidth
+from ...extraction.hessian import ChunkSize, Extraction, Objective, extract, linearize_gradient, linearize_residuals
+from ...extraction.probing.protocol import Probing
+from .implicit import Implicit, solution
+from .trust_region import Functions, Options, minimise
+
+
+class NewtonResult(NamedTuple):
+    """x in the argument's structure, f(x), max|grad f(x)|, accepted steps, a `Status`, and a `History` if asked for."""
+
+    x: Any
+    value: Any
+    grad_norm: Any
+    steps: Any
+    status: Any
+    history: History | None = None
+
+
+class Problem(NamedTuple):
+    """What the user gave, checked."""
+
+    objective: Objective
+    extraction: Extraction
+    hessian: str | Callable
+    options: Options
+    fun: Callable
+    callbacks: tuple[Callable[[StepInfo], None], ...]
+
+    def report(self, info: StepInfo) -> None:
+        for callback in self.callbacks:
+            callback(info)
+
+
+def _half_square(residuals: Any) -> Any:
+    return sum((leaf * leaf.conj()).real.sum() for leaf in tree_leaves(residuals)) / 2
+
+
+def _squared(residuals: Callable) -> Callable:
+    return lambda *args: _half_square(residuals(*args))
+
+
+def _value(problem: Problem, x: Tensor, args: tuple) -> Tensor:
+    layout = problem.objective.layout
+    fun = _squared(problem.fun) if problem.hessian == "gauss_newton" else problem.fun
+    return problem.objective.bind(fun, (layout.unravel(x), *args), {})[0](x)[0].to(layout.dtype)
+
+
+def _functions(problem: Problem, args: tuple) -> Functions:
+    layout, extraction = problem.objective.layout, problem.extraction
+
+    def residuals(x: Tensor) -> Any:
+        return problem.fun(layout.unravel(x), *args)
+
+    def derivatives(x: Tensor) -> tuple:
+        if problem.hessian == "gauss_newton":
+            r, forward, backward = linearize_residuals(residuals, x)
+            return _half_square(r), backward(r), lambda v: backward(forward(v))
+        if callable(problem.hessian):
+            grad, value = torch.func.grad_and_value(lambda x: _value(problem, x, args))(x)
+            return value, grad, None
+        grad, product, (value, _) = linearize_gradient(lambda x: (_value(problem, x, args), None), x)
+        return value, grad, product
+
+    def band(x: Tensor, product: Callable) -> Tensor:
+        if not callable(problem.hessian):
+            return extract(product, layout, extraction)
+        ab, shape = problem.hessian(layout.unravel(x), *args), (problem.options.width, layout.n)
+        if tuple(ab.shape) != shape:
+            raise ValueError(
+                f"hessian must return a lower band of shape {shape} for bandwidth {extraction.bandwidth}, got "
+                f"{tuple(ab.shape)}"
+            )
+        return clear_unused(ab.detach().to(layout.dtype))
+
+    return Functions(lambda x: _value(problem, x, args), derivatives, band)
+
+
+def _newton(problem: Problem, x0: Any, args: tuple, scale: Any) -> tuple:
+    """`(x, value, status, steps, grad_norm, *history)`, tensors all; x is flat."""
+    layout = problem.objective.layout
+    leaves, treedef = tree_flatten(args)
+    where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    start = layout.ravel(tree_map(Tensor.detach, x0))
+    sizes = [] if scale is None else [layout.ravel(tree_map(Tensor.detach, scale))]
+
+    def rebuild(tensors: list[Tensor]) -> tuple:
+        every = list(leaves)
+        for i, tensor in zip(where, tensors, strict=True):
+            every[i] = tensor
+        return tree_unflatten(every, treedef)
+
+    def run(tensors: list[Tensor]) -> tuple:
+        x, *tensors = tensors
+        scale = tensors.pop(0) if sizes else None
+        functions = _functions(problem, rebuild(tensors))
+        end = minimise(problem.options, functions, x, scale, problem.report if problem.callbacks else None)
+        # Tensors of their own: views, or an input, may not be the output of an autograd.Function.
+        integers = (torch.tensor(i, dtype=torch.int32, device=x.device) for i in (end.status, end.steps))
+        rest = (x.new_tensor(end.grad_norm), *(row.clone() for row in end.history or ()))
+        return end.x.clone(), x.new_tensor(end.value), *integers, *rest
+
+    def value(x: Tensor, tensors: list[Tensor]) -> Tensor:
+        return _value(problem, x, rebuild(tensors[1 + len(sizes) :]))
+
+    implicit = Implicit(run, value, layout, problem.extraction)
+    return solution(implicit, [start, *sizes, *(leaves[i] for i in where)])
+
+
+def _empty(problem: Problem, x0: Any, args: tuple) -> tuple:
+    """There is nothing to minimise over."""
+    value = _value(problem, problem.objective.layout.ravel(x0), args)
+    zero = torch.zeros_like(value)
+    status = Status.CONVERGED if math.isfinite(value) else Status.NONFINITE
+    rows = (row[None] for row in (value, zero, zero, zero, zero, zero + torch.nan))
+    return x0, value, status, 0, zero, *(rows if problem.options.history else ())
+
+
+def _positive(name: str, number: Any) -> float:
+    if not (isinstance(number, float | int) and number > 0):
+        raise ValueError(f"{name} must be positive, a number, got {number!r}")
+    return float(number)
+
+
+def _check_scale(scale: Any, layout: Layout) -> str:
+    """ "none", "diagonal" or "given"."""
+    if scale is None or (isinstance(scale, str) and scale == "diagonal"):
+        return scale or "none"
+    if isinstance(scale, str):
+        raise ValueError(f'scale must be None, "diagonal" or sizes in the structure of x0, got {scale!r}')
+    given = Layout.of(scale, "scale")
+    if (given.treedef, given.shapes) != (layout.treedef, layout.shapes):
+        raise ValueError(
+            f"scale must have the structure of x0, leaves of shapes {list(layout.shapes)}, got {list(given.shapes)}"
+        )
+    if not all(bool(((leaf > 0) & leaf.isfinite()).all()) for leaf in tree_leaves(scale)):
+        raise ValueError("scale must be positive and finite throughout: it gives the size of each variable")
+    return "given"
+
+
+def newton(
+    fun: Callable,
+    x0: Any,
+    bandwidth: int | None,
+    *,
+    args: tuple = (),
+    hessian: str | Callable = "exact",
+    scale: Any = None,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    max_seconds: float | None = None,
+    callback: Callable[[StepInfo], None] | None = None,
+    verbose: bool = False,
+    history: bool = False,
+    check_band: bool = True,
+    probing: str | Probing = "direct",
+    chunk_size: ChunkSize = "auto",
+) -> NewtonResult:
+    """Minimise `fun(x, *args)` by Newton's method with its exact banded Hessian.
+
+    Args:
+      fun: real scalar function, twice differentiable; anything that `torch.func.grad` takes.
+      x0: start: a tensor or tree of stages (`ravel_stages`).
+      bandwidth: of the Hessian, in stages; None detects it (`detect_bandwidth`).
+      args: further arguments of `fun`.
+      hessian: "exact"; "gauss_newton", where `fun` returns residuals (a tensor or a tree of them), the objective is
+        0.5 |residuals|^2 and its Hessian is taken as J^T J; or a function `(x, *args) -> ab` that gives the band,
+        `((k + 1) d, T d)` as `bandhess_torch.hessian` does, and is not checked.
+      scale: sizes of the variables, positive, in x0's structure: the trust region is |p / scale| <= radius, and the
+        loop's variables are x / scale. "diagonal" takes |H[j, j]|^(-1/2), the smallest met so far. Rounded up to
+        powers of two, so that scaling itself rounds nothing.
+      tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
+      max_steps: bound of the accepted steps.
+      max_seconds: bound of the time, looked at before every factorisation; x0 is always evaluated.
+      callback: called with a `StepInfo` at x0 and after every accepted step.
+      verbose: print a line of progress per step.
+      history: keep a `History` of steps + 1 entries.
+      check_band: spend a product at x0, and one more at the end, on finding entries outside the band.
+      probing: as in `hessian`.
+      chunk_size: as in `hessian`.
+
+    Returns: `NewtonResult`. Its status is CONVERGED where, with H = H(x) + s I for some 0 <= s <= sqrt(eps) |H|
+      positive definite,
+
+          max|g| <= max(tol G, 8 eps max(|H| |x|))   and
+          g^T H^-1 g / 2 <= tol^1.5 max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
+
+      G being the largest max|g| met on the way, and all of it in the variables x / scale. PRECISION_FLOOR: what
+      Newton steps promise is at rounding level, and they reduce the gradient no more. Other ends: MAX_STEPS,
+      STALLED, NONFINITE, BAND_TOO_NARROW, UNBOUNDED, TIME_LIMIT. x is always the best point found. Status and steps
+      are Python integers, tensors inside `torch.func.vmap`.
+
+    Derivatives: x and value are differentiable with respect to the tensors in `args` by the implicit function
+      theorem, in autograd and `torch.func`: in both modes, to any order, never through the iterations, with the exact
+      Hessian whatever `hessian=` is. What `fun` closes over is a constant: pass it in `args` to have its gradient.
+      Nothing flows to x0, nor through grad_norm and history. Derivatives are NaN where the status is neither CONVERGED
+      nor PRECISION_FLOOR, and where H is singular to rounding (its least eigenvalue not above 8 eps |H|).
+
+    Cost: a step takes one `value_grad_hessian`, about 1 to 5 banded Cholesky factorisations, and one value per trial;
+    a derivative one Hessian, two factorisations, one solve. `torch.func.vmap` solves one lane after the other.
+    """
+    if not isinstance(args, tuple):
+        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
+    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
+    layout = objective.layout
+    if not (callable(hessian) or hessian in ("exact", "gauss_newton")):
+        raise ValueError(f'hessian must be "exact", "gauss_newton" or a function (x, *args) -> ab, got {hessian!r}')
+    tol = torch.finfo(layout.dtype).eps ** 0.5 if tol is None else _positive("tol", tol)
+    seconds = math.inf if max_seconds is None else _positive("max_seconds", max_seconds)
+    scaling = _check_scale(scale, layout)
+    if bandwidth is None:
+        bandwidth = detect_bandwidth(_squared(fun) if hessian == "gauss_newton" else fun)(x0, *args)
+    extraction = Extraction.of(bandwidth, probing, chunk_size)
+    width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and not callable(hessian)
+    steps_bound = as_index(max_steps, "max_steps")
+    options = Options(layout, width, scaling, tol, steps_bound, seconds, check_band, bool(history))
+    callbacks = tuple(each for each in (print_progress if verbose else None, callback) if each)
+    problem = Problem(objective, extraction, hessian, options, fun, callbacks)
+    if layout.n == 0:
+        x, value, status, steps, grad_norm, *way = _empty(problem, x0, args)
+    else:
+        flat, value, status, steps, grad_norm, *way = _newton(problem, x0, args, scale if scaling == "given" else None)
+        x = layout.unravel(flat)
+        with suppress(RuntimeError):  # inside vmap values cannot be looked at
+            steps, status = int(steps), Status(int(status))
+    return NewtonResult(x, value, grad_norm, steps, status, History(*way) if way else None)

@@ -1,0 +1,1 @@
+"""Sequential quadratic programming under constraints local in stages."""
