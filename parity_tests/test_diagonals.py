@@ -13,9 +13,9 @@ from jax import Array, lax
 from problems import store
 
 import bandhess_jax as bh
+from bandhess_common.diagonals import values as _parts
 from bandhess_jax.extraction import hessian as _hessian
-from bandhess_jax.extraction.diagonals import rules as _rules
-from bandhess_jax.extraction.diagonals import values as _parts
+from bandhess_jax.extraction.diagonals import translator as _rules
 from bandhess_jax.extraction.diagonals import walk as _diagonals
 from bandhess_jax.extraction.diagonals.walk import diagonals
 from bandhess_jax.framework.fusion import flattened
@@ -66,13 +66,13 @@ def test_the_definition() -> None:
         ).reshape(-1)
 
     n, v = 12, np.asarray(coefficients((12,), 3))
-    value = _diagonals._carry(flattened(program, v)[0], n, v.dtype, 10**9)
+    value = _diagonals.follow(flattened(program, v)[0], 10**9)
     out = np.zeros(n)
     for (o, grid), part in value.parts.items():
         start, size, step = grid[0]
         for k in range(size):
             i = start + step * k
-            coefficient = float(np.broadcast_to(part, size)[k])
+            coefficient = float(np.broadcast_to(part.array, size)[k])
             if coefficient:
                 out[i] += coefficient * v[o + value.strides[0] * i]
     np.testing.assert_allclose(out, program(v), rtol=1e-13)
@@ -144,7 +144,7 @@ def test_every_rule_has_its_case() -> None:
     for g in RULES.values():
         closed, _ = flattened(gram(g, 12), like)
         seen |= {equation.primitive.name for equation in closed.jaxpr.eqns}
-    assert set(_rules.RULES) - seen <= {"stack", "unstack"}  # newer than the oldest JAX supported
+    assert set(_rules.TRANSLATIONS) - seen <= {"stack", "unstack"}  # newer than the oldest JAX supported
 
 
 # --- Random programs: (value, random numbers) -> value ----------------------------------------------------------------

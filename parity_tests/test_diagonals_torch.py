@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 import bandhess_torch as bh
+from bandhess_common.diagonals import values as _parts
 from bandhess_torch.extraction import hessian as _hessian
-from bandhess_torch.extraction.diagonals import rules as _rules
-from bandhess_torch.extraction.diagonals import values as _parts
+from bandhess_torch.extraction.diagonals import translator as _rules
 from bandhess_torch.extraction.diagonals import walk as _diagonals
-from bandhess_torch.extraction.diagonals.values import Part, Value
-from bandhess_torch.extraction.diagonals.walk import Carried, Program, diagonals
+from bandhess_torch.extraction.diagonals.coefficients import form
+from bandhess_torch.extraction.diagonals.walk import Program, diagonals, start
 
 aten = torch.ops.aten
 MOST = 24  # entries of a value of the random programs: they may then be taken apart along every axis
@@ -142,21 +142,20 @@ def test_every_rule_has_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = set()
 
     class Recorded(dict):
-        def get(self, func: Any, default: Any = None) -> Any:
+        def __getitem__(self, func: Any) -> Any:
             asked.add(func)
-            return super().get(func, default)
+            return super().__getitem__(func)
 
     monkeypatch.setattr(_diagonals, "OPERATIONS", Recorded(_rules.OPERATIONS))
     for g in RULES.values():
         assert diagonals(mixed(g), C, N) is not None
     # What only the engine asks for, or another version of torch.
     others = {aten.is_same_size.default, aten.t.default, aten.reshape.default, aten.div.Scalar}
-    assert _rules.OPERATIONS.keys() == asked | others
+    assert _rules.TRANSLATIONS.keys() == asked | others
 
 
 def test_the_definition() -> None:
     """value[i] = sum of part[i] v[o + strides . i] over the parts, entry by entry."""
-    value = Value((N,), (1,), C.dtype, {(0, ((0, N, 1),)): Part(1.0, None)})
     v = torch.as_tensor(coefficients((N,), 3))
 
     def program(v: Tensor) -> Tensor:  # every other row from the back; (2, 3), padded with gaps
@@ -164,11 +163,11 @@ def test_the_definition() -> None:
         return pad(grid.flip(0)[::2] / 3 + 2 * grid[:2], (1, 2)).unsqueeze(1)
 
     assert_carried(lambda v: 2 * v + pad(3 * v[1:] - v[:-1] / 4, (1, 0)), N)  # no arrays
-    out, expected = program(Carried(value, Program(C))).value, program(v)
+    out, expected = program(start(Program(program, C.dtype, C.device), N, 6000)).value, program(v)
     got = torch.zeros(out.shape, dtype=C.dtype)
     assert got.shape == expected.shape
     for (o, grid), (scale, array) in out.parts.items():
-        ones = torch.ones(_parts.sizes_of(grid)) if array is None else _parts.formed(array)
+        ones = torch.ones(_parts.sizes(grid)) if array is None else form(array)
         for where in np.ndindex(*ones.shape):
             i = tuple(start + step * k for (start, _, step), k in zip(grid, where, strict=True))
             at = o + sum(stride * k for stride, k in zip(out.strides, i, strict=True))
@@ -413,7 +412,7 @@ def test_what_is_no_product_or_not_seen() -> None:
     programs = [scratch, through_a_view]
     programs += [lambda v: v * v, lambda v: 1 / v, lambda v: torch.where(v > 0, v, 2 * v), lambda v: v.float()]
     programs += [lambda v: C, lambda v: v.masked_fill(C > 0, 3.0), lambda v: pad(v[1:], (1, 0), value=1.0)]
-    programs += [lambda v: torch.sum(v, dtype=torch.float32) * C, lambda v: torch.as_tensor(v.numpy()), lambda v: v / 0]
+    programs += [lambda v: torch.sum(v, dtype=torch.float32) * C, lambda v: v / 0]
     for program in programs:
         assert diagonals(program, C, N) is None
 
@@ -443,8 +442,8 @@ def test_axes_too_long_to_be_taken_apart(monkeypatch: pytest.MonkeyPatch) -> Non
         c = coefficients((n,))
         ab = diagonals(lambda v, c=c: c * torch.sum(c * v), c, n)
         assert (ab is None) == (n > _parts.SHORT)
-    pieces, apart = [], _parts.apart
-    monkeypatch.setattr(_parts, "apart", lambda *args: (pieces.append(1) or each for each in apart(*args)))
+    pieces, apart = [], _parts.entries
+    monkeypatch.setattr(_parts, "entries", lambda *args: (pieces.append(1) or each for each in apart(*args)))
     c = coefficients((32**3,))
     assert diagonals(lambda v: torch.sum(v.reshape(32, 32, 32)) * c, c, 1) is None
     assert 0 < len(pieces) < 2 * _parts.LIMIT
