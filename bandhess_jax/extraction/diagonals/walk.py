@@ -83,7 +83,3 @@ def _band(value: Value, rows: int) -> Array:
         config = [(start, n - start - (size - 1) * step - 1, step - 1)]
         ab[r] = ab[r] + lax.pad(part.formed([(start, size, step)], dtype), jnp.zeros((), dtype), config)
     return jnp.stack(ab)
-
-
-def diagonals(closed: ClosedJaxpr, n: int, rows: int, dtype: Any, longest: int) -> Array | None:
-    return carry(closed, n, rows, longest)

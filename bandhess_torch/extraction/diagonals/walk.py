@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 
 from bandhess_common.diagonals import band, fallback
 from bandhess_common.diagonals.fallback import UnknownError, carry_or_none
-from bandhess_common.diagonals.values import LIMIT, Value, vector
+from bandhess_common.diagonals.values import Value, vector
 
 from .coefficients import Coefficient, Late, form
 from .translator import OPERATIONS
@@ -29,7 +29,7 @@ class Program(NamedTuple):
     device: torch.device
 
 
-def carry(program: Program, n: int, rows: int, budget: int = LIMIT) -> Tensor | None:
+def carry(program: Program, n: int, rows: int, budget: int) -> Tensor | None:
     """The lower band `(rows, n)` of a linear program of vectors `(n,)`, or None: see the package's docstring.
 
     The budget is the number of parts that all its operations give together.
@@ -149,7 +149,3 @@ def _band(out: Carried, rows: int) -> Tensor:
         else:
             cells.add_(form(array), alpha=scale)
     return ab
-
-
-def diagonals(product: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor | None:
-    return carry(Program(product, x.dtype, x.device), len(x), rows)
