@@ -16,7 +16,7 @@ from ..band.storage import as_index, clear_unused
 from ..band.structures import shifted
 from ..framework.fusion import arranged, flattened, hold, tidy
 from ..framework.jit import jit_call
-from .diagonals.walk import diagonals
+from .diagonals import carry
 from .probing.direct import Direct, within_blocks
 from .probing.protocol import Probing, as_probing
 
@@ -95,7 +95,7 @@ def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Ext
     if flat is not None and type(probing) is Direct:
         # An operation costs half a millisecond of compilation, and on short vectors more than its arithmetic.
         longest = min(4000, 3 * layout.n // 2)
-        ab = diagonals(flat, layout.n, (near + 1) * d, layout.dtype, longest)
+        ab = carry(flat, layout.n, (near + 1) * d, longest)
         if ab is not None:
             return _finished(within_blocks(ab, d), layout, k, near)
     matvec = matvec if flat is None else arranged(flat, shape)

@@ -18,7 +18,7 @@ from ..band.stages import Layout
 from ..band.storage import as_index
 from ..band.structures import shifted
 from ..framework.transforms import check_recorded, transformed
-from .diagonals.walk import diagonals
+from .diagonals import Program, carry
 from .probing.direct import Direct, clear_foreign
 from .probing.protocol import Probing, as_probing, collect, make_probes
 
@@ -26,6 +26,7 @@ ChunkSize = int | str | None
 
 LONG = 2**13  # entries, from where on diagonals are tried
 ROOM = 2**26  # numbers, at most, in as many of the function's largest tensors as the band has rows
+PARTS = 6000  # of diagonals, that all operations give together, at most
 MANY = 1000  # nodes of a graph that are too many for it
 _left_to_probing: set[tuple] = set()  # for which it was in vain: the band's rows, and the names of a graph's nodes
 
@@ -112,7 +113,7 @@ class Pullback:
         graph = (rows, *(node.name() for node in nodes))
         if graph in _left_to_probing:
             return None
-        ab = diagonals(self, self.x.detach(), rows)
+        ab = carry(Program(self, self.x.dtype, self.x.device), len(self.x), rows, PARTS)
         if ab is None:
             if len(_left_to_probing) == MANY:
                 _left_to_probing.clear()
