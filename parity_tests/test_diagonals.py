@@ -13,12 +13,12 @@ from jax import Array, lax
 from problems import store
 
 import bandhess_jax as bh
-from bandhess_jax.extraction import hessian as _hessian
+from bandhess_jax.extraction import products as _products
 from bandhess_jax.extraction.diagonals import rules as _rules
 from bandhess_jax.extraction.diagonals import values as _parts
 from bandhess_jax.extraction.diagonals import walk as _diagonals
 from bandhess_jax.extraction.diagonals.walk import diagonals
-from bandhess_jax.framework.fusion import flattened
+from bandhess_jax.framework.programs import flattened
 
 MOST = 24  # entries of a value of the random programs: they may then be taken apart along every axis
 
@@ -351,7 +351,7 @@ def test_own_and_other_probings_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> None:
         raise AssertionError("carried")
 
-    monkeypatch.setattr(_hessian, "diagonals", never)
+    monkeypatch.setattr(_products, "diagonals", never)
     for probing in ("substitution", "fourier", "random", Twice()):
         jax.make_jaxpr(bh.hessian(lambda x: window(x), 3, probing=probing))(x)
     with pytest.raises(AssertionError, match="carried"):

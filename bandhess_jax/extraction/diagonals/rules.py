@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ...framework.fusion import is_constant
+from ...framework.programs import is_constant
 from .values import (
     TERMS,
     Axis,

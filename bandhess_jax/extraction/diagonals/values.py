@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ...framework.fusion import is_constant
+from ...framework.programs import is_constant
 
 LIMIT = 6000  # parts of one value, at most
 SHORT = 32  # entries along an axis, up to which a part may be taken apart there

@@ -24,7 +24,8 @@ import numpy as np
 from jax import Array, lax
 from jax.extend.core import ClosedJaxpr, Literal
 
-from ...framework.fusion import arranged, bind, flattened, needed
+from ...framework.fusion import arranged
+from ...framework.programs import bind, flattened, needed
 from .blocks import Blocks, apply, is_linear, whole
 from .rules import ARITHMETIC, ELEMENTWISE, widened
 from .values import UnknownError, Value, formed, moved
