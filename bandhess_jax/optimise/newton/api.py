@@ -15,8 +15,10 @@ from bandhess_common.status import History, Status, StepInfo, print_progress
 from ...band.stages import Layout
 from ...band.storage import as_index, clear_unused
 from ...extraction.bandwidth import detect_bandwidth
-from ...extraction.hessian import ChunkSize, Extraction, Objective, extract, linearize_gradient, linearize_residuals
+from ...extraction.linearise import linearize_gradient, linearize_residuals
+from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
+from ...extraction.products import ChunkSize, Extraction, extract
 from ...framework.clock import check_host, timed
 from ...framework.jit import jit_call
 from .implicit import close, implicit_solution
