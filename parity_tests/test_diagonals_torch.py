@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 import bandhess_torch as bh
-from bandhess_torch.extraction import hessian as _hessian
+from bandhess_torch.extraction import products as _products
 from bandhess_torch.extraction.diagonals import rules as _rules
 from bandhess_torch.extraction.diagonals import values as _parts
 from bandhess_torch.extraction.diagonals import walk as _diagonals
 from bandhess_torch.extraction.diagonals.values import Part, Value
 from bandhess_torch.extraction.diagonals.walk import Carried, Program, diagonals
+from bandhess_torch.extraction.linearise import linearize_gradient
 
 aten = torch.ops.aten
 MOST = 24  # entries of a value of the random programs: they may then be taken apart along every axis
@@ -46,9 +47,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         seen.append(ab is not None)
         return ab
 
-    monkeypatch.setattr(_hessian, "LONG", 0)
-    monkeypatch.setattr(_hessian, "diagonals", spy)
-    monkeypatch.setattr(_hessian, "_left_to_probing", set())
+    monkeypatch.setattr(_products, "LONG", 0)
+    monkeypatch.setattr(_products, "diagonals", spy)
     return seen
 
 
@@ -74,9 +74,7 @@ def mixed(g: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 def gram(g: Callable[[Tensor], Tensor], n: int) -> Callable[[Tensor], Tensor]:
     """v -> g^T (D g(v)) by double backward, D with no two entries alike."""
     weights = coefficients(g(torch.zeros(n, dtype=torch.float64)).shape, 1)
-    _, product, _ = _hessian.linearize_gradient(
-        lambda x: (torch.sum(weights * g(x) ** 2) / 2, None), coefficients((n,))
-    )
+    _, product, _ = linearize_gradient(lambda x: (torch.sum(weights * g(x) ** 2) / 2, None), coefficients((n,)))
     return product
 
 
@@ -488,17 +486,6 @@ def test_own_functions_probe(taken: list[bool]) -> None:
     ab = bh.hessian(f, 1, chunk_size=1)(C)
     np.testing.assert_allclose(ab, dense(lambda x: torch.sum(x[1:] ** 3 * x[:-1]), C, 1), rtol=1e-12)
     assert taken == []
-
-
-def test_tried_once(taken: list[bool]) -> None:
-    f, k, _ = PROBED["cumsum"]
-    for scale in (1, 2, 3):
-        np.testing.assert_allclose(bh.hessian(f, k)(scale * C), dense(f, C, k), rtol=1e-12)
-    assert taken == [False]
-    bh.hessian(window, 1)(C)  # of another graph; too narrow
-    bh.hessian(window, 1)(C)
-    bh.hessian(window, 3)(C)
-    assert taken == [False, False, True]
 
 
 # --- The extraction ---------------------------------------------------------------------------------------------------
