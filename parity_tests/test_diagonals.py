@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import Array, lax
-from problems import store
+from oracles import store
 
 import bandhess_jax as bh
 from bandhess_jax.extraction import hessian as _hessian
@@ -147,7 +147,7 @@ def test_every_rule_has_its_case() -> None:
     assert set(_rules.RULES) - seen <= {"stack", "unstack"}  # newer than the oldest JAX supported
 
 
-# --- Random programs: (value, random numbers) -> value ----------------------------------------------------------------
+# --- Random programs: (value, random numbers) -> value ---------------------------------------------------------------
 
 
 def _shape(size: int, rng: Any) -> list[int]:
@@ -269,7 +269,7 @@ def test_ravelled_otherwise() -> None:
         assert carried(gram(g, 200), 200) is None
 
 
-# --- What is left to probing ------------------------------------------------------------------------------------------
+# --- What is left to probing -----------------------------------------------------------------------------------------
 
 N = 9
 UNKNOWN: dict[str, Callable[[Array], Array]] = {
@@ -317,7 +317,7 @@ def test_axes_too_long_to_be_taken_apart() -> None:
     assert carried(blocks, 1024, rows=256) is None
 
 
-# --- The extraction ---------------------------------------------------------------------------------------------------
+# --- The extraction --------------------------------------------------------------------------------------------------
 
 
 def window(x: Array) -> Array:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import store
+from oracles import store
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -193,7 +193,7 @@ def test_long_rule(name: str) -> None:
     assert_carried(gram(LONG[name], 100), 100)
 
 
-# --- Random programs: (value, random numbers) -> value ----------------------------------------------------------------
+# --- Random programs: (value, random numbers) -> value ---------------------------------------------------------------
 
 
 def _shape(size: int, rng: Any) -> list[int]:
@@ -268,7 +268,7 @@ def test_random_programs(n: int, steps: list[tuple[str, int]]) -> None:
     assert_carried(gram(g, n), n)
 
 
-# --- Objectives -------------------------------------------------------------------------------------------------------
+# --- Objectives ------------------------------------------------------------------------------------------------------
 
 
 def dense(f: Callable[[Tensor], Tensor], x: Tensor, k: int) -> np.ndarray:
@@ -337,7 +337,7 @@ def test_trees_with_ragged_leaves(taken: list[bool]) -> None:
     assert bh.band_error(cost)(ab, z) < 1e-12
 
 
-# --- Types and what is no number --------------------------------------------------------------------------------------
+# --- Types and what is no number -------------------------------------------------------------------------------------
 
 
 def window(x: Tensor) -> Tensor:
@@ -394,7 +394,7 @@ def test_not_a_number_and_infinity_stay_in_their_places(taken: list[bool]) -> No
     assert taken == [True]
 
 
-# --- What is left to probing ------------------------------------------------------------------------------------------
+# --- What is left to probing -----------------------------------------------------------------------------------------
 
 
 def test_what_is_no_product_or_not_seen() -> None:
@@ -501,7 +501,7 @@ def test_tried_once(taken: list[bool]) -> None:
     assert taken == [False, False, True]
 
 
-# --- The extraction ---------------------------------------------------------------------------------------------------
+# --- The extraction --------------------------------------------------------------------------------------------------
 
 
 def test_other_probings_and_attached_graphs_probe(taken: list[bool]) -> None:
