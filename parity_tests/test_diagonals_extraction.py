@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from carrying import carried, coefficients, dense, gram
 from jax import Array, lax
-from problems import store
+from oracles import store
 
 import bandhess_jax as bh
 from bandhess_common.diagonals import values

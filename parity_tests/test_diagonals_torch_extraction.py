@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from carrying_torch import C, N, carried, coefficients
-from problems import store
+from oracles import store
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
