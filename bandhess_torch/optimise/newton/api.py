@@ -19,7 +19,8 @@ from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.hessian import ChunkSize, Extraction, Objective, extract, linearize_gradient, linearize_residuals
 from ...extraction.probing.protocol import Probing
 from .implicit import Implicit, solution
-from .trust_region import Functions, Options, minimise
+from .point import Functions, Options
+from .trust_region import minimise
 
 
 class NewtonResult(NamedTuple):
