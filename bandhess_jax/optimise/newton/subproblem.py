@@ -28,7 +28,7 @@ class Query(NamedTuple):
     high: Any
     guess: Any  # tried where H + shift I is not positive definite
     soft: Any  # less curvature than this counts as none
-    enough: Any  # g^T (H + shift I)^-1 g not worth a step, where the gradient is small; else negative
+    enough: Any  # g^T (H + shift I)^-1 g / 2 not worth a step, where the gradient is small; else negative
     grow: Any  # where the first shift serves, the radius grows to its step
     idle: Any  # nothing is asked
 

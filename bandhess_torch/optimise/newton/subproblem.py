@@ -32,7 +32,7 @@ class Query(NamedTuple):
     high: float
     guess: float  # tried where H + shift I is not positive definite
     soft: float  # less curvature than this counts as none
-    enough: float  # g^T (H + shift I)^-1 g not worth a step, where the gradient is small; else negative
+    enough: float  # g^T (H + shift I)^-1 g / 2 not worth a step, where the gradient is small; else negative
     grow: bool  # where the first shift serves, the radius grows to its step
 
 
