@@ -37,6 +37,7 @@ def inverse_band(cb: Tensor) -> Tensor:
         return cb.clone()
     if recorded(cb):
         return _by_blocks(cb)
+    cb = clear_unused(cb)
     unit, reciprocals = (cb[1:] / cb[0]).mT, 1 / cb[0] ** 2
     return clear_unused(kernel("inverse", _columns_by_blocks, unit, reciprocals).mT)
 

@@ -34,7 +34,7 @@ def _by_lane(one: Callable[..., tuple], count: int, *operands: Tensor) -> tuple[
     else:
         stacked = list(map(np.stack, zip(*found, strict=True)))
     assert len(stacked) == count
-    return tuple(torch.from_numpy(a.reshape(*batch, *a.shape[1:])).to(operands[0].device) for a in stacked)
+    return tuple(torch.from_numpy(a.reshape((*batch, *a.shape[1:]))).to(operands[0].device) for a in stacked)
 
 
 def _clear(cb: np.ndarray) -> np.ndarray:
@@ -58,7 +58,7 @@ def cholesky(ab: Tensor) -> tuple[Tensor, ...]:
     return _by_lane(lambda a: _cholesky(a, pbtrf), 2, ab)
 
 
-def _triangular(cb: np.ndarray, b: np.ndarray, tbtrs: Any, trans: int) -> np.ndarray:
+def _triangular(cb: np.ndarray, b: np.ndarray, tbtrs: Any, trans: str) -> np.ndarray:
     if b.size == 0:
         return b
     x, singular = tbtrs(_clear(cb), b, uplo="L", trans=trans)
@@ -67,7 +67,7 @@ def _triangular(cb: np.ndarray, b: np.ndarray, tbtrs: Any, trans: int) -> np.nda
 
 def triangular(cb: Tensor, b: Tensor, transpose: bool) -> Tensor:
     tbtrs = _routine("tbtrs", cb.dtype)
-    return _by_lane(lambda c, b: (_triangular(c, b, tbtrs, int(transpose)),), 1, cb, b)[0]
+    return _by_lane(lambda c, b: (_triangular(c, b, tbtrs, "T" if transpose else "N"),), 1, cb, b)[0]
 
 
 def columns(ab: Tensor) -> tuple[Tensor, Tensor]:
