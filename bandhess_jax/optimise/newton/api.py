@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bandhess_common.dtypes import native
 from bandhess_common.status import History, Status, StepInfo, print_progress
 
 from ...band.stages import Layout
@@ -150,22 +148,18 @@ class Piece(NamedTuple):
         return self.state.open
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _start(options: Options, x0: Any) -> State:
-    return initial(options, options.layout.ravel(x0))
-
-
-def _turns(problem: Problem, user: User, s: State, last: Array) -> Piece:
+def _turns(problem: Problem, user: User, x0: Any, s: State, last: Array) -> Piece:
+    layout, report = problem.objective.layout, user.report if user.callbacks else None
+    s = s._replace(point=s.point._replace(x=jnp.where(s.turns == 0, layout.ravel(x0), s.point.x)))
     functions, _, consts, given = _functions(problem, user, s.point.x)
-    report = user.report if user.callbacks else None
     s = advance(problem.options, functions(consts, given), given.scale, report, s, last)
-    return Piece(s, (problem.objective.layout.unravel(s.point.x), s.point.pack[0], s.point.grad_norm))
+    return Piece(s, (layout.unravel(s.point.x), s.point.pack[0], s.point.grad_norm))
 
 
 def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> tuple | None:
     """As `_newton`, in pieces: the host looks at the clock between them, and can be interrupted. None where something
     is traced, unless there is a time limit: then it is an error."""
-    operands, piece = (x0, user.args, user.scale), prepare(_turns, problem, user)
+    operands, piece = (x0, user.args, user.scale), prepare(_turns, problem, user, x0)
     if max_seconds is not None:
         check_host(operands, "newton")
     elif is_traced(operands) or piece.traced:
@@ -175,7 +169,9 @@ def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> 
         return piece(s.state if isinstance(s, Piece) else s, np.int32(last))
 
     layout, options = problem.objective.layout, problem.options
-    end = in_pieces(turns, _start(options, jax.tree.map(native, x0)), layout.n * options.width, max_seconds)
+    # Of NumPy: JAX would start a program for each array.
+    start = initial(options, np.zeros(layout.n, layout.dtype), np)
+    end = in_pieces(turns, start, layout.n * options.width, max_seconds)
     if is_traced(end):  # fun closes over tracers
         if max_seconds is None:
             return None
