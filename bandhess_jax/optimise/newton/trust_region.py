@@ -60,17 +60,17 @@ class State(NamedTuple):
     history: History | None
 
 
-def initial(options: Options, x: Array) -> State:
-    """Nothing is known yet: the first turn visits x."""
+def initial(options: Options, x: Any, xp: Any = jnp) -> State:
+    """Nothing is known yet: the first turn visits x. Arrays of the module xp, NumPy or JAX's."""
     dtype, n = options.layout.dtype, options.layout.n
-    scale = jnp.ones(() if options.scale == "none" else n, dtype)
-    band, facts = jnp.zeros((options.width, n), dtype), jnp.zeros(len(Facts._fields), dtype)
-    rows = jnp.full(options.max_steps + 1, 0 if options.blank else jnp.nan, dtype)
+    scale = xp.ones(() if options.scale == "none" else n, dtype)
+    grad, band, facts = (xp.zeros(shape, dtype) for shape in (n, (options.width, n), len(Facts._fields)))
+    rows = xp.full(options.max_steps + 1, 0 if options.blank else xp.nan, dtype)
     history = History(*[rows] * len(History._fields)) if options.history else None
-    none, search = jnp.int32(0), jnp.zeros(len(Search._fields), dtype)
-    point, answer = Point(x, jnp.zeros_like(x), band, scale, facts), jnp.zeros(len(Answer._fields), dtype)
-    work = refinement.begin(point.grad)
-    return State(point, work, search, answer, none, none, jnp.int32(RUNNING), jnp.bool_(True), history)
+    none, search = xp.int32(0), xp.zeros(len(Search._fields), dtype)
+    point, answer = Point(x, grad, band, scale, facts), xp.zeros(len(Answer._fields), dtype)
+    work = xp.zeros((len(refinement.Work._fields), n), dtype)
+    return State(point, work, search, answer, none, none, xp.int32(RUNNING), xp.bool_(True), history)
 
 
 def _first(cases: list[tuple[Any, Status]], otherwise: Any = RUNNING) -> Array:
