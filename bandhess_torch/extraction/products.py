@@ -16,13 +16,14 @@ from ..band.storage import as_index, clear_beyond_stages
 from ..band.structures import shifted
 from ..framework.autograd import Pullback, nodes, user_defined
 from ..framework.transforms import eager
-from .diagonals.walk import diagonals
+from .diagonals import Program, carry
 from .probing.protocol import Probing, as_probing, collect, make_probes
 
 ChunkSize = int | str | None
 
 LONG = 2**13  # entries, from where on diagonals are tried
 ROOM = 2**26  # numbers, at most, in as many of the function's largest tensors as the band has rows
+PARTS = 6000  # of diagonals, that all operations give together, at most
 MANY = 1000  # nodes of a graph that are too many for it
 
 
@@ -82,7 +83,9 @@ def _by_diagonals(product: Pullback, rows: int) -> Tensor | None:
     graph = [node for node, _ in islice(nodes(grad.grad_fn), MANY)]
     if len(graph) == MANY or any(map(user_defined, graph)):  # a user's backward may do with numbers what is not seen
         return None
-    return None if product.largest() * rows > ROOM else diagonals(product, x.detach(), rows)
+    if product.largest() * rows > ROOM:
+        return None
+    return carry(Program(product, x.dtype, x.device), len(x), rows, PARTS)
 
 
 def _batched(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction, extract
 from ...framework.transforms import eager
 from .implicit import Implicit, solution
-from .trust_region import Functions, Options, minimise
+from .point import Functions, Options
+from .trust_region import minimise
 
 
 class NewtonResult(NamedTuple):
