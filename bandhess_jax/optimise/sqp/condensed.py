@@ -26,7 +26,7 @@ from jax import Array, lax
 from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...band.storage import matvec
-from ...band.structures import shifted
+from ...band.structures import diagonal, shifted
 from ...extraction.bandwidth import too_narrow
 from ...extraction.hessian import Extraction, extract
 from ...framework.fusion import hold as in_memory
@@ -90,7 +90,7 @@ class Bands(NamedTuple):
 
     h: Array
     a: Array
-    hold: Array
+    held: Array
     size_w: Array  # of W, root mean square of W v
     size_a: Array  # of A^T A, mean of its diagonal
 
@@ -103,7 +103,7 @@ def extract_bands(
     push: Callable[[Array], tuple],
     pull: Callable[[Array, Array], Array],
     sigma: Array,
-    hold: Array,
+    held: Array,
     layout: Layout,
     extraction: Extraction,
     check: Array,
@@ -130,7 +130,7 @@ def extract_bands(
 
     h = band(hessian)
     a = band(gram) if m else jnp.zeros_like(h)
-    noise = hash_noise(x, 1) * (1 - hold)
+    noise = hash_noise(x, 1) * (1 - held)
     # In memory: XLA would fuse the product into the sum of its squares, entry by entry.
     curved = in_memory(lambda v: push(v)[0] if len(sigma) else matvec(h, v), noise)
     size_w = jnp.linalg.norm(curved) / jnp.linalg.norm(noise)
@@ -138,14 +138,14 @@ def extract_bands(
     least = jnp.finfo(dtype).eps ** 0.25 * largest(grad_f) / jnp.maximum(1, largest(x))
     size_w = jnp.maximum(size_w, least)
     size_w = jnp.where(size_w > 0, size_w, 1)
-    size_a = jnp.mean(a[0])
+    size_a = jnp.mean(diagonal(a))
     size_a = jnp.where(size_a > 0, size_a, size_w)
     level = size_w / size_a  # puts both bands on one scale
 
     def narrow() -> Array:
         return too_narrow(lambda v: hessian(v) + level * gram(v), h + level * a)
 
-    return Bands(h, a, hold, size_w, size_a), only_if(check, narrow, jnp.bool_(False))
+    return Bands(h, a, held, size_w, size_a), only_if(check, narrow, jnp.bool_(False))
 
 
 def factor_shifted(
@@ -154,11 +154,11 @@ def factor_shifted(
     """M with the first shift at which it factors and `step(factored, shift) -> (good, parts)` is good: 0, or a third of
     the last one, or eightfold steps from there. Returns factor, shift and parts."""
     m = bands.h + bands.a / bands.gamma
-    m = shifted(m, bands.hold * bands.size_w)
+    m = shifted(m, bands.held * bands.size_w)
 
     def attempt(t: tuple) -> tuple:
         _, shift, count, poor, *_ = t
-        factored = factor(shifted(m, (1 - bands.hold) * shift))
+        factored = factor(shifted(m, (1 - bands.held) * shift))
         good, parts = step(factored, shift)
         first = jnp.where(last > 0, last / 3, 1e-3 * bands.size_w)
         larger = jnp.where(shift > 0, 8 * shift, first)

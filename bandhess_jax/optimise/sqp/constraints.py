@@ -1,4 +1,4 @@
-"""What constrains x, made flat: the outputs of functions, bounds, and what they hold or leave inactive."""
+"""What constrains x, made flat: the outputs of functions, bounds, and what they fix or leave inactive."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Bounds(NamedTuple):
         free = self.fixed == 0
         return jnp.concatenate([jnp.isfinite(self.lower) & free, jnp.isfinite(self.upper) & free])
 
-    def hold(self, x: Array) -> Array:
+    def fix(self, x: Array) -> Array:
         return jnp.where(self.fixed > 0, self.lower, x)
 
     def distances(self, x: Array) -> Array:
@@ -95,7 +95,7 @@ class Bounds(NamedTuple):
         high = self.upper - jnp.minimum(KEEP * jnp.maximum(1, jnp.abs(self.upper)), room)
         x = jnp.where(jnp.isfinite(self.lower), jnp.maximum(x, low), x)
         x = jnp.where(jnp.isfinite(self.upper), jnp.minimum(x, high), x)
-        return self.hold(x)
+        return self.fix(x)
 
 
 def spread(side: Any, layout: Layout, none: float) -> Any:

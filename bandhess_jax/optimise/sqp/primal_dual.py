@@ -21,6 +21,7 @@ from jax import Array, lax
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.storage import matvec
+from ...band.structures import shifted
 from ...extraction.hessian import Extraction, Objective
 from ...linalg.solve import Factor
 from .barrier import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
@@ -125,7 +126,7 @@ def advance(
     options: Options,
     functions: Functions,
     active: Array,
-    hold: Array,
+    held: Array,
     callback: Callable | None,
     state: State,
     bounds: tuple[Any, Any] | None = None,
@@ -175,10 +176,10 @@ def advance(
         near = (grad_norm <= tol**0.5 * grad_unit) & (violation <= tol**0.5)
         check = jnp.bool_(options.check_band) & ((st.turns == 0) | (near & ~st.checked))
         bands, narrow = extract_bands(
-            lin.push, lin.pull, barrier.sigma, hold, layout, options.extraction, check, (len(c), lin.grad_f, x)
+            lin.push, lin.pull, barrier.sigma, held, layout, options.extraction, check, (len(c), lin.grad_f, x)
         )
         # To estimate multipliers, the Hessian is a multiple of the identity: least squares.
-        identity = jnp.zeros_like(bands.h).at[0].set(bands.size_w * (1 - hold))
+        identity = shifted(jnp.zeros_like(bands.h), bands.size_w * (1 - held))
         bands = bands._replace(h=jnp.where(st.estimate, identity, bands.h))
         zero_c, zero_g = jnp.zeros_like(c), jnp.zeros_like(s)
         b1 = -lin.grad - (lin.pull(zero_c, jnp.where(st.estimate, 0, barrier.force)) if has_g else 0)
@@ -193,7 +194,7 @@ def advance(
             return 64 * eps * (unit + barrier_mu * n_active) + 2 * eps * penalty * len(c) * sizes
 
         def system(factored: Factor, shift: Array) -> System:
-            diagonal = hold * bands.size_w + (1 - hold) * shift
+            diagonal = held * bands.size_w + (1 - held) * shift
             return System(
                 lambda v: matvec(bands.h, v) + diagonal * v,
                 lambda v: lin.push(v)[1],

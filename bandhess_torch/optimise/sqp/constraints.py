@@ -1,4 +1,4 @@
-"""What constrains x, made flat: the outputs of functions, bounds, and what they hold or leave inactive."""
+"""What constrains x, made flat: the outputs of functions, bounds, and what they fix or leave inactive."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Bounds(NamedTuple):
         free = self.fixed == 0
         return torch.cat([self.lower.isfinite() & free, self.upper.isfinite() & free])
 
-    def hold(self, x: Tensor) -> Tensor:
+    def fix(self, x: Tensor) -> Tensor:
         return torch.where(self.fixed > 0, self.lower, x)
 
     def distances(self, x: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class Bounds(NamedTuple):
         high = self.upper - torch.minimum(KEEP * self.upper.abs().clamp(min=1), room)
         x = torch.where(self.lower.isfinite(), torch.maximum(x, low), x)
         x = torch.where(self.upper.isfinite(), torch.minimum(x, high), x)
-        return self.hold(x)
+        return self.fix(x)
 
 
 def spread(side: Any, layout: Layout, none: float) -> Any:

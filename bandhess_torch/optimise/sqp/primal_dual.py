@@ -19,6 +19,7 @@ from torch import Tensor
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.storage import matvec
+from ...band.structures import shifted
 from ...extraction.hessian import Extraction, Objective
 from ...linalg.solve import Factor
 from .barrier import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
@@ -99,12 +100,12 @@ def initial(options: Options, start: Iterate, estimate: bool) -> State:
     )
 
 
-def minimise(
+def advance(
     options: Options,
     functions: Functions,
     start: Iterate,
     active: Tensor,
-    hold: Tensor,
+    held: Tensor,
     estimate: bool,
     callback: Callable | None,
 ) -> State:
@@ -156,11 +157,9 @@ def minimise(
         # Couplings may vanish at x0 (products of zeros): the band is checked again near the end.
         near = grad_norm <= tol**0.5 * grad_unit and violation <= tol**0.5
         check = options.check_band and (not st.turns or (near and not st.checked))
-        bands, narrow = extract_bands(lin, barrier.sigma, hold, layout, options.extraction, check, x)
+        bands, narrow = extract_bands(lin, barrier.sigma, held, layout, options.extraction, check, x)
         if estimate:  # the Hessian is a multiple of the identity: least squares
-            identity = torch.zeros_like(bands.h)
-            identity[0] = bands.size_w * (1 - hold)
-            bands = bands._replace(h=identity)
+            bands = bands._replace(h=shifted(torch.zeros_like(bands.h), bands.size_w * (1 - held)))
         if narrow:
             return st._replace(best=best, status=Status.BAND_TOO_NARROW)
         zero_c, zero_g = torch.zeros_like(c), torch.zeros_like(s)
@@ -176,7 +175,7 @@ def minimise(
             return 64 * eps * (unit + barrier_mu * n_active) + 2 * eps * penalty * len(c) * sizes
 
         def system(factored: Factor, shift: float) -> System:
-            diagonal = hold * bands.size_w + (1 - hold) * shift
+            diagonal = held * bands.size_w + (1 - held) * shift
             return System(
                 lambda v: matvec(bands.h, v) + diagonal * v,
                 lambda v: lin.push(v)[0],
