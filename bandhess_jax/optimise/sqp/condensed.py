@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from bandhess_common.tolerances import GAMMA, NULL, PASSES, POOR, SHIFTS, dependent_rows
+
 from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...band.storage import matvec
@@ -32,14 +34,6 @@ from ...extraction.hessian import Extraction, extract
 from ...framework.fusion import hold as in_memory
 from ...framework.fusion import tidy
 from ...linalg.solve import Factor, factor
-
-# gamma, relative to |A|^2 / |W|: rounding errors in M against the work of further passes
-GAMMA = {"float64": 1e-8, "float32": 1e-5}
-PASSES = 8  # of refinement, at most
-FAR, NEAR = 1e-6, 1e-8  # relative residual with which a step is content: one pass, far from the end, and two near it
-SHIFTS = 60  # factorisations spent on one shift before giving up
-POOR = 12  # of them, those that succeed but give a poor step
-NULL = 6  # products that single out a null vector of A^T
 
 Functions = Callable[[Array], tuple[Array, Array, Array]]  # x -> f, c (equalities), g (inequalities)
 
@@ -229,6 +223,10 @@ class System(NamedTuple):
             return u - self.push(self.factored.solve(force / self.gamma)), jnp.linalg.norm(force)
 
         return lax.fori_loop(0, NULL, once, (hash_noise(like, 2), jnp.zeros((), like.dtype)))[1]
+
+    def deficient(self, like: Array) -> Array:
+        """True where rows of A are dependent."""
+        return self.null_size(like) <= dependent_rows(float(jnp.finfo(like.dtype).eps)) * self.size_a**0.5
 
 
 class _Pass(NamedTuple):

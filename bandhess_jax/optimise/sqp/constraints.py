@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from bandhess_common.checks import wrong_bounds
+
 from ...band.stages import Layout
 
 KEEP = 0.01  # least distance of the start from a bound, relative
@@ -131,6 +133,6 @@ def check_bounds(bounds: Any, layout: Layout) -> None:
     with jax.ensure_compile_time_eval():  # inside jit, too
         sides = (layout.ravel(spread(side, layout, none)) for side, none in zip(bounds, (-np.inf, np.inf), strict=True))
         lower, upper = map(np.asarray, sides)
-    if not np.all(lower <= upper):  # NaN included
-        i = int(np.argmin(lower <= upper))
-        raise ValueError(f"bounds must have lower <= upper, got {lower[i]} > {upper[i]} (flat entry {i})")
+    good = (lower <= upper) & (lower < np.inf) & (upper > -np.inf)  # not where one is NaN
+    if not np.all(good):
+        raise ValueError(wrong_bounds(int(np.argmin(good)), lower, upper))

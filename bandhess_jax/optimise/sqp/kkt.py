@@ -21,12 +21,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from bandhess_common.tolerances import GAMMA, REFINEMENTS
+
 from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...extraction.hessian import Extraction
-from .condensed import GAMMA, Functions, extract_bands, factor_shifted, largest
-
-REFINEMENTS = 12  # passes, at most
+from .condensed import Functions, extract_bands, factor_shifted, largest
 
 Triple = tuple[Array, Array, Array]
 

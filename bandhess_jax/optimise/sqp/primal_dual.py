@@ -19,13 +19,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bandhess_common.status import SQPHistory, Status, StepInfo
+from bandhess_common.tolerances import FAR, NEAR
 
 from ...band.storage import matvec
 from ...band.structures import shifted
 from ...extraction.hessian import Extraction, Objective
 from ...linalg.solve import Factor
 from .barrier import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
-from .condensed import FAR, NEAR, Functions, System, extract_bands, factor_shifted, largest, linearise, only_if
+from .condensed import Functions, System, extract_bands, factor_shifted, largest, linearise, only_if
 
 RUNNING = -1
 ARMIJO = 1e-4
@@ -306,10 +307,7 @@ def advance(
         ).astype(jnp.int32)  # fmt: skip
         if len(c):
             finished = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR) | (status == Status.STALLED)
-            size = only_if(
-                finished, lambda: system(factored, shift).null_size(c), jnp.ones((), dtype) * bands.size_a**0.5
-            )
-            deficient = finished & (size <= eps**0.5 * bands.size_a**0.5)
+            deficient = only_if(finished, lambda: system(factored, shift).deficient(c), jnp.bool_(False))
             status = jnp.where(deficient, jnp.int32(Status.RANK_DEFICIENT), status)
 
         moved = (status == RUNNING) & ~st.estimate

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bandhess_common.tolerances import GAMMA, NULL, PASSES, POOR, SHIFTS, dependent_rows
+
 from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...band.storage import matvec
@@ -30,14 +32,6 @@ from ...extraction.bandwidth import too_narrow
 from ...extraction.hessian import Extraction, extract
 from ...framework.transforms import check_recorded
 from ...linalg.solve import Factor, factor
-
-# gamma, relative to |A|^2 / |W|: rounding errors in M against the work of further passes
-GAMMA = {torch.float64: 1e-8, torch.float32: 1e-5}
-PASSES = 8  # of refinement, at most
-FAR, NEAR = 1e-6, 1e-8  # relative residual with which a step is content: one pass, far from the end, and two near it
-SHIFTS = 60  # factorisations spent on one shift before giving up
-POOR = 12  # of them, those that succeed but give a poor step
-NULL = 6  # products that single out a null vector of A^T
 
 Functions = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # x -> f, c (equalities), g (inequalities)
 
@@ -108,7 +102,7 @@ class Bands(NamedTuple):
 
     @property
     def gamma(self) -> float:
-        return GAMMA[self.h.dtype] * self.size_a / self.size_w
+        return GAMMA[str(self.h.dtype).removeprefix("torch.")] * self.size_a / self.size_w
 
 
 def extract_bands(
@@ -217,6 +211,10 @@ class System(NamedTuple):
             force = self.pull(u)
             u = u - self.push(self.factored.solve(force / self.gamma))
         return float(torch.linalg.vector_norm(force))
+
+    def deficient(self, like: Tensor) -> bool:
+        """True where rows of A are dependent."""
+        return self.null_size(like) <= dependent_rows(torch.finfo(like.dtype).eps) * self.size_a**0.5
 
 
 def largest(a: Tensor) -> float:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from bandhess_common.checks import wrong_bounds
 
 from ...band.stages import Layout, _sort_keys
 
@@ -98,7 +101,7 @@ class Bounds(NamedTuple):
 
 def spread(side: Any, layout: Layout, none: float) -> Any:
     """One side of the bounds as a full tree: None, a number, or a tree like x whose leaves are None or broadcast."""
-    if side is None or isinstance(side, (float, int)) or (isinstance(side, Tensor) and side.ndim == 0):
+    if side is None or (not isinstance(side, (dict, list, tuple)) and getattr(side, "ndim", 0) == 0):
         parts = [side] * len(layout.shapes)
     else:
         try:
@@ -127,6 +130,7 @@ def check_bounds(bounds: Any, layout: Layout) -> None:
     lower, upper = (
         layout.ravel(spread(side, layout, none)) for side, none in zip(bounds, (-math.inf, math.inf), strict=True)
     )
-    if not bool((lower <= upper).all()):  # NaN included
-        i = int((lower <= upper).to(torch.int8).argmin())
-        raise ValueError(f"bounds must have lower <= upper, got {float(lower[i])} > {float(upper[i])} (flat entry {i})")
+    good = (lower <= upper) & (lower < math.inf) & (upper > -math.inf)  # not where one is NaN
+    with suppress(RuntimeError):  # inside vmap values cannot be looked at
+        if not bool(good.all()):
+            raise ValueError(wrong_bounds(int(good.to(torch.int8).argmin()), lower, upper))

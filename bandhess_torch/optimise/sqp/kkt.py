@@ -20,12 +20,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bandhess_common.tolerances import GAMMA, REFINEMENTS
+
 from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...extraction.hessian import Extraction
-from .condensed import GAMMA, Functions, Linearisation, extract_bands, factor_shifted, largest, linearise
-
-REFINEMENTS = 12  # passes, at most
+from .condensed import Functions, Linearisation, extract_bands, factor_shifted, largest, linearise
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
@@ -114,4 +114,4 @@ def regular(lin: Linearisation, d: Tensor, held: Tensor) -> Tensor:
     noise = hash_noise(held, 1) * (1 - held)
     Wv, Bv = lin.curve(noise), lin.push(noise)[1]
     size_w, size_b = float(torch.linalg.vector_norm(Wv) * torch.linalg.vector_norm(noise)), float(Bv @ Bv)
-    return d.clamp(min=0) + GAMMA[d.dtype] * size_b / (size_w or 1.0)
+    return d.clamp(min=0) + GAMMA[str(d.dtype).removeprefix("torch.")] * size_b / (size_w or 1.0)

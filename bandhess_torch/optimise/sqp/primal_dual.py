@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from bandhess_common.status import SQPHistory, Status, StepInfo
+from bandhess_common.tolerances import FAR, NEAR
 
 from ...band.storage import matvec
 from ...band.structures import shifted
 from ...extraction.hessian import Extraction, Objective
 from ...linalg.solve import Factor
 from .barrier import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
-from .condensed import FAR, NEAR, Functions, System, extract_bands, factor_shifted, largest, linearise
+from .condensed import Functions, System, extract_bands, factor_shifted, largest, linearise
 
 ARMIJO = 1e-4
 DROP = 0.1  # share of the predicted decrease in violation that the merit must keep
@@ -276,8 +277,7 @@ def advance(
         elif given_up:
             status = Status.STALLED
         if len(c) and status in (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED):
-            unit_a = bands.size_a**0.5
-            if system(factored, shift).null_size(c) <= eps ** (2 / 3) * unit_a:
+            if system(factored, shift).deficient(c):
                 status = Status.RANK_DEFICIENT
         st = st._replace(penalty=penalty, shift=shift, fraction=length, idle=idle, error=error, status=status)
         if status is not None:
