@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 
@@ -78,15 +77,12 @@ def check_rhs_shape(shape: tuple[int, ...], ab: tuple[int, ...], name: str) -> N
         raise ValueError(f"{name} must have shape ({n},) or ({n}, k) to match ab of shape {ab}, got {shape}")
 
 
-def wrong_bounds(i: int, lower: Sequence[Any], upper: Sequence[Any]) -> str:
-    """What is wrong with flat entry i of bounds; they are right where lower <= upper, lower < inf, upper > -inf."""
-    low, high = float(lower[i]), float(upper[i])
+def wrong_bounds(i: int, low: float, high: float) -> str:
+    """What is wrong with the bounds of flat entry i; right are low <= high, low < inf, high > -inf."""
     if math.isnan(low) or math.isnan(high):
-        expected = "be numbers, or None or infinite where nothing bounds"
+        expected = "be numbers (None or an infinite one where nothing bounds)"
     elif low > high:
         expected = "have lower <= upper"
     else:
-        expected = "leave a finite number between them: -inf or None below, inf or None above, where nothing bounds"
-    return f"bounds must {expected}, got {low} > {high} (flat entry {i})" if low > high else (
-        f"bounds must {expected}, got lower = {low}, upper = {high} (flat entry {i})"
-    )
+        expected = "have lower < inf and upper > -inf (where nothing bounds: -inf or None below, inf or None above)"
+    return f"bounds must {expected}, got lower {low} and upper {high} (flat entry {i})"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matrices import general_band, general_dense, naive_lu, poisoned, positive_band, rhs
-from problems import store, unstore
+from oracles import store, unstore
 
 import bandhess_jax as bj
 from bandhess_jax.extraction.probing.substitution import decode_products

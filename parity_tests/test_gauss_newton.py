@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from backends import BACKENDS, Backend
-from problems import MIX, STEP, integers, ravel, reals, store, unique_coefficients
+from oracles import integers, ravel, reals, store, unique_coefficients
+from problems import MIX, STEP
 
 ROUNDING = 64
 T = 5

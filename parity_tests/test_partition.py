@@ -9,7 +9,7 @@ import pytest
 import torch
 from backends import BACKENDS, Backend
 from matrices import cleared, lower_factor, poisoned, positive_band, rhs
-from problems import store, unstore
+from oracles import store, unstore
 from scipy.linalg import lapack
 
 import bandhess_jax

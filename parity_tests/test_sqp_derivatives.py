@@ -1,14 +1,6 @@
-"""Derivatives of `sqp`'s solution, whatever depends on the argument: both modes, against finite differences.
-
-One problem, whose cost, equalities, inequalities and bounds each depend on p where a switch says so. The switches are
-arguments, so that all cases share a program; what JAX's transposition thinks of a part that depends on nothing at all
-shows when it is traced, and needs no compilation.
-"""
-
-from __future__ import annotations
+"""How SQP's solution depends on the arguments."""
 
 import functools
-import itertools
 from typing import Any
 
 import jax
@@ -17,101 +9,107 @@ import numpy as np
 import pytest
 import torch
 from backends import BACKENDS, Backend
+from sqp_cases import ENDS, HERE, YARD, in_yard
+from trajectories import yard_inequalities
 
-P = np.array([0.7, 0.4])
-PARTS = ("cost", "equalities", "inequalities", "bounds")
-CASES = list(itertools.product((0.0, 1.0), repeat=4))
-START = np.zeros(6)
-
-
-@functools.cache
-def functions(name: str) -> tuple:
-    """One set of functions per backend, so that the tests share programs. The second row is a thousand times smaller
-    than the first."""
-    xp = BACKENDS[name].xp
-
-    def cost(x: Any, p: Any, q: Any, r: Any) -> Any:
-        return ((x - p[0]) ** 4).sum() / 4 + ((x - p[1]) ** 2).sum() / 2 + ((x[1:] - x[:-1]) ** 2).sum()
-
-    def equalities(x: Any, p: Any, q: Any, r: Any) -> Any:
-        return xp.stack([x[0] + x[1] ** 2 - q[0], 1e-3 * (x[2] * x[3] - q[1])])
-
-    def inequalities(x: Any, p: Any, q: Any, r: Any) -> Any:
-        return {"active": x[4:5] - 3 * r[1], "inactive": 9 * r[0] - x[:1]}
-
-    return cost, equalities, inequalities
-
-
-def bounds(backend: Backend, p: Any) -> tuple[Any, Any]:
-    """x[2] is fixed, x[5] at its upper bound, x[3] far from either."""
-    xp, number = backend.xp, backend.array
-    fixed, inf = 1 + p[:1], np.inf
-    lower = xp.concatenate([number([-inf, -inf]), fixed, number([-5.0, -inf, -inf])])
-    return lower, xp.concatenate([number([inf, inf]), fixed, number([5.0, inf]), p[1:] / 2])
-
-
-def solve(backend: Backend, parts: tuple) -> Any:
-    """To the last digits, so that differences of solutions are derivatives; parts: p for the cost, ..., the bounds."""
-    *args, last = parts
-    cost, equalities, inequalities = functions(backend.name)
-    return backend.package.sqp(
-        cost, equalities, backend.array(START), 1, args=tuple(args), inequalities=inequalities,
-        bounds=bounds(backend, last), tol=1e-13, max_steps=60,
-    )  # fmt: skip
-
-
-def outcome(backend: Backend, parts: tuple) -> Any:
-    """All that has derivatives, in one vector."""
-    result = solve(backend, parts)
-    inequalities = [result.inequality_multipliers[name] for name in ("active", "inactive")]
-    return backend.xp.concatenate(
-        [result.x, result.value[None], result.multipliers, *inequalities, *result.bound_multipliers]
-    )
-
-
-def switched(backend: Backend, p: Any, switches: Any) -> Any:
-    base = backend.array(P)
-    return outcome(backend, tuple(base + switches[i] * (p - base) for i in range(4)))
+WEIGHTS = np.array([1.0, -2, 3, 0.5, -1, 2])
 
 
 @functools.cache
-def derivatives(name: str) -> tuple:
-    """(outcome, its Jacobian in forward mode, in reverse mode), functions of p and switches."""
+def outcome(name: str) -> Any:
+    """weights . x + scale |multipliers of the pairs|^2, as a function of (coefficients, weights, scale)."""
     backend = BACKENDS[name]
-    fun = functools.partial(switched, backend)
-    transforms = (jax.jacfwd, jax.jacrev) if name == "jax" else (torch.func.jacfwd, torch.func.jacrev)
-    return tuple(backend.jit(f) for f in (fun, *(transform(fun) for transform in transforms)))
+
+    def of(c: Any, weights: Any, scale: Any) -> Any:
+        start = backend.array(HERE)
+        result = backend.package.sqp(*YARD[name], start, 1, args=(c,), inequalities=yard_inequalities)
+        return backend.xp.sum(weights * result.x) + scale * backend.xp.sum(result.multipliers["pairs"] ** 2)
+
+    return of
 
 
-def test_the_problem_is_what_it_says(backend: Backend) -> None:
-    result = solve(backend, (backend.array(P),) * 4)
-    assert result.status == backend.package.Status.CONVERGED
-    x = backend.numpy(result.x)
-    np.testing.assert_allclose(x[[2, 4, 5]], [1.7, 1.2, 0.2], rtol=1e-12)
-    np.testing.assert_allclose([x[0] + x[1] ** 2, x[2] * x[3]], P, rtol=1e-12)
-    assert result.inequality_multipliers["active"][0] > 0.1
-    assert result.bound_multipliers[1][5] > 0.1
+GRADIENTS: dict = {}  # jitted gradients, one per function
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "+".join(itertools.compress(PARTS, case)) or "nothing")
-def test_against_finite_differences(backend: Backend, case: tuple) -> None:
-    fun, *modes = derivatives(backend.name)
-    switches, h = backend.array(case), 1e-5
-    ends = [[backend.numpy(fun(backend.array(P + s * h * e), switches)) for s in (1, -1)] for e in np.eye(2)]
-    expected = np.stack([(ahead - behind) / (2 * h) for ahead, behind in ends], -1)
-    forward, reverse = (backend.numpy(mode(backend.array(P), switches)) for mode in modes)
-    np.testing.assert_allclose(forward, expected, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(reverse, forward, rtol=1e-9, atol=1e-9)
-    assert (np.abs(expected).max() > 0.1) == any(case)
+def gradient(backend: Backend, fun: Any, c: np.ndarray, *rest: Any) -> np.ndarray:
+    rest = tuple(map(backend.array, rest))
+    if backend.name == "jax":
+        return np.asarray(GRADIENTS.setdefault(fun, jax.jit(jax.grad(fun)))(jnp.asarray(c), *rest))
+    argument = torch.tensor(c, requires_grad=True)
+    return torch.autograd.grad(fun(argument, *rest), argument)[0].numpy()
 
 
-@pytest.mark.parametrize("part", range(4), ids=PARTS)
-def test_one_part_alone_transposes(part: int) -> None:
-    """Where the others depend on nothing: first derivatives in reverse mode, and second ones."""
-    backend = BACKENDS["jax"]
+def unrolled(backend: Backend, c: Any, x: Any, y: Any) -> Any:
+    """x by five Newton steps on the dense KKT system without inequalities, to be differentiated through."""
+    xp, (cost, constraints) = backend.xp, YARD[backend.name]
+    jacobian = jax.jacfwd if backend.name == "jax" else torch.func.jacrev
+    slope = jax.grad if backend.name == "jax" else torch.func.grad
 
-    def alone(p: Any) -> Any:
-        return outcome(backend, tuple(p if i == part else jnp.asarray(P) for i in range(4))).sum()
+    def conditions(v: Any) -> Any:
+        def flat(x: Any) -> Any:
+            parts = constraints(x, c)
+            return xp.concatenate([parts["fourth"].reshape(1), parts["pairs"]])
 
-    assert jax.eval_shape(jax.grad(alone), jnp.asarray(P)).shape == (2,)
-    assert jax.eval_shape(jax.hessian(alone), jnp.asarray(P)).shape == (2, 2)
+        force = slope(lambda x: cost(x, c) + xp.sum(v[6:] * flat(x)))(v[:6])
+        return xp.concatenate([force, flat(v[:6])])
+
+    v = xp.concatenate([x, y["fourth"].reshape(1), y["pairs"]])
+    for _ in range(5):
+        v = v - xp.linalg.solve(jacobian(conditions)(v), conditions(v))
+    return v
+
+
+def test_derivative_of_the_solution(backend: Backend) -> None:
+    """With respect to every coefficient: against central differences and against unrolled Newton steps."""
+    c = ENDS["curved"][0].array()
+    by_sqp, solution = outcome(backend.name), in_yard(backend, ENDS["curved"][0])
+
+    def by_unrolling(c: Any, weights: Any, scale: Any) -> Any:
+        v = unrolled(backend, c, solution.x, solution.multipliers)
+        return backend.xp.sum(weights * v[:6]) + scale * backend.xp.sum(v[7:] ** 2)
+
+    found = gradient(backend, by_sqp, c, WEIGHTS, 1.0)
+    expected = gradient(backend, by_unrolling, c, WEIGHTS, 1.0)
+    keep = [0, 1, 2, 3, 6, 7, 8, 10]  # far, sheer, again, stretch, cap and squeeze are switches, or not felt
+    np.testing.assert_allclose(found[keep], expected[keep], rtol=1e-5, atol=1e-6)
+    assert np.abs(found[keep]).min() > 1e-3
+    for i in keep:
+        step = np.zeros_like(c)
+        step[i] = 1e-4
+        ahead, behind = (float(by_sqp(backend.array(c + s), backend.array(WEIGHTS), 1.0)) for s in (step, -step))
+        np.testing.assert_allclose(found[i], (ahead - behind) / 2e-4, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("end", ["curved", "capped and curved"])
+def test_second_derivative_of_the_solution(backend: Backend, end: str) -> None:
+    """The gradient's derivative along one direction, against its central difference."""
+    c, fun = ENDS[end][0].array(), outcome(backend.name)
+    direction = np.zeros_like(c)
+    direction[[0, 1, 2, 3, 6, 7, 8, 10]] = 1, -2, 0.5, 1, 0.3, -1, 2, 0.7
+    if backend.name == "jax":
+        found = directional(backend.array(c), backend.array(direction), backend.array(WEIGHTS), 1.0)
+    else:
+        argument = torch.tensor(c, requires_grad=True)
+        (first,) = torch.autograd.grad(fun(argument, backend.array(WEIGHTS), 1.0), argument, create_graph=True)
+        (found,) = torch.autograd.grad(first @ backend.array(direction), argument)
+    ahead, behind = (gradient(backend, fun, c + s * direction, WEIGHTS, 1.0) for s in (1e-4, -1e-4))
+    expected = (ahead - behind) / 2e-4
+    keep = np.flatnonzero(direction)
+    assert np.abs(expected[keep]).max() > 0.1
+    np.testing.assert_allclose(backend.numpy(found)[keep], expected[keep], rtol=1e-3, atol=1e-4)
+
+
+@jax.jit
+def directional(c: Any, direction: Any, *rest: Any) -> Any:
+    return jax.jvp(lambda c: jax.grad(outcome("jax"))(c, *rest), (c,), (direction,))[1]
+
+
+def test_derivative_under_an_active_cap(backend: Backend) -> None:
+    """Entries at the cap follow it one to one; NaN where there is no solution to differentiate."""
+    c = ENDS["capped and curved"][0]
+    assert float(in_yard(backend, c).x[5]) > c.cap - 1e-6
+    last = np.eye(6)[5]
+    found = gradient(backend, outcome(backend.name), c.array(), last, 0.0)
+    np.testing.assert_allclose(found[12], 1, atol=1e-4)
+    np.testing.assert_allclose(found[:12], 0, atol=1e-4)
+    assert np.isnan(gradient(backend, outcome(backend.name), ENDS["contradiction"][0].array(), last, 0.0)).any()

@@ -135,4 +135,5 @@ def check_bounds(bounds: Any, layout: Layout) -> None:
         lower, upper = map(np.asarray, sides)
     good = (lower <= upper) & (lower < np.inf) & (upper > -np.inf)  # not where one is NaN
     if not np.all(good):
-        raise ValueError(wrong_bounds(int(np.argmin(good)), lower, upper))
+        i = int(np.argmin(good))
+        raise ValueError(wrong_bounds(i, float(lower[i]), float(upper[i])))

@@ -25,7 +25,7 @@ from bandhess_common.tolerances import GAMMA, REFINEMENTS
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
-from ...extraction.hessian import Extraction
+from ...extraction.products import Extraction
 from .condensed import Functions, extract_bands, factor_shifted, largest
 
 Triple = tuple[Array, Array, Array]

@@ -23,7 +23,8 @@ from bandhess_common.tolerances import FAR, NEAR
 
 from ...band.storage import matvec
 from ...band.structures import shifted
-from ...extraction.hessian import Extraction, Objective
+from ...extraction.objective import Objective
+from ...extraction.products import Extraction
 from ...linalg.solve import Factor
 from .barrier import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
 from .condensed import Functions, System, extract_bands, factor_shifted, largest, linearise, only_if

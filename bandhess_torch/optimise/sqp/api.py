@@ -18,9 +18,11 @@ from bandhess_common.status import SQPHistory, Status, StepInfo, print_progress
 
 from ...band.noise import hash_noise
 from ...band.storage import as_index
-from ...extraction.bandwidth import detect_bandwidth
-from ...extraction.hessian import ChunkSize, Extraction, Objective
+from ...extraction.bandwidth import bandwidth_of
+from ...extraction.objective import Objective, parameters, with_parameters
 from ...extraction.probing.protocol import Probing
+from ...extraction.products import ChunkSize, Extraction
+from ...framework.transforms import eager
 from .barrier import MU_START, SLACK
 from .condensed import Functions
 from .constraints import Bounds, Outputs, check_bounds
@@ -116,18 +118,19 @@ def _sqp(
     layout = options.objective.layout
     if layout.n == 0:
         return _without_variables(options, funs, x0, bounds, args)
-    leaves, treedef = tree_flatten((args, bounds))
+    leaves, treedef = tree_flatten((args, bounds, [parameters(fun) for fun in funs]))
     where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     equalities = Setting.of(options, funs, *_detach((x0, bounds, args))).problem.equalities
     estimate = multipliers is None
     y = equalities.like.new_zeros(equalities.size) if estimate else equalities.ravel(_detach(multipliers))
 
     def setting(tensors: list[Tensor]) -> Setting:
-        """For the start, and what of args and bounds is a tensor."""
+        """For the start, and what of args, bounds and modules' parameters is a tensor."""
         flat, _, *tensors = tensors
         every = dict(enumerate(leaves)) | dict(zip(where, tensors, strict=True))
-        args, bounds = tree_unflatten(list(every.values()), treedef)
-        return Setting.of(options, funs, layout.unravel(flat), bounds, args)
+        args, bounds, given = tree_unflatten(list(every.values()), treedef)
+        live = tuple(map(with_parameters, funs, given))
+        return Setting.of(options, live, layout.unravel(flat), bounds, args)
 
     def minimise(tensors: list[Tensor]) -> tuple:
         with torch.no_grad():
@@ -171,6 +174,7 @@ def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args
     return x0, value, zero, 0, status, y, violation, history, sides, below
 
 
+@eager
 def sqp(
     fun: Callable,
     constraints: Callable | None,
@@ -236,7 +240,7 @@ def sqp(
     """
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
-    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
+    objective = Objective.of(fun, 0, None, (x0, *args), "x0")
     layout = objective.layout
     if tol is None:
         tol = torch.finfo(layout.dtype).eps ** 0.5
@@ -248,7 +252,7 @@ def sqp(
         if other is not None and not callable(other):
             raise TypeError(f"{name} must be a function or None, got {type(other).__name__}")
     if bandwidth is None:
-        bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(_detach(x0), *_detach(args))
+        bandwidth = bandwidth_of(_couplings(fun, constraints, inequalities), (_detach(x0), *_detach(args)))
     extraction = Extraction.of(bandwidth, probing, chunk_size)
     steps_bound, seconds = as_index(max_steps, "max_steps"), math.inf if max_seconds is None else max_seconds
     options = Options(objective, extraction, float(tol), steps_bound, seconds, bool(check_band), bool(history))

@@ -29,8 +29,8 @@ from ...band.stages import Layout
 from ...band.storage import matvec
 from ...band.structures import diagonal, shifted
 from ...extraction.bandwidth import too_narrow
-from ...extraction.hessian import Extraction, extract
-from ...framework.transforms import check_recorded
+from ...extraction.products import Extraction, extract
+from ...framework.autograd import check_recorded
 from ...linalg.solve import Factor, factor
 
 Functions = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # x -> f, c (equalities), g (inequalities)

@@ -118,7 +118,7 @@ def spread(side: Any, layout: Layout, none: float) -> Any:
             leaves.append(leaf.expand(shape))
         except RuntimeError:
             raise ValueError(f"a bound of shape {tuple(leaf.shape)} does not fit x0's leaf of shape {shape}") from None
-    return tree_unflatten(leaves, layout.treedef)
+    return layout.treedef.unflatten(leaves)
 
 
 def check_bounds(bounds: Any, layout: Layout) -> None:
@@ -133,4 +133,5 @@ def check_bounds(bounds: Any, layout: Layout) -> None:
     good = (lower <= upper) & (lower < math.inf) & (upper > -math.inf)  # not where one is NaN
     with suppress(RuntimeError):  # inside vmap values cannot be looked at
         if not bool(good.all()):
-            raise ValueError(wrong_bounds(int(good.to(torch.int8).argmin()), lower, upper))
+            i = int(good.to(torch.int8).argmin())
+            raise ValueError(wrong_bounds(i, float(lower[i]), float(upper[i])))

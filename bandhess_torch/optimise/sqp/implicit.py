@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bandhess_common.status import Status
 
-from ...framework.transforms import apply
+from ...framework.transforms import apply, eager
 from .kkt import Implicit, implicit_solve
 
 
@@ -47,6 +47,7 @@ class _Solve(torch.autograd.Function):
         ctx.save_for_forward(output, *point)
 
     @staticmethod
+    @eager
     def backward(ctx: Any, dv: Tensor) -> tuple:
         v, *point = ctx.saved_tensors
         u = _Solve.apply(ctx.implicit, dv, *point)
@@ -94,6 +95,7 @@ class _Solution(torch.autograd.Function):
         ctx.save_for_forward(*output[:4], *tensors)
 
     @staticmethod
+    @eager
     def backward(ctx: Any, *cotangents: Any) -> tuple:
         *point, status = ctx.saved_tensors[:4]
         tensors = ctx.saved_tensors[4:]

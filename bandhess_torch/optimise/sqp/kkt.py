@@ -24,7 +24,7 @@ from bandhess_common.tolerances import GAMMA, REFINEMENTS
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
-from ...extraction.hessian import Extraction
+from ...extraction.products import Extraction
 from .condensed import Functions, Linearisation, extract_bands, factor_shifted, largest, linearise
 
 Triple = tuple[Tensor, Tensor, Tensor]

@@ -21,7 +21,8 @@ from bandhess_common.tolerances import FAR, NEAR
 
 from ...band.storage import matvec
 from ...band.structures import shifted
-from ...extraction.hessian import Extraction, Objective
+from ...extraction.objective import Objective
+from ...extraction.products import Extraction
 from ...linalg.solve import Factor
 from .barrier import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
 from .condensed import Functions, System, extract_bands, factor_shifted, largest, linearise
@@ -153,7 +154,7 @@ def advance(
         mu = st.mu
         if has_g and not estimate:
             mu = next_mu(mu, barrier_error, tol * unit / (10 * max(n_active, 1)))
-        barrier = Barrier(s, z, r, torch.where(active, mu, 0.0).to(layout.dtype))
+        barrier = Barrier(s, z, r, torch.where(active, torch.full_like(s, mu), 0))
 
         # Couplings may vanish at x0 (products of zeros): the band is checked again near the end.
         near = grad_norm <= tol**0.5 * grad_unit and violation <= tol**0.5
@@ -276,9 +277,9 @@ def advance(
             status = Status.PRECISION_FLOOR
         elif given_up:
             status = Status.STALLED
-        if len(c) and status in (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED):
-            if system(factored, shift).deficient(c):
-                status = Status.RANK_DEFICIENT
+        finished = status in (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED)
+        if len(c) and finished and system(factored, shift).deficient(c):
+            status = Status.RANK_DEFICIENT
         st = st._replace(penalty=penalty, shift=shift, fraction=length, idle=idle, error=error, status=status)
         if status is not None:
             return st
