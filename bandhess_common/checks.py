@@ -13,7 +13,7 @@ from typing import Any
 def as_index(value: Any, name: str, least: int = 0) -> int:
     """`value` as a Python int that is at least `least`, or an error that names the argument."""
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or hasattr(value, "requires_grad"):  # a tensor: on a GPU, reading it would wait
             raise TypeError
         number = operator.index(value)
     except TypeError:
@@ -40,17 +40,12 @@ def as_chunk_size(value: Any) -> int | str | None:
         raise TypeError(f'chunk_size must be an int >= 1, None or "auto", got {value!r}') from None
 
 
-def as_argnum(value: Any, count: int) -> int:
-    """The place of one of `count` arguments, from the front; negative ones count from the end."""
+def check_argnums(value: Any) -> int:
+    """`value` as the place of one argument, negative from the end."""
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        place = operator.index(value)
+        return as_index(value, "argnums", least=-(2**31))
     except TypeError:
         raise TypeError(f"argnums must be one int, got {value!r}; ravel several arguments into one pytree") from None
-    if not -count <= place < count:
-        raise ValueError(f"argnums={value} is out of range for {count} arguments")
-    return place % count
 
 
 def check_args(args: Any) -> None:
@@ -80,7 +75,7 @@ def check_rhs_shape(shape: tuple[int, ...], ab: tuple[int, ...], name: str) -> N
 def wrong_bounds(i: int, low: float, high: float) -> str:
     """What is wrong with the bounds of flat entry i; right are low <= high, low < inf, high > -inf."""
     if math.isnan(low) or math.isnan(high):
-        expected = "be numbers (None or an infinite one where nothing bounds)"
+        expected = "have lower <= upper, not NaN (None or an infinite one where nothing bounds)"
     elif low > high:
         expected = "have lower <= upper"
     else:

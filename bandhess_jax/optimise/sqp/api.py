@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bandhess_common.status import SQPHistory, Status, StepInfo, print_progress
+from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none
+from bandhess_common.progress import print_progress
+from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
-from ...band.storage import as_index
 from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
@@ -279,26 +280,24 @@ def sqp(
     differentiable with respect to args and bounds, to any order and in both modes, by the implicit function theorem:
     one more linearisation and solve; the derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR.
     """
-    if not isinstance(args, tuple):
-        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
+    check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0")
     layout = objective.layout
     if tol is None:
         tol = float(jnp.finfo(layout.dtype).eps) ** 0.5
-    for name, number in (("tol", tol), ("max_seconds", max_seconds)):
-        if number is not None and not (isinstance(number, float | int) and number > 0):
-            raise ValueError(f"{name} must be positive, a number, got {number!r}")
+    tol = as_positive(tol, "tol")
+    if max_seconds is not None:
+        max_seconds = as_positive(max_seconds, "max_seconds")
     check_bounds(bounds, layout)
-    for name, other in (("constraints", constraints), ("inequalities", inequalities)):
-        if other is not None and not callable(other):
-            raise TypeError(f"{name} must be a function or None, got {type(other).__name__}")
+    check_function_or_none(constraints, "constraints")
+    check_function_or_none(inequalities, "inequalities")
     if bandwidth is None:
         bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
     if extraction.chunk_size == "auto":  # on a CPU: folded products gain nothing from a batch (benchmarks/README.md)
         extraction = extraction._replace(chunk_size=1)
     steps_bound = as_index(max_steps, "max_steps")
-    options = Options(objective, extraction, float(tol), steps_bound, bool(check_band), bool(history))
+    options = Options(objective, extraction, tol, steps_bound, bool(check_band), bool(history))
     if callback is not None and verbose:
         user = callback
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from bandhess_common.status import SQPHistory, Status, StepInfo, print_progress
+from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none
+from bandhess_common.progress import print_progress
+from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.noise import hash_noise
-from ...band.storage import as_index
 from ...extraction.bandwidth import bandwidth_of
 from ...extraction.objective import Objective, parameters, with_parameters
 from ...extraction.probing.protocol import Probing
@@ -238,24 +239,22 @@ def sqp(
     function theorem, to any order: one more linearisation and solve each time; the derivative is NaN where the status
     is not CONVERGED or PRECISION_FLOOR.
     """
-    if not isinstance(args, tuple):
-        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
+    check_args(args)
     objective = Objective.of(fun, 0, None, (x0, *args), "x0")
     layout = objective.layout
     if tol is None:
         tol = torch.finfo(layout.dtype).eps ** 0.5
-    for name, number in (("tol", tol), ("max_seconds", max_seconds)):
-        if number is not None and not (isinstance(number, float | int) and number > 0):
-            raise ValueError(f"{name} must be positive, a number, got {number!r}")
+    tol = as_positive(tol, "tol")
+    if max_seconds is not None:
+        max_seconds = as_positive(max_seconds, "max_seconds")
     check_bounds(bounds, layout)
-    for name, other in (("constraints", constraints), ("inequalities", inequalities)):
-        if other is not None and not callable(other):
-            raise TypeError(f"{name} must be a function or None, got {type(other).__name__}")
+    check_function_or_none(constraints, "constraints")
+    check_function_or_none(inequalities, "inequalities")
     if bandwidth is None:
         bandwidth = bandwidth_of(_couplings(fun, constraints, inequalities), (_detach(x0), *_detach(args)))
     extraction = Extraction.of(bandwidth, probing, chunk_size)
     steps_bound, seconds = as_index(max_steps, "max_steps"), math.inf if max_seconds is None else max_seconds
-    options = Options(objective, extraction, float(tol), steps_bound, seconds, bool(check_band), bool(history))
+    options = Options(objective, extraction, tol, steps_bound, seconds, bool(check_band), bool(history))
     reporters = [reporter for reporter in (print_progress if verbose else None, callback) if reporter]
 
     def report(info: StepInfo) -> None:
