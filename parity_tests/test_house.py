@@ -51,7 +51,7 @@ LONG_FUNCTIONS = {
     "bandhess_jax/optimise/newton/trust_region:advance", "bandhess_jax/optimise/newton/trust_region:turn",
     "bandhess_torch/optimise/newton/trust_region:minimise",
     "bandhess_jax/optimise/sqp/primal_dual:advance", "bandhess_jax/optimise/sqp/primal_dual:turn",
-    "bandhess_torch/optimise/sqp/primal_dual:minimise", "bandhess_torch/optimise/sqp/primal_dual:turn",
+    "bandhess_torch/optimise/sqp/primal_dual:advance", "bandhess_torch/optimise/sqp/primal_dual:turn",
 }  # fmt: skip
 
 

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from ..band.storage import as_band, as_index, as_rhs, clear_unused, matvec
+from bandhess_common.checks import as_index
+
+from ..band.storage import as_band, as_rhs, clear_unused, matvec
 from ..framework.kernels import kernel
 from .ldl import columns_solve, first_bad_pivot, ldl_columns
 from .partition import partition

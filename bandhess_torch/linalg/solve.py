@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..band.storage import as_band, as_index, as_rhs, clear_unused, product
+from bandhess_common.checks import as_index
+
+from ..band.storage import as_band, as_rhs, clear_unused, product
 from ..framework.kernels import kernel
 from ..framework.transforms import apply, batch, eager, recorded, vmap_solve
 from . import lapack, partition
