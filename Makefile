@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint bench kernels sanitize clean
+.PHONY: demo test lint bench gpu kernels sanitize clean
 
 demo: $(VENV)/ready
 	$(RUN) examples/demo.py --out demo_out
@@ -42,6 +42,10 @@ bench: $(VENV)/ready
 	$(RUN) benchmarks/memory.py
 	$(RUN) benchmarks/sqp.py
 	$(RUN) benchmarks/newton.py
+
+# With the interpreter as it is, nothing installed: torch, jax, numpy, scipy, pytest, chex and hypothesis must be there.
+gpu:
+	$(PYTHON) benchmarks/gpu_check.py
 
 # constraints.txt pins what is tested; an unpinned torch would bring gigabytes of CUDA packages.
 $(VENV)/ready: pyproject.toml constraints.txt

@@ -133,11 +133,13 @@ class TorchBackend:
     def jit(fun: Any) -> Any:  # eager: there is nothing to compile
         return fun
 
+    device = torch.device("cpu")  # conftest's --device; JAX takes it as its platform
+
     def array(self, x: Any, dtype: Any = None) -> Any:
-        return torch.from_numpy(np.array(x, dtype=dtype))
+        return torch.from_numpy(np.array(x, dtype=dtype)).to(self.device)
 
     def numpy(self, x: Any) -> np.ndarray:
-        return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+        return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
     def dtype(self, name: str) -> Any:
         return getattr(torch, name)
@@ -153,7 +155,7 @@ class TorchBackend:
 
     def on_host(self, fun: Callable[[np.ndarray], np.ndarray]) -> Callable:
         """A NumPy function as an operator that can be neither vmapped nor differentiated."""
-        return lambda v: torch.from_numpy(fun(v.numpy()))
+        return lambda v: self.array(fun(self.numpy(v)))
 
     def tapped(self, fun: Callable, calls: list) -> Callable:
         """`fun`, adding to `calls` every time its value is computed."""
@@ -169,7 +171,7 @@ class TorchBackend:
 
     def quadratic(self, A: np.ndarray, products: list) -> Callable:
         """x^T A x / 2 whose every product with A of second order adds to `products`."""
-        matrix = torch.from_numpy(A)
+        matrix = self.array(A)
 
         class Gradient(torch.autograd.Function):
             @staticmethod
@@ -202,7 +204,7 @@ class TorchBackend:
 
     def linear(self, A: np.ndarray, products: list) -> Callable:
         """x -> A x whose every product with A^T adds to `products`."""
-        matrix = torch.from_numpy(A)
+        matrix = self.array(A)
 
         class Transposed(torch.autograd.Function):
             @staticmethod
