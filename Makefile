@@ -23,7 +23,7 @@ sanitize: $(VENV)/ready
 	rm -rf $(SANITIZED) && mkdir -p build/sanitize && cp -r bandhess_* build/sanitize && rm -f $(SANITIZED)/kernels/*.so
 	$(CXX) -std=c++17 -O1 -g -fPIC -shared -fsanitize=address,undefined -fno-sanitize-recover=undefined -Wno-psabi \
 	    -isystem "$$($(RUN) -c 'import jax; print(jax.ffi.include_dir())')" \
-	    bandhess_common/kernels/xla.cc -o $(SANITIZED)/kernels/_kernels.abi3.so
+	    -pthread bandhess_common/kernels/*.cc -o $(SANITIZED)/kernels/_kernels.abi3.so
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	    $(abspath $(RUN)) -m pytest -p no:cacheprovider $(abspath parity_tests)/test_cpu_kernels.py

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .band.storage import as_index, transposed
+from .framework.transforms import eager
 from .linalg.cholesky import cho_solve, cholesky
 from .linalg.lu import solve_general
 from .linalg.solve import solve
@@ -40,6 +41,7 @@ class LinAlgError(np.linalg.LinAlgError, torch.linalg.LinAlgError):
     """A matrix is not positive definite, or singular."""
 
 
+@eager
 def solveh_banded(
     ab: Tensor | ArrayLike,
     b: Tensor | ArrayLike,
@@ -68,6 +70,7 @@ def solveh_banded(
     return _run(_solveh_banded, (bool(lower),), check_finite, _tensors("solveh_banded", ab=ab, b=b))
 
 
+@eager
 def cholesky_banded(
     ab: Tensor | ArrayLike, overwrite_ab: bool = False, lower: bool = False, check_finite: bool = True
 ) -> Tensor:
@@ -86,6 +89,7 @@ def cholesky_banded(
     return _run(_cholesky_banded, (bool(lower),), check_finite, _tensors("cholesky_banded", ab=ab))
 
 
+@eager
 def cho_solve_banded(
     cb_and_lower: tuple[Tensor | ArrayLike, bool],
     b: Tensor | ArrayLike,
@@ -108,6 +112,7 @@ def cho_solve_banded(
     return _run(_cho_solve_banded, (bool(lower),), check_finite, _tensors("cho_solve_banded", cb=cb, b=b))
 
 
+@eager
 def solve_banded(
     l_and_u: tuple[int, int],
     ab: Tensor | ArrayLike,

@@ -8,8 +8,12 @@ import torch
 from backends import BACKENDS, Backend, TorchBackend
 from hypothesis import settings
 
+from bandhess_common.diagonals import fallback
+
 # For the tests alone: the library reads and changes no configuration (test_api.py checks that it does not).
 jax.config.update("jax_enable_x64", True)
+
+fallback.strict = True  # what a rule of the diagonals raises by mistake is seen, and not left to probing
 
 # JAX compiles for every new shape, so examples are few and sizes come from small sets.
 settings.register_profile("parity", deadline=None, derandomize=True, max_examples=3)

@@ -17,7 +17,9 @@ from ..band.noise import hash_noise
 from ..band.storage import as_band, as_index, clear_unused, matvec
 from ..band.structures import diagonal, shifted
 from ..framework.jit import jit_call
-from .hessian import Extraction, Objective, check_argnums, extract, linearize_gradient
+from .linearise import linearize_gradient
+from .objective import Objective, check_argnums
+from .products import Extraction, extract
 
 SMALL = 256  # so many products are spent on advice
 

@@ -70,6 +70,14 @@ def clear_unused(ab: Tensor) -> Tensor:
     return torch.cat([ab[:, :used], ab[:, used:].flip(1).triu().flip(1)], dim=1)
 
 
+def clear_beyond_stages(ab: Tensor, d: int) -> Tensor:
+    """Zeros, in place, in the cells of a band `((k + 1) d, n)` that are further than k stages of d scalars from the
+    diagonal: scalar i of a stage reaches i rows less far down than the first one, before the next stage begins."""
+    for i in range(1, d):
+        ab[-i:, i::d] = 0
+    return ab
+
+
 def product(ab: Tensor, x: Tensor) -> Tensor:
     """H x for ab `(..., w + 1, n)` and x `(..., n, k)`."""
     n, x = ab.shape[-1], x.mT

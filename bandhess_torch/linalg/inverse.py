@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.linalg import solve_triangular as _dense_solve
 
 from ..band.storage import as_band
+from ..framework.transforms import eager
 from .blocks import congruences_backward, shift, to_band, to_blocks
 
 
+@eager
 def inverse_band(cb: Tensor) -> Tensor:
     """The band of H^-1, from the Cholesky factor of H: row 0 holds the marginal variances of N(0, H^-1).
 

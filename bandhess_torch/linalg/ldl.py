@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.func import vmap
 
 from ..band.storage import as_band, as_rhs, clear_unused
-from ..framework.transforms import apply
-from . import cholesky as _cholesky
+from ..framework.transforms import apply, eager, resolved
 from . import lapack
 from .blocks import pull, push
+from .triangular import solve_triangular
 
 
-def each(rule: Any, ldb: Tensor, tangent: Tensor) -> Tensor:
+def on_every_band(rule: Any, ldb: Tensor, tangent: Tensor) -> Tensor:
     """`rule` on every band of a batch."""
     if ldb.numel() == 0:
         return tangent
-    return rule(ldb, tangent) if ldb.ndim == 2 else vmap(lambda *lane: each(rule, *lane))(ldb, tangent)
+    return rule(ldb, tangent) if ldb.ndim == 2 else vmap(lambda *lane: on_every_band(rule, *lane))(ldb, tangent)
 
 
 def _factorise(ab: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def _by_columns(a: np.ndarray) -> np.ndarray:
 class _Ldl(torch.autograd.Function):
     @staticmethod
     def forward(ab: Tensor) -> Tensor:
-        return _factorise(ab)
+        return _factorise(resolved(ab))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -88,18 +88,20 @@ class _Ldl(torch.autograd.Function):
         ctx.save_for_forward(output)
 
     @staticmethod
+    @eager
     def backward(ctx: Any, cotangent: Tensor) -> Tensor:
-        return each(pull, ctx.saved_tensors[0], cotangent)
+        return on_every_band(pull, ctx.saved_tensors[0], cotangent)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return each(push, ctx.saved_tensors[0], tangent)
+        return on_every_band(push, ctx.saved_tensors[0], tangent)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, ab: Tensor) -> tuple:
         return _Ldl.apply(ab.movedim(in_dims[0], 0)), 0
 
 
+@eager
 def ldl(ab: Tensor) -> Tensor:
     """H = M D M^T with D diagonal and M unit lower banded, without pivoting, for positive definite and indefinite H.
 
@@ -116,6 +118,7 @@ def ldl(ab: Tensor) -> Tensor:
     return apply(_Ldl, clear_unused(as_band(ab)))
 
 
+@eager
 def ldl_solve(ldb: Tensor, b: Tensor) -> Tensor:
     """x with M D M^T x = b, from the factorisation of `ldl`.
 
@@ -127,7 +130,7 @@ def ldl_solve(ldb: Tensor, b: Tensor) -> Tensor:
     b = as_rhs(b, ldb)
     unit = torch.cat([torch.ones_like(ldb[:1]), ldb[1:]])
     pivots = ldb[0].reshape((-1,) + (1,) * (b.ndim - 1))
-    return _cholesky.solve_triangular(unit, _cholesky.solve_triangular(unit, b) / pivots, transpose=True)
+    return solve_triangular(unit, solve_triangular(unit, b) / pivots, transpose=True)
 
 
 def _growth(pivots: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,6 +148,7 @@ def _growth(pivots: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
     return diagonal, largest
 
 
+@eager
 def inertia(ldb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """How many eigenvalues of H are positive, negative and zero: the signs of D (Sylvester's law of inertia).
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..band.storage import transposed
-from ..framework.transforms import apply, vmap_solve
+from ..framework.transforms import apply, eager, resolved, vmap_solve
 from . import lapack
-from .cholesky import columns
+from .triangular import columns
 
 
 class _Factor(torch.autograd.Function):
@@ -29,7 +29,7 @@ class _Factor(torch.autograd.Function):
 
     @staticmethod
     def forward(ab: Tensor, l: int, u: int) -> tuple[Tensor, Tensor]:
-        lu, pivots, info = lapack.gbtrf(ab, l, u)
+        lu, pivots, info = lapack.gbtrf(resolved(ab), l, u)
         if info.any():
             first = info[info > 0][0]
             raise torch.linalg.LinAlgError(f"solve_general: the matrix is singular, pivot {first} is exactly 0")
@@ -60,7 +60,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(b: Tensor, ab: Tensor, lu: Tensor, pivots: Tensor, l: int, u: int, adjoint: bool) -> Tensor:
-        return lapack.gbtrs(lu, pivots, b, l, u, adjoint)
+        return lapack.gbtrs(lu, pivots, resolved(b), l, u, adjoint)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -69,6 +69,7 @@ class _Solve(torch.autograd.Function):
         ctx.save_for_forward(output, *matrix)
 
     @staticmethod
+    @eager
     def backward(ctx: Any, cotangent: Tensor) -> tuple:
         x, *matrix = ctx.saved_tensors
         v = _Solve.apply(cotangent, *matrix, ctx.l, ctx.u, not ctx.adjoint)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ..band.storage import as_band, as_index, as_rhs, clear_unused, product
-from ..framework.transforms import apply, batch, vmap_solve
-from . import cholesky as _cholesky
+from ..framework.transforms import apply, batch, eager, resolved, vmap_solve
 from . import lapack, partition
-from .cholesky import columns, outer_band, raise_minor
+from .cholesky import cholesky, cholesky_ex, raise_minor
+from .cholesky import logdet as logdet_of
+from .triangular import columns, outer_band
 
 PARTITION_EVERYWHERE = False  # private: tests set it to run CUDA's path on a CPU
 
@@ -34,6 +35,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(b: Tensor, ab: Tensor, refine: int, *parts: Tensor) -> Tensor:
+        b = resolved(b)
         return _refined(ab, parts, b, refine) if refine else _substitute(parts, b)
 
     @staticmethod
@@ -43,6 +45,7 @@ class _Solve(torch.autograd.Function):
         ctx.save_for_forward(output, ab, *parts)
 
     @staticmethod
+    @eager
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         x, ab, *parts = ctx.saved_tensors
         v = _Solve.apply(cotangent, ab, ctx.refine, *parts)
@@ -68,7 +71,7 @@ class _FactorSolve(torch.autograd.Function):
 
     @staticmethod
     def forward(b: Tensor, ab: Tensor) -> tuple[Tensor, Tensor]:
-        x, cb, info = lapack.pbsv(ab, b)
+        x, cb, info = lapack.pbsv(resolved(ab), resolved(b))
         raise_minor(info)
         return x, cb
 
@@ -78,6 +81,7 @@ class _FactorSolve(torch.autograd.Function):
         ctx.mark_non_differentiable(output[1])
 
     @staticmethod
+    @eager
     def backward(ctx: Any, cotangent: Tensor, _factor: Tensor) -> tuple[Tensor | None, ...]:
         return _Solve.backward(ctx, cotangent)[:2]
 
@@ -100,7 +104,7 @@ class _Check(torch.autograd.Function):
     @staticmethod
     def forward(ok: Tensor, ab: Tensor) -> Tensor:
         if not ok.all():
-            info = lapack.pbtrf(ab)[1]
+            info = lapack.pbtrf(resolved(ab))[1]
             # Singular to rounding: it depends on the order of elimination which minor fails.
             raise_minor(torch.where(ok, 0, torch.where(info == 0, ab.shape[-1], info)))
         return ok.clone()
@@ -126,19 +130,22 @@ class Factor(NamedTuple):
         """True where H is positive definite; elsewhere `solve` and `logdet` give NaN."""
         return self.info == 0
 
+    @eager
     def solve(self, b: Tensor) -> Tensor:
         """x with H x = b, for b `(n,)` or `(n, k)`. A reverse pass makes one more solve, and no factorisation."""
         parts = [part.detach() for part in self.parts]
         x = columns(lambda b: apply(_Solve, b, self.ab, 0, *parts), as_rhs(b, self.ab))
         return torch.where(self.ok, x, torch.nan)
 
+    @eager
     def logdet(self) -> Tensor:
         """log det H, a scalar."""
         partitioned = self.parts[0].ndim != self.ab.ndim
-        value = partition.logdet(self.parts) if partitioned else _cholesky.logdet(self.parts[0])
+        value = partition.logdet(self.parts) if partitioned else logdet_of(self.parts[0])
         return torch.where(self.ok, value, torch.nan)
 
 
+@eager
 def factor(ab: Tensor) -> Factor:
     """Factorise the band `ab` `(w + 1, n)` of a positive definite H once, to solve with it many times.
 
@@ -148,7 +155,7 @@ def factor(ab: Tensor) -> Factor:
     if partitioned(ab):
         parts, ok = partition.reduce(clear_unused(ab))
         return Factor(ab, parts, (~ok).to(torch.int32))
-    cb, info = _cholesky.cholesky_ex(ab)
+    cb, info = cholesky_ex(ab)
     return Factor(ab, (cb,), info)
 
 
@@ -176,6 +183,7 @@ def _refined(ab: Tensor, parts: Sequence[Tensor], b: Tensor, refine: int) -> Ten
     return x
 
 
+@eager
 def solve(ab: Tensor, b: Tensor, *, refine: int = 0) -> Tensor:
     """x with H x = b for positive definite H.
 
@@ -203,5 +211,5 @@ def solve(ab: Tensor, b: Tensor, *, refine: int = 0) -> Tensor:
         parts, ok = partition.reduce(clear_unused(constant))
         _Check.apply(ok, constant)
     else:
-        parts = (_cholesky.cholesky(constant),)
+        parts = (cholesky(constant),)
     return columns(lambda b: apply(_Solve, b, ab, refine, *parts), b)

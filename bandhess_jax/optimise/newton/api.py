@@ -15,12 +15,15 @@ from bandhess_common.status import History, Status, StepInfo, print_progress
 from ...band.stages import Layout
 from ...band.storage import as_index, clear_unused
 from ...extraction.bandwidth import detect_bandwidth
-from ...extraction.hessian import ChunkSize, Extraction, Objective, extract, linearize_gradient, linearize_residuals
+from ...extraction.linearise import linearize_gradient, linearize_residuals
+from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
+from ...extraction.products import ChunkSize, Extraction, extract
 from ...framework.clock import check_host, timed
 from ...framework.jit import jit_call
 from .implicit import close, implicit_solution
-from .trust_region import Functions, Options, State, advance, initial
+from .point import Functions, Options
+from .trust_region import State, advance, initial
 
 
 class NewtonResult(NamedTuple):
@@ -268,7 +271,7 @@ def newton(
         bandwidth = detect_bandwidth(_squared(fun) if kind == "gauss_newton" else fun)(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
     width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and kind != "given"
-    options = Options(layout, width, scaling, tol, as_index(max_steps, "max_steps"), check_band, bool(history))
+    options = Options(layout, width, scaling, tol, as_index(max_steps, "max_steps"), check_band, bool(history), jax.config.jax_debug_nans)
     problem = Problem(objective, extraction, kind, options)
     callbacks = tuple(each for each in (print_progress if verbose else None, callback) if each)
     user = User(fun, args, hessian, scale if scaling == "given" else None, callbacks)

@@ -20,8 +20,9 @@ from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...band.storage import as_index
 from ...extraction.bandwidth import detect_bandwidth
-from ...extraction.hessian import ChunkSize, Extraction, Objective
+from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
+from ...extraction.products import ChunkSize, Extraction
 from ...framework.clock import check_host, timed
 from ...framework.jit import jit_call
 from .barrier import MU_START, SLACK

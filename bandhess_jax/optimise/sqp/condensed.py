@@ -28,9 +28,8 @@ from ...band.stages import Layout
 from ...band.storage import matvec
 from ...band.structures import shifted
 from ...extraction.bandwidth import too_narrow
-from ...extraction.hessian import Extraction, extract
-from ...framework.fusion import hold as in_memory
-from ...framework.fusion import tidy
+from ...extraction.products import Extraction, extract
+from ...framework.fusion import materialise, tidy
 from ...linalg.solve import Factor, factor
 
 # gamma, relative to |A|^2 / |W|: rounding errors in M against the work of further passes
@@ -132,7 +131,7 @@ def extract_bands(
     a = band(gram) if m else jnp.zeros_like(h)
     noise = hash_noise(x, 1) * (1 - hold)
     # In memory: XLA would fuse the product into the sum of its squares, entry by entry.
-    curved = in_memory(lambda v: push(v)[0] if len(sigma) else matvec(h, v), noise)
+    curved = materialise(lambda v: push(v)[0] if len(sigma) else matvec(h, v), noise)
     size_w = jnp.linalg.norm(curved) / jnp.linalg.norm(noise)
     # Where the Lagrangian is linear, its gradient over the size of x stands in.
     least = jnp.finfo(dtype).eps ** 0.25 * largest(grad_f) / jnp.maximum(1, largest(x))

@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from ...band.stages import Layout
 from ...band.storage import matvec
-from ...extraction.hessian import Extraction
+from ...extraction.products import Extraction
 from .condensed import System, extract_bands, factor_shifted
 
 Triple = tuple[Array, Array, Array]

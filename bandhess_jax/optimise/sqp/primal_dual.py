@@ -21,7 +21,8 @@ from jax import Array, lax
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.storage import matvec
-from ...extraction.hessian import Extraction, Objective
+from ...extraction.objective import Objective
+from ...extraction.products import Extraction
 from ...linalg.solve import Factor
 from .barrier import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
 from .condensed import FAR, NEAR, Functions, System, extract_bands, factor_shifted, largest, linearise, only_if

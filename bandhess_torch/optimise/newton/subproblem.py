@@ -16,14 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bandhess_common.trust_region import GROW, HARD, NEAR, TRIES
+
 from ...band.structures import shifted
 from ...linalg import lapack
 from ...linalg import solve as solver
-
-NEAR = 0.03  # how far |p| may be from the radius; at 0.1 the steps along GENROSE's valley hang on rounding
-HARD = 0.02  # tolerance of the model where an eigenvector helps; at 0.2 chance picks among local minima
-GROW = 8.0  # of a shift that fails, at most: Gershgorin's bound of the shift may be far off
-TRIES = 60  # factorisations spent on one step before giving up
 
 
 class Query(NamedTuple):
@@ -35,7 +32,7 @@ class Query(NamedTuple):
     high: float
     guess: float  # tried where H + shift I is not positive definite
     soft: float  # less curvature than this counts as none
-    enough: float  # g^T (H + shift I)^-1 g not worth a step, where the gradient is small; else negative
+    enough: float  # g^T (H + shift I)^-1 g / 2 not worth a step, where the gradient is small; else negative
     grow: bool  # where the first shift serves, the radius grows to its step
 
 

@@ -17,9 +17,11 @@ from bandhess_common.status import SQPHistory, Status, StepInfo, print_progress
 
 from ...band.noise import hash_noise
 from ...band.storage import as_index
-from ...extraction.bandwidth import detect_bandwidth
-from ...extraction.hessian import ChunkSize, Extraction, Objective
+from ...extraction.bandwidth import bandwidth_of
+from ...extraction.objective import Objective, parameters, with_parameters
 from ...extraction.probing.protocol import Probing
+from ...extraction.products import ChunkSize, Extraction
+from ...framework.transforms import eager
 from .barrier import MU_START, SLACK
 from .condensed import Functions
 from .constraints import Bounds, Outputs, check_bounds
@@ -83,8 +85,8 @@ def _sqp(
     n = layout.n
     if n == 0:
         return _without_variables(options, funs, x0, bounds, args)
-    x0, outer = _detach(x0), (args, bounds)
-    args, bounds = _detach(outer)
+    x0, outer = _detach(x0), (args, bounds, [parameters(fun) for fun in funs])
+    args, bounds, _ = _detach(outer)
     with torch.no_grad():
         still = None if bounds is None else Bounds.of(bounds, layout)
         problem = Problem.of(options.objective, funs, x0, still, args)
@@ -108,10 +110,11 @@ def _sqp(
 
     def bind(*tensors: Tensor) -> tuple[Functions, Tensor, Bounds | None]:
         every = dict(enumerate(leaves)) | dict(zip(moving, tensors, strict=True))
-        args, bounds = tree_unflatten(list(every.values()), treedef)
+        args, bounds, given = tree_unflatten(list(every.values()), treedef)
+        live = tuple(map(with_parameters, funs, given))
         box = None if bounds is None else Bounds.of(bounds, layout)
         resting = torch.zeros_like(best.x) if box is None else torch.where(box.fixed > 0, box.lower, 0)
-        return Problem.of(options.objective, funs, x0, box, args).functions, resting, box
+        return Problem.of(options.objective, live, x0, box, args).functions, resting, box
 
     box = still
     if torch.is_grad_enabled() and moving:
@@ -152,6 +155,7 @@ def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args
     return x0, value, zero, 0, status, y, violation, history, sides, below
 
 
+@eager
 def sqp(
     fun: Callable,
     constraints: Callable | None,
@@ -217,7 +221,7 @@ def sqp(
     """
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
-    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
+    objective = Objective.of(fun, 0, None, (x0, *args), "x0")
     layout = objective.layout
     if tol is None:
         tol = torch.finfo(layout.dtype).eps ** 0.5
@@ -229,7 +233,7 @@ def sqp(
         if other is not None and not callable(other):
             raise TypeError(f"{name} must be a function or None, got {type(other).__name__}")
     if bandwidth is None:
-        bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(_detach(x0), *_detach(args))
+        bandwidth = bandwidth_of(_couplings(fun, constraints, inequalities), (_detach(x0), *_detach(args)))
     extraction = Extraction.of(bandwidth, probing, chunk_size)
     steps_bound, seconds = as_index(max_steps, "max_steps"), math.inf if max_seconds is None else max_seconds
     options = Options(objective, extraction, float(tol), steps_bound, seconds, bool(check_band), bool(history))

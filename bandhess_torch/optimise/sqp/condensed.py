@@ -26,8 +26,8 @@ from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...band.storage import matvec
 from ...extraction.bandwidth import too_narrow
-from ...extraction.hessian import Extraction, extract
-from ...framework.transforms import check_recorded
+from ...extraction.products import Extraction, extract
+from ...framework.autograd import check_recorded
 from ...linalg.solve import Factor, factor
 
 # gamma, relative to |A|^2 / |W|: rounding errors in M against the work of further passes

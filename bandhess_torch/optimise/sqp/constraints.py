@@ -115,7 +115,7 @@ def spread(side: Any, layout: Layout, none: float) -> Any:
             leaves.append(leaf.expand(shape))
         except RuntimeError:
             raise ValueError(f"a bound of shape {tuple(leaf.shape)} does not fit x0's leaf of shape {shape}") from None
-    return tree_unflatten(leaves, layout.treedef)
+    return layout.treedef.unflatten(leaves)
 
 
 def check_bounds(bounds: Any, layout: Layout) -> None:

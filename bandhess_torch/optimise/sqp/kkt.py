@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...band.stages import Layout
 from ...band.storage import matvec
-from ...extraction.hessian import Extraction
+from ...extraction.products import Extraction
+from ...framework.transforms import eager
 from .condensed import Functions, System, extract_bands, factor_shifted, linearise
 
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -91,6 +92,7 @@ class Solve(torch.autograd.Function):
         return v
 
     @staticmethod
+    @eager
     def backward(ctx: Any, *cotangents: Any) -> tuple:
         *point, v1, v2, v3 = ctx.saved_tensors
         u = Solve.apply(ctx.conditions, not ctx.transpose, *cotangents, *point)
@@ -109,6 +111,7 @@ class Implicit(torch.autograd.Function):
         return x, y, z
 
     @staticmethod
+    @eager
     def backward(ctx: Any, *cotangents: Any) -> tuple:
         x, y, z, *tensors = ctx.saved_tensors
         v = Solve.apply(ctx.conditions, True, *cotangents, x, y, z, *tensors)

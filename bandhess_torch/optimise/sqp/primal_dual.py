@@ -19,7 +19,8 @@ from torch import Tensor
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.storage import matvec
-from ...extraction.hessian import Extraction, Objective
+from ...extraction.objective import Objective
+from ...extraction.products import Extraction
 from ...linalg.solve import Factor
 from .barrier import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
 from .condensed import FAR, NEAR, Functions, System, extract_bands, factor_shifted, largest, linearise
@@ -151,7 +152,7 @@ def minimise(
         mu = st.mu
         if has_g and not estimate:
             mu = next_mu(mu, barrier_error, tol * unit / (10 * max(n_active, 1)))
-        barrier = Barrier(s, z, r, torch.where(active, mu, 0.0).to(layout.dtype))
+        barrier = Barrier(s, z, r, torch.where(active, torch.full_like(s, mu), 0))
 
         # Couplings may vanish at x0 (products of zeros): the band is checked again near the end.
         near = grad_norm <= tol**0.5 * grad_unit and violation <= tol**0.5
