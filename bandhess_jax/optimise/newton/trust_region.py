@@ -126,9 +126,7 @@ def _search(options: Options, s: State, start: Array) -> tuple[Array, Array]:
     view, dtype = _look(options, s), s.point.grad.dtype
     at, held = view.at, Answer(*s.answer)
     idle = view.visiting | ~s.open | (at.phase == TRY)
-    query = Query(
-        at.radius, at.shift, at.low, at.high, at.guess, view.soft, view.enough, grow=s.turns == 1, idle=idle
-    )
+    query = Query(at.radius, at.shift, at.low, at.high, at.guess, view.soft, view.enough, grow=s.turns == 1, idle=idle)
     solve = refinement.plain(jnp.maximum(held.shift, view.soft))
     asked = jnp.where(view.refining, pack(solve, dtype), pack(query, dtype))
     return minimise_model(s.work.residual, s.point.ab, start, Query(*asked))
