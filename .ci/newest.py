@@ -1,6 +1,6 @@
 """CI's short leg: a newer Python with the newest jax that pip finds, in an environment of its own that is thrown away.
 
-python .ci/newest.py        with the kernels built; where the machine has neither Python, it says so and that is no failure
+python .ci/newest.py        with the kernels built; a machine with neither Python is told, and is no failure
 
 Imports, the kernels' registration, the README's examples, and one test file a room. PyTorch is left out where pip would
 bring a build for CUDA (gigabytes); then the JAX package's part runs alone, and the output says that.
@@ -63,7 +63,7 @@ def main() -> int:
         subprocess.run([base, "-m", "venv", folder], check=True)
         python = str(Path(folder) / "bin" / "python")
         torch = [TORCH] if torch_for_cpus(python) else []
-        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES, *torch], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-qq", *PACKAGES, *torch], check=True)
         return check(python, bool(torch), Path(folder))
 
 
