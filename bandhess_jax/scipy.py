@@ -30,7 +30,9 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from numpy.linalg import LinAlgError
 
-from .band.storage import as_index, transposed
+from bandhess_common.checks import as_index
+
+from .band.storage import transposed
 from .linalg.cholesky import cho_solve, cholesky_ex
 from .linalg.lu import solve_general
 from .linalg.solve import solve

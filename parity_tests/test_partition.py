@@ -214,7 +214,7 @@ def test_gradients_of_both_paths(backend: Backend, monkeypatch: pytest.MonkeyPat
     p = backend.package
     module, names = {
         "jax": (bandhess_jax.linalg.solve, ["ldl_columns", "_solve_serial"]),
-        "torch": (bandhess_torch.linalg.lapack, ["pbtrf", "pbtrs", "pbsv"]),
+        "torch": (bandhess_torch.framework.kernels, ["call"]),
     }[backend.name]
 
     def gradients() -> tuple[np.ndarray, ...]:
@@ -233,7 +233,10 @@ def test_gradients_of_both_paths(backend: Backend, monkeypatch: pytest.MonkeyPat
         with monkeypatch.context() as patch:
             for name in names:  # functions new each time: JAX remembers the programs of those it knows
                 routine = getattr(module, name)
-                record = lambda *args, name=name, routine=routine: (calls.append(name), routine(*args))[1]  # noqa: E731
+                record = lambda *args, name=name, routine=routine, **options: (  # noqa: E731
+                    calls.append(name),
+                    routine(*args, **options),
+                )[1]
                 patch.setattr(module, name, record)
             return gradients(), calls
 

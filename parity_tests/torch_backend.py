@@ -144,18 +144,15 @@ class TorchBackend:
         return Linear.apply
 
     def count_solves(self, monkeypatch: Any, fun: Callable, *args: Any) -> tuple[int, int]:
-        """Factorisations and solves, as calls of LAPACK."""
-        calls = []
+        """Factorisations and solves, as calls of the compiled kernels."""
+        calls, call = [], bandhess_torch.framework.kernels.call
         with monkeypatch.context() as patch:
-            for name in ("pbtrf", "pbtrs", "pbsv"):
-                routine = getattr(bandhess_torch.linalg.lapack, name)
-                patch.setattr(
-                    bandhess_torch.linalg.lapack, name,
-                    lambda *args, name=name, routine=routine: (calls.append(name), routine(*args))[1],
-                )  # fmt: skip
+            record = lambda name, *args, **options: (calls.append(name), call(name, *args, **options))  # noqa: E731
+            patch.setattr(bandhess_torch.framework.kernels, "call", record)
             fun(*args)
-        both = calls.count("pbsv")
-        return calls.count("pbtrf") + both, calls.count("pbtrs") + both
+        assert set(calls) <= {"columns", "cholesky", "solve", "substitute"}
+        both = calls.count("solve")
+        return calls.count("columns") + calls.count("cholesky") + both, calls.count("substitute") + both
 
     def largest_array(self, fun: Callable, *args: Any) -> int:
         with LargestTensor() as mode:

@@ -3,8 +3,8 @@
 //     c = a_j - S[:, 0],   d_j = c[0],   m_j = c[1:] / d_j,   S <- shift(S) + c[1:] m_j^T
 //
 // S is what the columns so far have pending on the coming ones. A tile kernel takes `count` columns, w + 1 entries
-// apart (W + 1 where W is not 0), and a state that passes from tile to tile. Its element V is a number of one system, or a
-// vector with one system per lane. (Golub and Van Loan 2013, section 4.3.6.)
+// apart (W + 1 where W is not 0), and a state that passes from tile to tile. Its element V is a number of one system,
+// or a vector with one system per lane. (Golub and Van Loan 2013, section 4.3.6.)
 #pragma once
 
 #include "bands.h"
