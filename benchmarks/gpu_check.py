@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -63,13 +64,13 @@ def run(part: str, arguments: list[str], limit: float) -> Outcome:
     start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, *arguments], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
         output, _ = process.communicate(timeout=max(limit, 1))
         end = "passed" if process.returncode == 0 else f"failed ({process.returncode})"
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # its compiler or its workers too, which hold the pipe
         output, _ = process.communicate()
         end = "out of time"
     outcome = Outcome(part, " ".join(["python", *arguments]), end, time.monotonic() - start, output)
