@@ -44,13 +44,16 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--only", default="")
     parser.add_argument("--mode", default="passes")
+    parser.add_argument("--gamma", type=float, default=1e-10)
+    parser.add_argument("--local", type=int, default=1)
+    parser.add_argument("--cg", type=int, default=6)
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--set", nargs="*", default=[], help="option=value")
     a = parser.parse_args()
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     import system
-    system.MODE = a.mode
+    system.MODE, system.GAMMA, system.LOCAL, system.CG = a.mode, a.gamma, bool(a.local), a.cg
     options = {k: json.loads(v) for k, v in (s.split("=") for s in a.set)}
     print(f"{'problem':26} {'method':9} {'it':>4} {'ipopt':>5} {'value':>16} {'goal':>16} {'viol':>8} {'err':>8} fac  val pass rest  s status", flush=True)
     for name in a.sets:

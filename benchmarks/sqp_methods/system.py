@@ -21,7 +21,9 @@ import scipy.sparse as sp
 from scipy.linalg import cho_solve_banded
 from scipy.linalg.lapack import dpbtrf
 
-GAMMA = 1e-8
+GAMMA = 1e-10
+LOCAL = True
+CG = 6
 PASSES = 10
 MODE = 'passes'
 LOG = None
@@ -48,7 +50,9 @@ class Condensed:
         rows = np.asarray(J.multiply(J).sum(1)).ravel()
         self.rows = np.sqrt(rows)
         top = np.max(rows, initial=0)
-        self.gamma = GAMMA * np.maximum(rows, 1e-16 * top if top > 0 else 1) / size_w
+        h = np.asarray(abs(H).sum(1)).ravel()
+        h = np.maximum(h, size_w) if LOCAL else np.full(len(h), size_w)
+        self.gamma = GAMMA * np.maximum(J.multiply(J) @ (1 / h), (1e-16 * top if top > 0 else 1) / size_w)
         self.G = 1 / (e + self.gamma)
         M = (H + J.T @ sp.diags(self.G) @ J).tocoo()
         low = M.row >= M.col
@@ -76,7 +80,7 @@ class Condensed:
         """By a pivoted sparse factorisation of the whole matrix: what the condensed one is measured against."""
         import scipy.sparse.linalg as sla
         n, m = len(b1), len(b2)
-        K = sp.bmat([[self.H + self.delta * sp.diags(self.D), self.J.T], [self.J, -sp.diags(self.e + 1e-14 * self.gamma / GAMMA)]], format="csc") if m else (self.H + self.delta * sp.diags(self.D)).tocsc()
+        K = sp.bmat([[self.H + self.delta * sp.diags(self.D), self.J.T], [self.J, -sp.diags(self.e + 1e-20 * self.gamma / GAMMA)]], format="csc") if m else (self.H + self.delta * sp.diags(self.D)).tocsc()
         lu = sla.splu(K)
         b = np.concatenate([b1, b2])
         v = lu.solve(b)
@@ -85,24 +89,68 @@ class Condensed:
         return Solution(dx, dy, b1 - self.apply(dx) - self.J.T @ dy, b2 - self.J @ dx + self.e * dy, 1, 0.0)
 
     def solve(self, b1: np.ndarray, b2: np.ndarray, target: float = 1e-10) -> Solution:
-        """Passes until the residual is small or no longer halved."""
         if MODE == "direct":
             return self.direct(b1, b2)
-        if LOG is not None:
-            LOG.append((self, b1, b2, self.delta))
+        return self.conjugate(b1, b2, target) if MODE == "cg" else self.passes(b1, b2, target)
+
+    def residual(self, b1: np.ndarray, b2: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> tuple:
+        force = self.J.T @ dy
+        r1 = b1 - self.apply(dx) - force
+        r2 = b2 - self.J @ dx + self.e * dy
+        unit1 = largest(b1) + largest(force)
+        unit2 = largest(b2) + 1e-3 * float(np.max(abs(self.J) @ np.abs(dx), initial=0))
+        error = max(largest(r1) / unit1 if unit1 > 0 else 0, largest(r2) / unit2 if unit2 > 0 else 0)
+        return r1, r2, error
+
+    def passes(self, b1: np.ndarray, b2: np.ndarray, target: float) -> Solution:
+        """Passes until the residual is small or no longer halved."""
         dx, dy = np.zeros_like(b1), np.zeros_like(b2)
-        r1, r2, error, taken = b1, b2, 1.0, 0
+        r1, r2, taken = b1, b2, 0
         best = Solution(dx, dy, r1, r2, 0, np.inf)
         for taken in range(1, PASSES + 1):
             ex, ey = self.once(r1, r2)
             dx, dy = dx + ex, dy + ey
-            r1 = b1 - self.apply(dx) - self.J.T @ dy
-            r2 = b2 - self.J @ dx + self.e * dy
-            unit1 = largest(b1) + largest(self.J.T @ dy)
-            unit2 = largest(b2) + 1e-3 * float(np.max(abs(self.J) @ np.abs(dx), initial=0))
-            error = max(largest(r1) / unit1 if unit1 > 0 else 0, largest(r2) / unit2 if unit2 > 0 else 0)
+            r1, r2, error = self.residual(b1, b2, dx, dy)
             if not np.isfinite(error) or (taken > 1 and error > best.error / 2):
                 break
+            best = Solution(dx, dy, r1, r2, taken, error)
+            if error <= target:
+                break
+        return best._replace(passes=taken)
+
+    def conjugate(self, b1: np.ndarray, b2: np.ndarray, target: float) -> Solution:
+        """Conjugate gradients on (J M^-1 J^T + E (E + gamma) / gamma) w = J M^-1 (b1 + J^T G b2) - b2, y = (E + gamma) w / gamma."""
+        dx, dy = np.zeros_like(b1), np.zeros_like(b2)
+        r1, r2, taken = b1, b2, 0
+        best = Solution(dx, dy, r1, r2, 0, np.inf)
+        shift, precondition = self.e * (self.e + self.gamma) / self.gamma, self.gamma * self.G**2
+        for outer in range(3):
+            x = cho_solve_banded((self.cb, True), r1 + self.J.T @ (self.G * r2))
+            taken += 1
+            w = np.zeros_like(b2)
+            rho = self.J @ x - r2
+            z = precondition * rho
+            d, rz, first = z, rho @ z, rho @ z
+            for _ in range(CG):
+                if not rz > 1e-20 * first:
+                    break
+                mx = cho_solve_banded((self.cb, True), self.J.T @ d)
+                taken += 1
+                q = self.J @ mx + shift * d
+                step = rz / (d @ q)
+                if not (np.isfinite(step) and step > 0):
+                    break
+                w, x, rho = w + step * d, x - step * mx, rho - step * q
+                z = precondition * rho
+                new = rho @ z
+                d, rz = z + new / rz * d, new
+                if largest(rho) <= target * (largest(b2) + 1e-3 * float(np.max(abs(self.J) @ np.abs(dx + x), initial=0))):
+                    break
+            tx, ty = dx + x, dy + w * (self.e + self.gamma) / self.gamma
+            t1, t2, error = self.residual(b1, b2, tx, ty)
+            if not np.isfinite(error) or (outer > 0 and error > best.error / 2):
+                break
+            dx, dy, r1, r2 = tx, ty, t1, t2
             best = Solution(dx, dy, r1, r2, taken, error)
             if error <= target:
                 break
