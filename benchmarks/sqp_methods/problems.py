@@ -87,7 +87,7 @@ def yao(p: int = 2000) -> Problem:
 
     lower, upper = np.full(n, -INF), np.full(n, INF)
     lower[0], lower[-2:], upper[-2:] = 0.08, 0, 0
-    return make("YAO", 1, [2], n, build, optimum=197.704)._replace(lower=lower, upper=upper)
+    return make("YAO", 1, [2], n, build, optimum=197.7046156)._replace(lower=lower, upper=upper)
 
 
 def bryson_denham(N: int = 200) -> Problem:
@@ -97,7 +97,7 @@ def bryson_denham(N: int = 200) -> Problem:
         ends = [x[0], v[0] - 1, x[-1], v[-1] + 1]
         return h / 4 * ca.sum1(u[:-1] ** 2 + u[1:] ** 2), [trapezoid(x, v, h), trapezoid(v, u, h), *ends], []
 
-    return make("BRYSON-DENHAM", 3, [0, 0, 0], N + 1, build, None, [1 / 9, INF, INF], optimum=4.000889)
+    return make("BRYSON-DENHAM", 3, [0, 0, 0], N + 1, build, None, [1 / 9, INF, INF], optimum=4.0008890577)
 
 
 def steering(N: int = 200) -> Problem:
@@ -113,7 +113,7 @@ def steering(N: int = 200) -> Problem:
     box = math.pi / 2
     return make(
         "STEERING", 6, [0, 0, 5 * r, 45 * r, 0, 1 / N], N + 1, build,
-        [-box, -INF, -INF, -INF, -INF, 0], [box, INF, INF, INF, INF, INF], optimum=0.554577,
+        [-box, -INF, -INF, -INF, -INF, 0], [box, INF, INF, INF, INF, INF], optimum=0.554577016,
     )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def rocket(N: int = 400) -> Problem:
 
     return make(
         "ROCKET", 5, [1, r * (1 - r), 1 - 0.4 * r, 1.75, 1 / N], N + 1, build,
-        [1, 0, 0.6, 0, 0], [INF, INF, 1, 3.5, INF], optimum=-1.012836,
+        [1, 0, 0.6, 0, 0], [INF, INF, 1, 3.5, INF], optimum=-1.0128361,
     )  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def glider(N: int = 100) -> Problem:
 
     return make(
         "GLIDER", 6, [13.23 * t, 1000 - 100 * t, 13.23, -1.288, 0.7, 1 / N], N + 1, build,
-        [0, -INF, 0, -INF, 0, 0], [INF, INF, INF, INF, 1.4, INF], optimum=-1254.614,
+        [0, -INF, 0, -INF, 0, 0], [INF, INF, INF, INF, 1.4, INF], optimum=-1254.61354,
     )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def camshape(n: int = 400) -> Problem:
         slope = full[2:] - full[1:-1]
         return -math.pi / n * ca.sum1(r), [], [convex, last, 1.5 * d - slope, 1.5 * d + slope]
 
-    return make("CAMSHAPE", 1, [1.5], n, build, [1], [2], optimum=-4.276503)
+    return make("CAMSHAPE", 1, [1.5], n, build, [1], [2], optimum=-4.275688476)
 
 
 def car(N: int = 120) -> Problem:
@@ -183,7 +183,7 @@ def car(N: int = 120) -> Problem:
 
     return make(
         "CAR", 6, [4 * r, 0.3 * np.sin(math.pi * r), 0, 1, 0, 0], N + 1, build,
-        [-INF, -INF, -INF, -2, -3, -2], [INF, INF, INF, 4, 3, 2], optimum=5.692211,
+        [-INF, -INF, -INF, -2, -3, -2], [INF, INF, INF, 4, 3, 2], several=True,
     )  # fmt: skip
 
 
@@ -388,7 +388,7 @@ def smalls() -> list[Problem]:
     out.append(small("circle apart", [1, 1], lambda x: (x[0], [ca.sumsqr(x) + 1], []), ending="INFEASIBLE"))
     out.append(
         small(
-            "Waechter-Biegler", [-2, 1, 1],
+            "Waechter-Biegler", [-2, 3, 1],
             lambda x: (x[0], [x[0] ** 2 - x[1] - 1, x[0] - x[2] - 0.5], []), [-INF, 0, 0], optimum=1.0,
         )  # fmt: skip
     )

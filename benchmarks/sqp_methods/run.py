@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=list(SETS))
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--only", default="")
-    parser.add_argument("--mode", default="passes")
+    parser.add_argument("--mode", default="cg")
     parser.add_argument("--gamma", type=float, default=1e-10)
     parser.add_argument("--local", type=int, default=1)
     parser.add_argument("--cg", type=int, default=6)
