@@ -22,7 +22,7 @@ OPTIONS = dict(
     tol=1e-8, max_steps=500, mu0=0.1, kappa_eps=10.0, kappa_mu=0.2, theta_mu=1.5, tau_min=0.99, s_max=100.0,
     kappa_1=1e-2, kappa_2=1e-2, gamma_theta=1e-5, gamma_phi=1e-8, delta=1.0, s_theta=1.1, s_phi=2.3, eta=1e-8,
     gamma_alpha=0.05, soc=4, kappa_soc=0.99, kappa_sigma=1e10, y_max=1e3, rho=1e3, g_max=100.0,
-    relax=1e-8, kappa_relax=1e-2, reduction=0.9, verbose=False, curvature=True,
+    relax=1e-8, kappa_relax=1e-4, reduction=0.9, verbose=False, curvature=True, raises=0, short=0.2,
 )  # fmt: skip
 
 
@@ -111,10 +111,12 @@ class FilterIP:
 
     def derivatives(self, x: np.ndarray, sigma: float, y: np.ndarray) -> tuple:
         g, J, W = self.model.derivatives(x, sigma * self.f_scale, self.h_scale * y)
-        J = sp.diags(self.h_scale) @ J @ self.free
         if self.band is None:
-            pattern = (abs(W) + abs(J).T @ abs(J)).tocoo()
+            one, two = W.copy(), J.copy()
+            one.data[:], two.data[:] = 1, 1
+            pattern = (one + two.T @ two).tocoo()
             self.band = int(np.max(pattern.row - pattern.col, initial=0))
+        J = sp.diags(self.h_scale) @ J @ self.free
         return self.f_scale * (~self.fixed) * g, J.tocsr(), (self.free @ W @ self.free).tocsr()
 
     def scale(self, x: np.ndarray) -> None:
@@ -340,7 +342,8 @@ class FilterIP:
             if not elastic and (v.f < -1e20 * max(1, value_unit) or largest(q.x) > 1e20):
                 status = "UNBOUNDED"
                 break
-            gap = sum(float(np.sum((a * z)[m])) for a, z, m in zip(q.d, q.z, masks, strict=True))
+            relax = self.relaxation(mu)
+            gap = sum(float(np.sum(((a + relax * u) * z)[m])) for a, z, m, u in zip(q.d, q.z, masks, [*self.unit, 0, 0], strict=False))
             least = tol / 10 * min(1, 10 * unit / max(1, count))
             met = elastic or (self.violation(v, q.x) <= tol / 2 and gap <= 20 * tol * unit)
             stationary = error <= tol and met
@@ -406,8 +409,18 @@ class FilterIP:
                 good = t <= (1 - o["gamma_theta"]) * theta or f <= phi - o["gamma_phi"] * theta + slack
                 return good, not (switching and armijo), t
 
-            alpha, accepted, augment, first = a_max, False, False, True
+            alpha, accepted, augment, first, raised = a_max, False, False, True, 0
             while alpha >= a_min:
+                if curved is None and raised < o["raises"] and alpha < o["short"] * a_max:
+                    raised += 1
+                    delta = max(8 * delta, last, 1e-4 * self.size_w)
+                    K.factor(delta)
+                    self.n_factor += 1
+                    last = delta
+                    step = self.direction(K, at, at.rb, at.r, q, mode, mu)
+                    slope = slope_of(step)
+                    alpha = a_max = self.fraction(q.d, step.dd, tau)
+                    a_z, first = self.fraction(q.z, step.dz, tau), True
                 new, w = trial(step, alpha)
                 accepted, augment, t = test(alpha, new, w)
                 if accepted:

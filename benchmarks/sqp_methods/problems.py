@@ -395,7 +395,7 @@ def smalls() -> list[Problem]:
     out.append(
         small("unbounded", [1, 1], lambda x: (-x[0] ** 2, [x[1] - 1], []), ending="UNBOUNDED")
     )
-    out.append(small("max on a circle", [1, 0], lambda x: (-x[0] ** 2 - 2 * x[1] ** 2, [ca.sumsqr(x) - 1], []), optimum=-2.0))
+    out.append(small("max on a circle", [1, 0], lambda x: (-(x[0] ** 2) - 2 * x[1] ** 2, [ca.sumsqr(x) - 1], []), optimum=-2.0))
     out.append(small("Maratos", [math.cos(0.5), math.sin(0.5)], lambda x: (2 * (ca.sumsqr(x) - 1) - x[0], [ca.sumsqr(x) - 1], []), optimum=-1.0))
     out.append(small("MPCC", [1, 1], lambda x: ((x[0] - 1) ** 2 + (x[1] - 2) ** 2, [], [-x[0] * x[1]]), 0, None, several=True, optimum=1.0))
     return out
