@@ -22,7 +22,7 @@ OPTIONS = dict(
     tol=1e-8, max_steps=500, mu0=0.1, kappa_eps=10.0, kappa_mu=0.2, theta_mu=1.5, tau_min=0.99, s_max=100.0,
     kappa_1=1e-2, kappa_2=1e-2, gamma_theta=1e-5, gamma_phi=1e-8, delta=1.0, s_theta=1.1, s_phi=2.3, eta=1e-8,
     gamma_alpha=0.05, soc=4, kappa_soc=0.99, kappa_sigma=1e10, y_max=1e3, rho=1e3, g_max=100.0,
-    relax=1e-8, kappa_relax=1e-4, reduction=0.9, verbose=False, curvature=True, raises=0, short=0.2,
+    relax=1e-8, kappa_relax=1e-4, reduction=0.9, verbose=False, curvature=True, raises=1, short=0.05, saddle=0.1, seed=1e-2,
 )  # fmt: skip
 
 
@@ -102,6 +102,8 @@ class FilterIP:
         self.f_scale, self.h_scale = 1.0, np.ones(self.rows)
         self.n_passes = self.n_solves = self.n_factor = self.n_restorations = 0
         self.band: int | None = None
+        self.shifted = 0  # successive shifted steps near the constraints
+        self.noise = np.random.default_rng(2).uniform(-1, 1, self.n)
 
     # --- The user's functions, scaled --------------------------------------------------------------------------------
 
@@ -183,8 +185,11 @@ class FilterIP:
         primal = max(largest(at.r), *(largest(b) for b in at.rb))
         return max(max(largest(a) for a in at.dual) / s_d, primal, comp / s_c)
 
-    def violation(self, v: Values, x: np.ndarray) -> float:
+    def violation(self, v: Values, x: np.ndarray, J: sp.csr_matrix | None = None) -> float:
+        """The largest, unscaled; given J, beyond what rounding hides."""
         h = v.h / self.h_scale
+        if J is not None:
+            h = np.sign(h) * np.maximum(np.abs(h) - 16 * EPS * (abs(J) @ np.abs(x)) / self.h_scale, 0)
         out = np.where(self.has_l, self.low - x, 0), np.where(self.has_u, x - self.up, 0)
         return max(largest(h[: self.m]), float(np.max(-h[self.m :], initial=0)), *(float(np.max(o, initial=0)) for o in out))
 
@@ -220,6 +225,8 @@ class FilterIP:
         b1 = -at.dual[0]
         for sign, i in ((1, 0), (-1, 1)):
             b1 = b1 - sign * np.where(masks[i], q.z[i] - mu / d[i] + q.z[i] / d[i] * rb[i], 0)
+        if self.shifted >= 4:  # leaves symmetric saddles: what is added grows along negative curvature alone
+            b1 = b1 + self.o["seed"] * largest(b1) * self.noise
         force = [np.where(self.inequality, q.y + mu / d[2], 0)]
         b2 = -r + inverse[2] * force[0]
         if mode.elastic:
@@ -345,19 +352,19 @@ class FilterIP:
             relax = self.relaxation(mu)
             gap = sum(float(np.sum(((a + relax * u) * z)[m])) for a, z, m, u in zip(q.d, q.z, masks, [*self.unit, 0, 0], strict=False))
             least = tol / 10 * min(1, 10 * unit / max(1, count))
-            met = elastic or (self.violation(v, q.x) <= tol / 2 and gap <= 20 * tol * unit)
+            met = elastic or (self.violation(v, q.x, at.J) <= tol / 2 and gap <= 20 * tol * unit)
             stationary = error <= tol and met
-            solved = self.error(at, q, mode, mu) <= o["kappa_eps"] * mu
             K = self.system(at, q, mode)
             delta = self.factored(K, last)
             last = delta if delta > 0 else last
+            self.shifted = self.shifted + 1 if delta > 0 and largest(at.r) <= 10 * mu else 0
 
             def slope_of(s: Step) -> float:
                 total = float(at.g @ s.dx) - mu * sum(float(np.sum((a / b)[m])) for a, b, m in zip(s.dd, q.d, masks, strict=True))
                 return total + (mode.rho * float(np.sum(s.dd[3] + s.dd[4])) if elastic else 0)
 
             curved = None
-            if o["curvature"] and (stationary or solved) and delta > EPS**0.5 * self.size_w:
+            if o["curvature"] and (stationary or self.error(at, q, mode, mu) <= o["saddle"] * mu) and delta > EPS**0.5 * self.size_w:
                 curved = self.curved(K, at, q, mode, mu, slope_of)
             if stationary and curved is None:
                 status = "INFEASIBLE" if elastic else "CONVERGED"
@@ -411,7 +418,7 @@ class FilterIP:
 
             alpha, accepted, augment, first, raised = a_max, False, False, True, 0
             while alpha >= a_min:
-                if curved is None and raised < o["raises"] and alpha < o["short"] * a_max:
+                if curved is None and not elastic and raised < o["raises"] and alpha < o["short"] * a_max:
                     raised += 1
                     delta = max(8 * delta, last, 1e-4 * self.size_w)
                     K.factor(delta)

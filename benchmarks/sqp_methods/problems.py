@@ -458,3 +458,73 @@ def scalings() -> list[Problem]:
 
 
 SETS = {"control": control, "equality": equality, "obstacles": obstacles, "others": others, "small": smalls, "scalings": scalings}  # fmt: skip
+
+
+# --- Random ones, and a convex quadratic program ----------------------------------------------------------------------
+
+
+def random_control(seed: int) -> Problem:
+    """Random dynamics, bounds, obstacles, duplicated and inconsistent rows, scalings 1e-8 .. 1e8."""
+    rng = np.random.default_rng(seed)
+    ns, nu, N = int(rng.integers(1, 5)), int(rng.integers(1, 3)), int(rng.integers(8, 41))
+    d = ns + nu
+    A, B, S = rng.standard_normal((ns, ns)) / ns**0.5, rng.standard_normal((ns, nu)), rng.standard_normal((ns, ns))
+    a, b, h = rng.standard_normal(ns), rng.standard_normal(ns), 2.0 / N
+    bend, free_end = rng.choice([0.0, 1.0, 3.0]), rng.random() < 0.4
+    limit = rng.choice([INF, 1.0, 3.0, 10.0])
+    wall = rng.choice([INF, 1.5, 3.0])
+    disc = rng.random() < 0.4 and ns >= 2
+    centre, radius = (a + b)[:2] / 2 + 0.2 * rng.standard_normal(2) if ns >= 2 else None, rng.uniform(0.1, 0.5)
+    twice, clash = rng.random() < 0.15, rng.random() < 0.1
+    s_c = 10.0 ** rng.integers(-8, 9) if rng.random() < 0.3 else 1.0
+    s_f = 10.0 ** rng.integers(-8, 9) if rng.random() < 0.2 else 1.0
+    q = rng.uniform(0, 1) * rng.choice([0.0, 1.0])
+
+    def build(z: list) -> tuple:
+        x, u = ca.horzcat(*z[:ns]), ca.horzcat(*z[ns:])
+        rate = x @ A.T + bend * ca.sin(x @ S.T) + u @ B.T
+        rows = [ca.vec((x[1:, :] - x[:-1, :] - h / 2 * (rate[1:, :] + rate[:-1, :])).T), (x[0, :] - a[None, :]).T]
+        if not free_end:
+            rows.append((x[-1, :] - b[None, :]).T)
+        if twice:
+            rows += [rows[0][: min(4, rows[0].numel())], rows[1]]
+        if clash:
+            rows.append(x[0, 0] - a[0] - 0.5)
+        f = h * (ca.sumsqr(u) + q * ca.sumsqr(x)) + (ca.sumsqr(x[-1, :] - b[None, :]) if free_end else 0)
+        g = [(x[:, 0] - centre[0]) ** 2 + (x[:, 1] - centre[1]) ** 2 - radius**2] if disc else []
+        return s_f * f, [s_c * ca.vertcat(*rows)], g
+
+    r = np.arange(N + 1) / N
+    reach = wall + max(np.max(np.abs(a)), np.max(np.abs(b)))
+    box = [reach] * ns + [limit] * nu
+    start = [a[i] + r * (b[i] - a[i]) for i in range(ns)] + [0.0] * nu
+    return make(f"random {seed}", d, start, N + 1, build, [-v for v in box], box, several=True)
+
+
+def randoms(first: int = 0, last: int = 300) -> list[Problem]:
+    return [random_control(i) for i in range(first, last)]
+
+
+def masses(T: int = 30, count: int = 4) -> Problem:
+    """Convex quadratic: a chain of masses between springs, 2 count states, 3 controls, all bounded."""
+    n, h = count, 0.5
+    K = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
+    F = np.zeros((n, 3))
+    F[0, 0], F[1, 0], F[1, 1], F[2, 1], F[2, 2], F[3, 2] = 1, -1, 1, -1, 1, -1
+    big = np.block([[np.zeros((n, n)), np.eye(n), np.zeros((n, 3))], [-K, np.zeros((n, n)), F], [np.zeros((3, 2 * n + 3))]])
+    from scipy.linalg import expm
+
+    E = expm(h * big)
+    A, B = E[: 2 * n, : 2 * n], E[: 2 * n, 2 * n :]
+    x0 = np.random.default_rng(0).uniform(-3, 3, 2 * n)
+
+    def build(z: list) -> tuple:
+        u, x = ca.horzcat(*z[:3]), ca.horzcat(*z[3:])
+        before = ca.vertcat(ca.DM(x0).T, x[:-1, :])
+        return ca.sumsqr(x) + ca.sumsqr(u), [ca.vec((x - before @ A.T - u @ B.T).T)], []
+
+    box = [0.5] * 3 + [4.0] * (2 * n)
+    return make(f"MASSES T={T}", 3 + 2 * n, [0.0] * (3 + 2 * n), T, build, [-b for b in box], box)
+
+
+SETS |= {"random": randoms, "convex": lambda: [masses(30), masses(300)]}
