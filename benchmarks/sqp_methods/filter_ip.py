@@ -316,6 +316,12 @@ class FilterIP:
         self.n_restorations += 1
         return new, mode, mu
 
+    def begin(self, q: Point, v: Values, mu: float, mode: Mode) -> tuple[Point, Mode]:
+        return q, mode
+
+    def grown(self, q: Point, v: Values, mode: Mode) -> bool:
+        return False
+
     def acceptable(self, mode: Mode, theta: float, phi: float) -> bool:
         return theta <= mode.theta_max and all(theta < t or phi < f for t, f in mode.filter)
 
@@ -332,6 +338,8 @@ class FilterIP:
         at = self.local(v, q, mode, mu)
         self.least_w = EPS**0.25 * max(largest(at.g), 1e-8) / max(1, largest(x))
         q = q._replace(y=self.least_squares(at, q))
+        q, main = self.begin(q, v, mu, main)
+        mode = main
         self.limits(main, self.theta(v, q, mu))
         count = sum(int(np.sum(a)) for a in self.masks(False))
         value_unit = abs(v.f) if v.f else 1.0
@@ -352,7 +360,12 @@ class FilterIP:
             relax = self.relaxation(mu)
             gap = sum(float(np.sum(((a + relax * u) * z)[m])) for a, z, m, u in zip(q.d, q.z, masks, [*self.unit, 0, 0], strict=False))
             least = tol / 10 * min(1, 10 * unit / max(1, count))
-            met = elastic or (self.violation(v, q.x, at.J) <= tol / 2 and gap <= 20 * tol * unit)
+            met = mode is not main or (self.violation(v, q.x, at.J) <= tol / 2 and gap <= 20 * tol * unit)
+            if self.error(at, q, mode, mu) <= o["kappa_eps"] * mu and self.grown(q, v, mode):
+                continue
+            if elastic and mode is main and error <= tol and mode.rho >= 1e10:
+                status = "INFEASIBLE"
+                break
             stationary = error <= tol and met
             K = self.system(at, q, mode)
             delta = self.factored(K, last)
@@ -367,7 +380,7 @@ class FilterIP:
             if o["curvature"] and (stationary or self.error(at, q, mode, mu) <= o["saddle"] * mu) and delta > EPS**0.5 * self.size_w:
                 curved = self.curved(K, at, q, mode, mu, slope_of)
             if stationary and curved is None:
-                status = "INFEASIBLE" if elastic else "CONVERGED"
+                status = "CONVERGED" if mode is main else "INFEASIBLE"
                 break
             if steps >= o["max_steps"]:
                 break
@@ -375,7 +388,7 @@ class FilterIP:
                 while self.error(at, q, mode, mu) <= o["kappa_eps"] * mu and mu > least:
                     mu = max(least, min(o["kappa_mu"] * mu, mu ** o["theta_mu"]))
                     mode.filter = []
-                    if elastic:
+                    if mode is not main:
                         mode.zeta = math.sqrt(mu)
                     rb, r = self.residuals(v, q, mu)
                     at = at._replace(rb=rb, r=r)
@@ -478,7 +491,7 @@ class FilterIP:
             z = [np.where(m, np.clip(a, mu / (ks * b), ks * mu / b), 0) for a, b, m in zip(z, new.d, masks, strict=True)]
             q, v = new._replace(y=q.y + alpha * step.dy, z=z), w
             steps += 1
-            if elastic:
+            if mode is not main:
                 back = q._replace(d=q.d[:3], z=q.z[:3])
                 t, f = self.theta(v, back, mu_main), self.phi(v, back, main, mu_main)
                 if t <= o["reduction"] * theta_r and self.acceptable(main, t, f):

@@ -15,7 +15,7 @@ from model import ipopt
 from problems import SETS, Problem
 
 CACHE = pathlib.Path("/tmp/sqp_methods_ipopt.json")
-METHODS = {"filter": "filter_ip"}
+METHODS = {"filter": "filter_ip", "augmented": "augmented", "elastic": "elastic"}
 
 
 def peer(p: Problem) -> tuple:
@@ -46,7 +46,7 @@ def verdict(p: Problem, r, value: float, its: int, peer_status: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sets", nargs="*", default=list(SETS))
-    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=["filter"])
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--mode", default="cg")
     parser.add_argument("--gamma", type=float, default=1e-10)
