@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import casadi as ca
 import numpy as np
 import scipy.sparse as sp
 from model import Model
@@ -22,7 +23,7 @@ OPTIONS = dict(
     tol=1e-8, max_steps=500, mu0=0.1, kappa_eps=10.0, kappa_mu=0.2, theta_mu=1.5, tau_min=0.99, s_max=100.0,
     kappa_1=1e-2, kappa_2=1e-2, gamma_theta=1e-5, gamma_phi=1e-8, delta=1.0, s_theta=1.1, s_phi=2.3, eta=1e-8,
     gamma_alpha=0.05, soc=4, kappa_soc=0.99, kappa_sigma=1e10, y_max=1e3, rho=1e3, g_max=100.0,
-    relax=1e-8, kappa_relax=1e-4, reduction=0.9, verbose=False, curvature=True, raises=1, short=0.05, saddle=0.1, seed=1e-2,
+    relax=1e-8, kappa_relax=1e-4, reduction=0.9, verbose=False, curvature=True, raises=1, short=0.05, saddle=0.1, seed=1e-2, g_low=1e-2, f_low=0.0,
 )  # fmt: skip
 
 
@@ -122,11 +123,17 @@ class FilterIP:
         return self.f_scale * (~self.fixed) * g, J.tocsr(), (self.free @ W @ self.free).tocsr()
 
     def scale(self, x: np.ndarray) -> None:
-        """Wächter and Biegler (2006), 3.8: gradients of at most g_max at the start."""
-        g, J, _ = self.derivatives(x, 1.0, np.zeros(self.rows))
-        top = np.asarray(abs(J).max(axis=1).todense()).ravel() if self.rows else np.zeros(0)
-        self.f_scale = min(1.0, self.o["g_max"] / max(largest(g), 1e-300))
-        self.h_scale = np.minimum(1.0, self.o["g_max"] / np.maximum(top, 1e-300))
+        """Gradients near the start, of rows and objective (Wächter and Biegler 2006, 3.8, which only shrinks)."""
+        far = x + 1e-2 * np.maximum(1, np.abs(x)) * self.noise * ~self.fixed
+        top, top_f = np.zeros(self.rows), 0.0
+        for point in (x, self.inside(far)):
+            g, J, _ = self.derivatives(point, 1.0, np.zeros(self.rows))
+            here = np.asarray(abs(J).max(axis=1).todense()).ravel() if self.rows else top
+            top = np.maximum(top, np.where(np.isfinite(here), here, 0))
+            top_f = max(top_f, largest(g) if np.isfinite(g).all() else 0)
+        g_max, low, low_f = self.o["g_max"], self.o["g_low"], self.o["f_low"]
+        self.h_scale = np.minimum(1, g_max / np.maximum(top, 1e-300)) * np.clip(low / np.maximum(top, 1e-300), 1, 1e8)
+        self.f_scale = min(1, g_max / max(top_f, 1e-300)) * min(max(low_f / max(top_f, 1e-300), 1), 1e8)
 
     # --- Start ---------------------------------------------------------------------------------------------------------
 
@@ -507,5 +514,27 @@ class FilterIP:
         )  # fmt: skip
 
 
-def solve(p: Problem, **options: Any) -> Result:
+def column_sizes(p: Problem) -> np.ndarray:
+    """The largest entry of each column of the row-scaled Jacobian near the start, within 1e-6 .. 1e6, 1 without any."""
+    ip = FilterIP(p)
+    x = ip.inside(p.x0)
+    ip.scale(x)
+    top = np.zeros(ip.n)
+    for point in (x, ip.inside(x + 1e-2 * np.maximum(1, np.abs(x)) * ip.noise)):
+        _, J, _ = ip.derivatives(point, 1.0, np.zeros(ip.rows))
+        if ip.rows:
+            top = np.maximum(top, np.nan_to_num(np.asarray(abs(J).max(axis=0).todense()).ravel()))
+    return np.where(top > 0, np.clip(top, 1e-6, 1e6), 1)
+
+
+def solve(p: Problem, columns: float = 0.0, **options: Any) -> Result:
+    """`columns`: variables whose columns are off by more than this factor from 1 are measured in other units (0: none)."""
+    if columns:
+        size = column_sizes(p)
+        size = np.where((size > columns) | (size < 1 / columns), size, 1)
+        new = ca.SX.sym("x", len(size))
+        parts = ca.substitute([p.f, p.c, p.g], [p.x], [new / ca.DM(size)])
+        p = p._replace(x=new, f=parts[0], c=parts[1], g=parts[2], lower=p.lower * size, upper=p.upper * size, x0=p.x0 * size)
+        r = FilterIP(p, **options).solve()
+        return r._replace(x=r.x / size)
     return FilterIP(p, **options).solve()

@@ -24,6 +24,7 @@ from scipy.linalg.lapack import dpbtrf
 GAMMA = 1e-10
 LOCAL = True
 CG = 6
+FLAT = 1e-10
 PASSES = 10
 MODE = 'passes'
 LOG = None
@@ -137,9 +138,10 @@ class Condensed:
                 mx = cho_solve_banded((self.cb, True), self.J.T @ d)
                 taken += 1
                 q = self.J @ mx + shift * d
-                step = rz / (d @ q)
-                if not (np.isfinite(step) and step > 0):
-                    break
+                curvature = d @ q
+                if not curvature > FLAT * (d @ (d / precondition)):
+                    break  # a dependent row
+                step = rz / curvature
                 w, x, rho = w + step * d, x - step * mx, rho - step * q
                 z = precondition * rho
                 new = rho @ z
@@ -148,6 +150,13 @@ class Condensed:
                     break
             tx, ty = dx + x, dy + w * (self.e + self.gamma) / self.gamma
             t1, t2, error = self.residual(b1, b2, tx, ty)
+            if outer == 0 and not error < 10:
+                tx, ty = self.once(r1, r2)
+                t1, t2, plain = self.residual(b1, b2, tx, ty)
+                taken += 1
+                if not plain < error:
+                    break
+                error = plain
             if not np.isfinite(error) or (outer > 0 and error > best.error / 2):
                 break
             dx, dy, r1, r2 = tx, ty, t1, t2
