@@ -23,7 +23,7 @@ OPTIONS = dict(
     tol=1e-8, max_steps=500, mu0=0.1, kappa_eps=10.0, kappa_mu=0.2, theta_mu=1.5, tau_min=0.99, s_max=100.0,
     kappa_1=1e-2, kappa_2=1e-2, gamma_theta=1e-5, gamma_phi=1e-8, delta=1.0, s_theta=1.1, s_phi=2.3, eta=1e-8,
     gamma_alpha=0.05, soc=4, kappa_soc=0.99, kappa_sigma=1e10, y_max=1e3, rho=1e3, g_max=100.0,
-    relax=1e-8, kappa_relax=1e-4, reduction=0.9, verbose=False, curvature=True, raises=1, short=0.05, saddle=0.1, seed=1e-2, g_low=1e-2, f_low=0.0,
+    relax=1e-8, kappa_relax=1e-4, reduction=0.9, verbose=False, curvature=True, raises=1, short=0.05, saddle=0.1, seed=1e-2, g_low=1e-2, f_low=0.0, scaled_shift=0.0,
 )  # fmt: skip
 
 
@@ -131,8 +131,19 @@ class FilterIP:
             here = np.asarray(abs(J).max(axis=1).todense()).ravel() if self.rows else top
             top = np.maximum(top, np.where(np.isfinite(here), here, 0))
             top_f = max(top_f, largest(g) if np.isfinite(g).all() else 0)
+        self.D = np.ones(self.n)
+        columns = np.zeros(self.n)
         g_max, low, low_f = self.o["g_max"], self.o["g_low"], self.o["f_low"]
         self.h_scale = np.minimum(1, g_max / np.maximum(top, 1e-300)) * np.clip(low / np.maximum(top, 1e-300), 1, 1e8)
+        if self.rows and self.o["scaled_shift"]:
+            for point in (x, self.inside(far)):
+                _, J, _ = self.model.derivatives(point, 1.0, np.zeros(self.rows))
+                J = sp.diags(self.h_scale) @ J
+                columns = np.maximum(columns, np.nan_to_num(np.asarray(abs(J).max(axis=0).todense()).ravel()))
+            typical = np.exp(np.mean(np.log(columns[columns > 0])))
+            self.D = np.where(columns > 0, np.clip(columns / typical, 1e-4, 1e4) ** 2, 1)
+            o = self.o["scaled_shift"]
+            self.D = np.where((self.D < 1 / o) | (self.D > o), self.D, 1)
         self.f_scale = min(1, g_max / max(top_f, 1e-300)) * min(max(low_f / max(top_f, 1e-300), 1), 1e8)
 
     # --- Start ---------------------------------------------------------------------------------------------------------
@@ -215,14 +226,15 @@ class FilterIP:
 
     def system(self, at: Local, q: Point, mode: Mode) -> Condensed:
         noise = np.random.default_rng(0).standard_normal(self.n) * ~self.fixed
-        size_w = float(np.linalg.norm(at.W @ noise) / max(float(np.linalg.norm(noise)), 1e-300))
+        noise, weight = noise / np.sqrt(self.D), 1 / np.sqrt(self.D)
+        size_w = float(np.linalg.norm(weight * (at.W @ noise)) / max(float(np.linalg.norm(noise / weight)), 1e-300))
         self.size_w = size_w = max(size_w, self.least_w)
         sigma = q.z[0] / q.d[0] + q.z[1] / q.d[1]
-        H = at.W + sp.diags(np.where(self.fixed, size_w, sigma))
+        H = at.W + sp.diags(np.where(self.fixed, size_w * self.D, sigma))
         e = np.where(self.inequality, q.d[2] / np.maximum(q.z[2], 1e-300), 0)
         if mode.elastic:
             e = e + q.d[3] / q.z[3] + q.d[4] / q.z[4]
-        return Condensed(H.tocsr(), at.J, e, size_w, np.where(self.fixed, 0.0, 1.0), self.band or 0)
+        return Condensed(H.tocsr(), at.J, e, size_w, np.where(self.fixed, 0.0, self.D), self.band or 0)
 
     def direction(self, K: Condensed, at: Local, rb: list, r: np.ndarray, q: Point, mode: Mode, mu: float) -> Step:
         """The Newton step for residuals rb, r. Where eliminated, s, p and n give (sign dy + force) d / z each."""

@@ -52,7 +52,7 @@ class Condensed:
         self.rows = np.sqrt(rows)
         top = np.max(rows, initial=0)
         h = np.asarray(abs(H).sum(1)).ravel()
-        h = np.maximum(h, size_w) if LOCAL else np.full(len(h), size_w)
+        h = np.maximum(h, size_w * np.where(D > 0, D, 1)) if LOCAL else np.full(len(h), size_w)
         self.gamma = GAMMA * np.maximum(J.multiply(J) @ (1 / h), (1e-16 * top if top > 0 else 1) / size_w)
         self.G = 1 / (e + self.gamma)
         M = (H + J.T @ sp.diags(self.G) @ J).tocoo()
