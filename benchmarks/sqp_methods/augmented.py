@@ -31,7 +31,9 @@ class AugmentedIP(FilterIP):
         rb, r = self.residuals(v, q, mu)
         w = r + self.sigma * (self.y_e - q.y)
         bounds = sum(float(b @ b) for b in rb) / (2 * self.sigma)
-        return self.phi(v, q, mode, mu) + float(self.y_e @ r) + (float(r @ r) + float(w @ w)) / (2 * self.sigma) + bounds
+        return (
+            self.phi(v, q, mode, mu) + float(self.y_e @ r) + (float(r @ r) + float(w @ w)) / (2 * self.sigma) + bounds
+        )
 
     def solve(self) -> Result:
         o, tol, mode = self.o, self.o["tol"], Mode()
@@ -90,19 +92,27 @@ class AugmentedIP(FilterIP):
             base = self.merit(v, q, mode, mu)
             w0 = at.r + self.sigma * (self.y_e - q.y)
             Js = at.J @ step.dx - step.dd[2]
-            slope = float(at.g @ step.dx) - mu * sum(float(np.sum((a / b)[m])) for a, b, m in zip(step.dd, q.d, masks, strict=True))
+            slope = float(at.g @ step.dx) - mu * sum(
+                float(np.sum((a / b)[m])) for a, b, m in zip(step.dd, q.d, masks, strict=True)
+            )
             slope += float((self.y_e + (at.r + w0) / self.sigma) @ Js) - float(w0 @ step.dy)
             slope -= sum(float(b @ b) for b in at.rb) / self.sigma
             slack, alpha, accepted = 10 * EPS * abs(base), a_max, False
             while alpha > 1e-10:
-                new = q._replace(x=q.x + alpha * step.dx, y=q.y + alpha * step.dy, d=[a + alpha * b for a, b in zip(q.d, step.dd, strict=True)])
+                new = q._replace(
+                    x=q.x + alpha * step.dx,
+                    y=q.y + alpha * step.dy,
+                    d=[a + alpha * b for a, b in zip(q.d, step.dd, strict=True)],
+                )
                 w = self.values(new.x)
                 if self.merit(w, new, mode, mu) <= base + 1e-4 * alpha * min(slope, 0) + slack:
                     accepted = True
                     break
                 alpha /= 2
             if o["verbose"]:
-                print(f"{steps:3d} f {v.f:12.5e} r {now:8.1e} err {error:8.1e} in {inner:8.1e} mu {mu:7.1e} sg {self.sigma:7.1e} d {delta:7.1e} |dx| {largest(step.dx):7.1e} |y| {largest(q.y):7.1e} a {alpha:7.1e} slope {slope:8.1e} {'A' if accepted else '-'}")
+                print(
+                    f"{steps:3d} f {v.f:12.5e} r {now:8.1e} err {error:8.1e} in {inner:8.1e} mu {mu:7.1e} sg {self.sigma:7.1e} d {delta:7.1e} |dx| {largest(step.dx):7.1e} |y| {largest(q.y):7.1e} a {alpha:7.1e} slope {slope:8.1e} {'A' if accepted else '-'}"
+                )
             if not accepted:
                 idle += 1
                 if idle > 3:
@@ -113,11 +123,24 @@ class AugmentedIP(FilterIP):
             idle = 0
             ks = o["kappa_sigma"]
             z = [a + a_z * b for a, b in zip(q.z, step.dz, strict=True)]
-            z = [np.where(m, np.clip(a, mu / (ks * b), ks * mu / b), 0) for a, b, m in zip(z, new.d, masks, strict=True)]
+            z = [
+                np.where(m, np.clip(a, mu / (ks * b), ks * mu / b), 0) for a, b, m in zip(z, new.d, masks, strict=True)
+            ]
             q, v = new._replace(z=z), w
             steps += 1
         f, _ = self.model.values(q.x)
-        return Result(q.x, f, self.violation(v, q.x), status, steps, self.n_factor, self.model.evaluations, self.n_passes / max(1, self.n_solves), 0, error)
+        return Result(
+            q.x,
+            f,
+            self.violation(v, q.x),
+            status,
+            steps,
+            self.n_factor,
+            self.model.evaluations,
+            self.n_passes / max(1, self.n_solves),
+            0,
+            error,
+        )
 
     previous = math.inf
 

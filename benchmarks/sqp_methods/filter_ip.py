@@ -209,7 +209,9 @@ class FilterIP:
         if J is not None:
             h = np.sign(h) * np.maximum(np.abs(h) - 16 * EPS * (abs(J) @ np.abs(x)) / self.h_scale, 0)
         out = np.where(self.has_l, self.low - x, 0), np.where(self.has_u, x - self.up, 0)
-        return max(largest(h[: self.m]), float(np.max(-h[self.m :], initial=0)), *(float(np.max(o, initial=0)) for o in out))
+        return max(
+            largest(h[: self.m]), float(np.max(-h[self.m :], initial=0)), *(float(np.max(o, initial=0)) for o in out)
+        )
 
     def local(self, v: Values, q: Point, mode: Mode, mu: float) -> Local:
         g, J, W = self.derivatives(q.x, 0.0 if mode.elastic else 1.0, q.y)
@@ -377,7 +379,10 @@ class FilterIP:
                 status = "UNBOUNDED"
                 break
             relax = self.relaxation(mu)
-            gap = sum(float(np.sum(((a + relax * u) * z)[m])) for a, z, m, u in zip(q.d, q.z, masks, [*self.unit, 0, 0], strict=False))
+            gap = sum(
+                float(np.sum(((a + relax * u) * z)[m]))
+                for a, z, m, u in zip(q.d, q.z, masks, [*self.unit, 0, 0], strict=False)
+            )
             least = tol / 10 * min(1, 10 * unit / max(1, count))
             met = mode is not main or (self.violation(v, q.x, at.J) <= tol / 2 and gap <= 20 * tol * unit)
             if self.error(at, q, mode, mu) <= o["kappa_eps"] * mu and self.grown(q, v, mode):
@@ -392,14 +397,27 @@ class FilterIP:
             self.shifted = self.shifted + 1 if delta > 0 and largest(at.r) <= 10 * mu else 0
 
             def slope_of(s: Step) -> float:
-                total = float(at.g @ s.dx) - mu * sum(float(np.sum((a / b)[m])) for a, b, m in zip(s.dd, q.d, masks, strict=True))
+                total = float(at.g @ s.dx) - mu * sum(
+                    float(np.sum((a / b)[m])) for a, b, m in zip(s.dd, q.d, masks, strict=True)
+                )
                 return total + (mode.rho * float(np.sum(s.dd[3] + s.dd[4])) if elastic else 0)
 
             curved = None
-            if o["curvature"] and (stationary or self.error(at, q, mode, mu) <= o["saddle"] * mu) and delta > EPS**0.5 * self.size_w:
+            if (
+                o["curvature"]
+                and (stationary or self.error(at, q, mode, mu) <= o["saddle"] * mu)
+                and delta > EPS**0.5 * self.size_w
+            ):
                 curved = self.curved(K, at, q, mode, mu, slope_of)
             if stationary and curved is None:
-                status = "CONVERGED" if mode is main else "INFEASIBLE"
+                if mode is main:
+                    status = "CONVERGED"
+                    break
+                # The proximal term may hold x where the violation alone would not: centre it and look again.
+                if largest(at.g) > 1e-9 * mode.rho:
+                    mode.x_r, mode.filter = q.x, []
+                    continue
+                status = "INFEASIBLE" if self.violation(v, q.x, at.J) > 1e3 * tol else "STALLED"
                 break
             if steps >= o["max_steps"]:
                 break
@@ -482,8 +500,10 @@ class FilterIP:
                 first = False
                 alpha /= 2
             if o["verbose"]:
-                print(f"{steps:3d}{'r' if elastic else ' '}{'c' if curved else ' '} f {v.f:12.5e} th {theta:8.1e} err {error:8.1e} mu {mu:7.1e} d {delta:7.1e} "
-                      f"|dx| {largest(step.dx):7.1e} |y| {largest(q.y):7.1e} a {alpha:7.1e} az {a_z:7.1e} {'A' if accepted else '-'} sol {step.sol.passes} {step.sol.error:7.1e}")
+                print(
+                    f"{steps:3d}{'r' if elastic else ' '}{'c' if curved else ' '} f {v.f:12.5e} th {theta:8.1e} err {error:8.1e} mu {mu:7.1e} d {delta:7.1e} "
+                    f"|dx| {largest(step.dx):7.1e} |y| {largest(q.y):7.1e} a {alpha:7.1e} az {a_z:7.1e} {'A' if accepted else '-'} sol {step.sol.passes} {step.sol.error:7.1e}"
+                )
             if not accepted and curved is None and largest(step.dx / (1 + np.abs(q.x))) < 10 * EPS:
                 # Rounding hides any progress: take the step and lower mu.
                 alpha, accepted = a_max, True
@@ -507,7 +527,9 @@ class FilterIP:
                 mode.filter.append(((1 - o["gamma_theta"]) * theta, phi - o["gamma_phi"] * theta))
             ks = o["kappa_sigma"]
             z = [a + a_z * b for a, b in zip(q.z, step.dz, strict=True)]
-            z = [np.where(m, np.clip(a, mu / (ks * b), ks * mu / b), 0) for a, b, m in zip(z, new.d, masks, strict=True)]
+            z = [
+                np.where(m, np.clip(a, mu / (ks * b), ks * mu / b), 0) for a, b, m in zip(z, new.d, masks, strict=True)
+            ]
             q, v = new._replace(y=q.y + alpha * step.dy, z=z), w
             steps += 1
             if mode is not main:
@@ -527,16 +549,23 @@ class FilterIP:
 
 
 def column_sizes(p: Problem) -> np.ndarray:
-    """The largest entry of each column of the row-scaled Jacobian near the start, within 1e-6 .. 1e6, 1 without any."""
+    """Sizes of the columns after equilibrating rows and columns in turn (Ruiz 2001), relative to their median."""
     ip = FilterIP(p)
     x = ip.inside(p.x0)
+    size = np.ones(ip.n)
+    if not ip.rows:
+        return size
     ip.scale(x)
-    top = np.zeros(ip.n)
+    A: Any = 0
     for point in (x, ip.inside(x + 1e-2 * np.maximum(1, np.abs(x)) * ip.noise)):
-        _, J, _ = ip.derivatives(point, 1.0, np.zeros(ip.rows))
-        if ip.rows:
-            top = np.maximum(top, np.nan_to_num(np.asarray(abs(J).max(axis=0).todense()).ravel()))
-    return np.where(top > 0, np.clip(top, 1e-6, 1e6), 1)
+        A = A + abs(ip.model.derivatives(point, 1.0, np.zeros(ip.rows))[1])
+    for _ in range(8):
+        row = np.asarray(A.max(axis=1).todense()).ravel()
+        A = sp.diags(1 / np.sqrt(np.where(row > 0, row, 1))) @ A
+        column = np.sqrt(np.asarray(A.max(axis=0).todense()).ravel())
+        column = np.where(column > 0, column, 1)
+        A, size = A @ sp.diags(1 / column), size * column
+    return np.clip(size / np.median(size), 1e-6, 1e6)
 
 
 def solve(p: Problem, columns: float = 0.0, **options: Any) -> Result:
@@ -546,7 +575,9 @@ def solve(p: Problem, columns: float = 0.0, **options: Any) -> Result:
         size = np.where((size > columns) | (size < 1 / columns), size, 1)
         new = ca.SX.sym("x", len(size))
         parts = ca.substitute([p.f, p.c, p.g], [p.x], [new / ca.DM(size)])
-        p = p._replace(x=new, f=parts[0], c=parts[1], g=parts[2], lower=p.lower * size, upper=p.upper * size, x0=p.x0 * size)
+        p = p._replace(
+            x=new, f=parts[0], c=parts[1], g=parts[2], lower=p.lower * size, upper=p.upper * size, x0=p.x0 * size
+        )
         r = FilterIP(p, **options).solve()
         return r._replace(x=r.x / size)
     return FilterIP(p, **options).solve()

@@ -261,13 +261,9 @@ def quadrotor(T: int, kind: str, circles: int) -> Problem:
             rows = [trapezoid(q, p, h) for q, p in zip(s, k, strict=True)]
         elif kind == "collocation":  # Hermite-Simpson, compressed
             k = slope(s, a, b)
-            mid = [
-                (q[:-1] + q[1:]) / 2 + h / 8 * (p[:-1] - p[1:]) for q, p in zip(s, k, strict=True)
-            ]
+            mid = [(q[:-1] + q[1:]) / 2 + h / 8 * (p[:-1] - p[1:]) for q, p in zip(s, k, strict=True)]
             km = slope(mid, (a[:-1] + a[1:]) / 2, (b[:-1] + b[1:]) / 2)
-            rows = [
-                q[1:] - q[:-1] - h / 6 * (p[:-1] + 4 * pm + p[1:]) for q, p, pm in zip(s, k, km, strict=True)
-            ]
+            rows = [q[1:] - q[:-1] - h / 6 * (p[:-1] + 4 * pm + p[1:]) for q, p, pm in zip(s, k, km, strict=True)]
         else:
             after = rk4(lambda v: slope(v, a[:-1], b[:-1]), [q[:-1] for q in s], h)
             rows = [q[1:] - p for q, p in zip(s, after, strict=True)]
@@ -344,12 +340,8 @@ def small(name: str, start: list, build: Callable, lower: Any = None, upper: Any
 def smalls() -> list[Problem]:
     out = []
     for s in (0.0, 1e-12):
-        out.append(
-            small(f"square=1 from {s:g}", [s] * 3, lambda x: (ca.sumsqr(x - 3), [x**2 - 1], []), optimum=12.0)
-        )
-    out.append(
-        small("x0 x1 saddle", [1, 1], lambda x: (x[0] * x[1], [x[0] + x[1] - 2], []), 0, 4, optimum=0.0)
-    )
+        out.append(small(f"square=1 from {s:g}", [s] * 3, lambda x: (ca.sumsqr(x - 3), [x**2 - 1], []), optimum=12.0))
+    out.append(small("x0 x1 saddle", [1, 1], lambda x: (x[0] * x[1], [x[0] + x[1] - 2], []), 0, 4, optimum=0.0))
     out.append(small("double wells", [0] * 4, lambda x: (ca.sumsqr(x**2 - 1), [], []), -5, 5, optimum=0.0))
     disc = lambda x: (  # noqa: E731
         ca.sumsqr(x - ca.DM([2.1, 1.5])), [], [ca.sumsqr(x - ca.DM([-0.1, 0.2])) - 0.5],
@@ -363,41 +355,67 @@ def smalls() -> list[Problem]:
     for s in (1e-8, 1e-4, 1.0, 1e4, 1e8):
         out.append(
             small(
-                f"rows s={s:g}", [0, 0, 0],
-                lambda x, s=s: (ca.sumsqr(x), [x[0] + x[1] - 1, s * (x[1] + x[2] - 1)], []), optimum=2 / 3,
+                f"rows s={s:g}",
+                [0, 0, 0],
+                lambda x, s=s: (ca.sumsqr(x), [x[0] + x[1] - 1, s * (x[1] + x[2] - 1)], []),
+                optimum=2 / 3,
             )  # fmt: skip
         )
     for e in (1e-6, 1e-7):
         out.append(
             small(
-                f"dependent {e:g}", [0, 0, 0],
-                lambda x, e=e: (ca.sumsqr(x), [x[0] + x[1] - 1, x[0] + (1 + e) * x[1] - 1 - e / 2], []), optimum=0.5,
+                f"dependent {e:g}",
+                [0, 0, 0],
+                lambda x, e=e: (ca.sumsqr(x), [x[0] + x[1] - 1, x[0] + (1 + e) * x[1] - 1 - e / 2], []),
+                optimum=0.5,
             )  # fmt: skip
         )
-    out.append(small("redundant", [0, 0, 0], lambda x: (ca.sumsqr(x), [x[0] + x[1] - 1, x[0] + x[1] - 1], []), optimum=0.5))
+    out.append(
+        small("redundant", [0, 0, 0], lambda x: (ca.sumsqr(x), [x[0] + x[1] - 1, x[0] + x[1] - 1], []), optimum=0.5)
+    )
     out.append(
         small(
-            "squared row", [0, 0, 0],
-            lambda x: (ca.sumsqr(x), [(x[0] - 1) ** 2, x[1] + x[2] - 1], []), optimum=1.5,
+            "squared row",
+            [0, 0, 0],
+            lambda x: (ca.sumsqr(x), [(x[0] - 1) ** 2, x[1] + x[2] - 1], []),
+            optimum=1.5,
         )  # fmt: skip
     )
     out.append(small("1e8 (x - 1)", [0], lambda x: (ca.sumsqr(x), [1e8 * (x[0] - 1)], []), optimum=1.0))
-    out.append(
-        small("x>=2, x<=1", [0], lambda x: (1e16 * ca.sumsqr(x), [], [x[0] - 2, 1 - x[0]]), ending="INFEASIBLE")
-    )
+    out.append(small("x>=2, x<=1", [0], lambda x: (1e16 * ca.sumsqr(x), [], [x[0] - 2, 1 - x[0]]), ending="INFEASIBLE"))
     out.append(small("circle apart", [1, 1], lambda x: (x[0], [ca.sumsqr(x) + 1], []), ending="INFEASIBLE"))
     out.append(
         small(
-            "Waechter-Biegler", [-2, 3, 1],
-            lambda x: (x[0], [x[0] ** 2 - x[1] - 1, x[0] - x[2] - 0.5], []), [-INF, 0, 0], optimum=1.0,
+            "Waechter-Biegler",
+            [-2, 3, 1],
+            lambda x: (x[0], [x[0] ** 2 - x[1] - 1, x[0] - x[2] - 0.5], []),
+            [-INF, 0, 0],
+            optimum=1.0,
         )  # fmt: skip
     )
+    out.append(small("unbounded", [1, 1], lambda x: (-(x[0] ** 2), [x[1] - 1], []), ending="UNBOUNDED"))
     out.append(
-        small("unbounded", [1, 1], lambda x: (-x[0] ** 2, [x[1] - 1], []), ending="UNBOUNDED")
+        small("max on a circle", [1, 0], lambda x: (-(x[0] ** 2) - 2 * x[1] ** 2, [ca.sumsqr(x) - 1], []), optimum=-2.0)
     )
-    out.append(small("max on a circle", [1, 0], lambda x: (-(x[0] ** 2) - 2 * x[1] ** 2, [ca.sumsqr(x) - 1], []), optimum=-2.0))
-    out.append(small("Maratos", [math.cos(0.5), math.sin(0.5)], lambda x: (2 * (ca.sumsqr(x) - 1) - x[0], [ca.sumsqr(x) - 1], []), optimum=-1.0))
-    out.append(small("MPCC", [1, 1], lambda x: ((x[0] - 1) ** 2 + (x[1] - 2) ** 2, [], [-x[0] * x[1]]), 0, None, several=True, optimum=1.0))
+    out.append(
+        small(
+            "Maratos",
+            [math.cos(0.5), math.sin(0.5)],
+            lambda x: (2 * (ca.sumsqr(x) - 1) - x[0], [ca.sumsqr(x) - 1], []),
+            optimum=-1.0,
+        )
+    )
+    out.append(
+        small(
+            "MPCC",
+            [1, 1],
+            lambda x: ((x[0] - 1) ** 2 + (x[1] - 2) ** 2, [], [-x[0] * x[1]]),
+            0,
+            None,
+            several=True,
+            optimum=1.0,
+        )
+    )
     return out
 
 
@@ -434,7 +452,10 @@ def equality() -> list[Problem]:
 
 def obstacles() -> list[Problem]:
     quads = [
-        quadrotor(T, kind, n) for T in (31, 61) for kind in ("collocation", "trapezoid", "shooting") for n in (1, 2, 3, 4)
+        quadrotor(T, kind, n)
+        for T in (31, 61)
+        for kind in ("collocation", "trapezoid", "shooting")
+        for n in (1, 2, 3, 4)
     ]
     return quads + [path(10, s) for s in ("straight", "near", "beside")]
 
@@ -511,7 +532,9 @@ def masses(T: int = 30, count: int = 4) -> Problem:
     K = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
     F = np.zeros((n, 3))
     F[0, 0], F[1, 0], F[1, 1], F[2, 1], F[2, 2], F[3, 2] = 1, -1, 1, -1, 1, -1
-    big = np.block([[np.zeros((n, n)), np.eye(n), np.zeros((n, 3))], [-K, np.zeros((n, n)), F], [np.zeros((3, 2 * n + 3))]])
+    big = np.block(
+        [[np.zeros((n, n)), np.eye(n), np.zeros((n, 3))], [-K, np.zeros((n, n)), F], [np.zeros((3, 2 * n + 3))]]
+    )
     from scipy.linalg import expm
 
     E = expm(h * big)

@@ -58,9 +58,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     import system
+
     system.MODE, system.GAMMA, system.LOCAL, system.CG = a.mode, a.gamma, bool(a.local), a.cg
     options = {k: json.loads(v) for k, v in (s.split("=") for s in a.set)}
-    print(f"{'problem':26} {'method':9} {'it':>4} {'ipopt':>5} {'value':>16} {'goal':>16} {'viol':>8} {'err':>8} fac  val pass rest  s status", flush=True)
+    print(
+        f"{'problem':26} {'method':9} {'it':>4} {'ipopt':>5} {'value':>16} {'goal':>16} {'viol':>8} {'err':>8} fac  val pass rest  s status",
+        flush=True,
+    )
     for name in a.sets:
         for p in SETS[name]():
             if not any(only in p.name for only in (a.only or [""])):

@@ -26,7 +26,7 @@ LOCAL = True
 CG = 6
 FLAT = 1e-10
 PASSES = 10
-MODE = 'passes'
+MODE = "passes"
 LOG = None
 
 
@@ -80,8 +80,19 @@ class Condensed:
     def direct(self, b1: np.ndarray, b2: np.ndarray) -> Solution:
         """By a pivoted sparse factorisation of the whole matrix: what the condensed one is measured against."""
         import scipy.sparse.linalg as sla
+
         n, m = len(b1), len(b2)
-        K = sp.bmat([[self.H + self.delta * sp.diags(self.D), self.J.T], [self.J, -sp.diags(self.e + 1e-20 * self.gamma / GAMMA)]], format="csc") if m else (self.H + self.delta * sp.diags(self.D)).tocsc()
+        K = (
+            sp.bmat(
+                [
+                    [self.H + self.delta * sp.diags(self.D), self.J.T],
+                    [self.J, -sp.diags(self.e + 1e-20 * self.gamma / GAMMA)],
+                ],
+                format="csc",
+            )
+            if m
+            else (self.H + self.delta * sp.diags(self.D)).tocsc()
+        )
         lu = sla.splu(K)
         b = np.concatenate([b1, b2])
         v = lu.solve(b)
@@ -146,7 +157,9 @@ class Condensed:
                 z = precondition * rho
                 new = rho @ z
                 d, rz = z + new / rz * d, new
-                if largest(rho) <= target * (largest(b2) + 1e-3 * float(np.max(abs(self.J) @ np.abs(dx + x), initial=0))):
+                if largest(rho) <= target * (
+                    largest(b2) + 1e-3 * float(np.max(abs(self.J) @ np.abs(dx + x), initial=0))
+                ):
                     break
             tx, ty = dx + x, dy + w * (self.e + self.gamma) / self.gamma
             t1, t2, error = self.residual(b1, b2, tx, ty)
