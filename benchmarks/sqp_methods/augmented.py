@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Interior point on a primal-dual augmented Lagrangian (Gill and Robinson 2012; Armand and Omheni 2017), no restoration.
 
 The Newton matrix is the same with e + sigma instead of e. The merit, decreased by an Armijo search along its own Newton

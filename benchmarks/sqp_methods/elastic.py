@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Interior point with l1-elastic variables throughout: h - s - p + n = 0, objective f + rho sum (p + n), no restoration.
 
 The filter method's own machinery with rho instead of the proximal objective; rho grows where p, n stay at a solution.

@@ -1,3 +1,4 @@
+# ruff: noqa: B023, E501, SIM300, C408
 """Primal-dual interior point with a filter line search and restoration (Wächter and Biegler 2006) on the condensed band.
 
 Every bound and inequality has a slack of its own: G(x) + relax - s = 0, s > 0, with G = (x - lower, upper - x, g(x)).
@@ -8,7 +9,7 @@ objective becomes rho sum (p + n) + zeta / 2 |D (x - x_R)|^2. Eliminated, p and 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import casadi as ca

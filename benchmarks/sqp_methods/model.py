@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """A problem's functions with explicit sparse derivatives (CasADi), and IPOPT on the same expressions."""
 
 from __future__ import annotations

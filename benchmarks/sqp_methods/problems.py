@@ -1,3 +1,4 @@
+# ruff: noqa: E501, RUF028, RUF059
 """The problems: min f(x), c(x) = 0, g(x) >= 0, lower <= x <= upper, written once in CasADi, in order of stages.
 
 x is a column of n = T d numbers, stage by stage; `columns` gives its d columns. `optimum` is None where the answer is a

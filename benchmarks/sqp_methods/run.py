@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """python run.py [--sets control equality] [--methods filter] [--only NAME]: a row per problem and method."""
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ import importlib
 import json
 import os
 import pathlib
+import tempfile
 import time
 import warnings
 
@@ -14,7 +16,7 @@ import numpy as np
 from model import ipopt
 from problems import SETS, Problem
 
-CACHE = pathlib.Path("/tmp/sqp_methods_ipopt.json")
+CACHE = pathlib.Path(tempfile.gettempdir()) / "sqp_methods_ipopt.json"
 METHODS = {"filter": "filter_ip", "augmented": "augmented", "elastic": "elastic"}
 
 

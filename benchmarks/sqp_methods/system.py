@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The Newton system of every method here, condensed to one positive definite band.
 
     [ H   J^T ] [ dx ]   [ b1 ]        H = W + Sigma_x + delta D,   E = diag(e) >= 0
