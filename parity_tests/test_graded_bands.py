@@ -23,7 +23,7 @@ from bandhess_torch.optimise.newton import subproblem as torch_subproblem
 
 N = 75  # several tiles, several parts
 TIERS = ["jax-compiled", "jax-pure", "jax-partition", "torch-serial", "torch-partition"]
-# Powers of ten: of all of H, or of what H's entries differ by. Below the least there is room for the digits of a number.
+# Powers of ten: of all of H, or of what H's entries differ by. Below the least there is room for a number's digits.
 UNIFORM = {"float64": [-280, -160, 160, 280], "float32": [-28, -19, 19, 28]}
 GRADED = {"float64": [12, 150], "float32": [6, 19]}
 

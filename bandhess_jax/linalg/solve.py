@@ -107,7 +107,7 @@ def _solve_refined(ab: Array, b: Array, refine: int) -> Array:
 
     def approximate(r: Array) -> Array:
         r = scaled(r)
-        size = jnp.max(jnp.abs(r), axis=0)
+        size = jnp.max(jnp.abs(r), axis=0, keepdims=True)
         size = jnp.where(size > 0, size, 1)
         return scaled(low.solve((r / size).astype(jnp.float32)).astype(dtype) * size)
 
