@@ -28,7 +28,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .band.storage import as_index, transposed
+from bandhess_common.checks import as_index
+
+from .band.storage import transposed
 from .framework.transforms import eager
 from .linalg.cholesky import cho_solve, cholesky
 from .linalg.lu import solve_general

@@ -12,12 +12,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from torch import Tensor
 
+from bandhess_common.checks import as_index, check_argnums
+
 from ..band.noise import gaussian, hash_noise
-from ..band.storage import as_band, as_index, clear_unused, matvec
+from ..band.storage import as_band, clear_unused, matvec
 from ..band.structures import diagonal, row_sums, shifted
 from ..framework.transforms import eager
 from .linearise import linearize_gradient
-from .objective import Objective, check_argnums
+from .objective import Objective
 from .products import Extraction, extract
 
 SMALL = 256  # so many products are spent on advice

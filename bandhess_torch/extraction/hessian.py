@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from bandhess_common.checks import check_argnums
+
 from ..framework.transforms import eager
 from .linearise import linearize_gradient, linearize_residuals
-from .objective import Objective, check_argnums
+from .objective import Objective
 from .probing.protocol import Probing
 from .products import ChunkSize, Extraction, extract_noted
 

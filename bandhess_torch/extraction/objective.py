@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..band.stages import Layout
-from ..band.storage import as_index
 
 
 class Objective(NamedTuple):
@@ -52,13 +51,6 @@ class Objective(NamedTuple):
             return value, aux
 
         return flat_fun, self.layout.ravel(args[self.argnums])
-
-
-def check_argnums(argnums: int) -> int:
-    try:
-        return as_index(argnums, "argnums", least=-(2**31))
-    except TypeError:
-        raise TypeError(f"argnums must be one int, got {argnums!r}; ravel several arguments into one pytree") from None
 
 
 class _Method(torch.nn.Module):

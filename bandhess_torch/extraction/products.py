@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bandhess_common.checks import as_chunk_size, as_index
+
 from ..band.stages import Layout
-from ..band.storage import as_index, clear_beyond_stages
+from ..band.storage import clear_beyond_stages
 from ..band.structures import shifted
 from ..framework.autograd import Pullback, nodes, user_defined
 from ..framework.transforms import eager
@@ -36,12 +38,7 @@ class Extraction(NamedTuple):
 
     @classmethod
     def of(cls, bandwidth: int, probing: str | Probing, chunk_size: ChunkSize) -> Extraction:
-        if chunk_size is not None and chunk_size != "auto":
-            try:
-                chunk_size = as_index(chunk_size, "chunk_size", least=1)
-            except TypeError:
-                raise TypeError(f'chunk_size must be an int >= 1, None or "auto", got {chunk_size!r}') from None
-        return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), chunk_size)
+        return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), as_chunk_size(chunk_size))
 
     def batches(self, count: int, layout: Layout, matvec: Any) -> list[range]:
         """The colours of each batched call. "auto": so many that a batch stays in cache (some 2^19 numbers on a CPU),

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from bandhess_common.status import History, Status, StepInfo, print_progress
+from bandhess_common.checks import as_index, as_positive, check_args
+from bandhess_common.progress import print_progress
+from bandhess_common.status import History, Status, StepInfo
 
 from ...band.stages import Layout
-from ...band.storage import as_index, clear_unused
+from ...band.storage import clear_unused
 from ...extraction.bandwidth import bandwidth_of
 from ...extraction.linearise import linearize_gradient, linearize_residuals
 from ...extraction.objective import Objective, parameters, with_parameters
@@ -138,12 +140,6 @@ def _empty(problem: Problem, x0: Any, args: tuple) -> tuple:
     return x0, value, status, 0, zero, *(rows if problem.options.history else ())
 
 
-def _positive(name: str, number: Any) -> float:
-    if not (isinstance(number, float | int) and number > 0):
-        raise ValueError(f"{name} must be positive, a number, got {number!r}")
-    return float(number)
-
-
 def _check_scale(scale: Any, layout: Layout) -> str:
     """ "none", "diagonal" or "given"."""
     if scale is None or (isinstance(scale, str) and scale == "diagonal"):
@@ -223,14 +219,13 @@ def newton(
     Cost: a step takes one `value_grad_hessian`, about 1 to 5 banded Cholesky factorisations, and one value per trial;
     a derivative one Hessian, two factorisations, one solve. `torch.func.vmap` solves one lane after the other.
     """
-    if not isinstance(args, tuple):
-        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
+    check_args(args)
     objective = Objective.of(fun, 0, None, (x0, *args), "x0")
     layout = objective.layout
     if not (callable(hessian) or hessian in ("exact", "gauss_newton")):
         raise ValueError(f'hessian must be "exact", "gauss_newton" or a function (x, *args) -> ab, got {hessian!r}')
-    tol = torch.finfo(layout.dtype).eps ** 0.5 if tol is None else _positive("tol", tol)
-    seconds = math.inf if max_seconds is None else _positive("max_seconds", max_seconds)
+    tol = torch.finfo(layout.dtype).eps ** 0.5 if tol is None else as_positive(tol, "tol")
+    seconds = math.inf if max_seconds is None else as_positive(max_seconds, "max_seconds")
     scaling = _check_scale(scale, layout)
     if bandwidth is None:
         bandwidth = bandwidth_of(_squared(fun) if hessian == "gauss_newton" else fun, (x0, *args))
