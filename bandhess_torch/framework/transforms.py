@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -13,18 +14,32 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def _loaded() -> bool:
+    return "torch._dynamo" in sys.modules  # which takes seconds to import
+
+
+# What reads Python frames in this thread in order to compile them, if anything does. There is no public name for it.
+_reader = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", _loaded)
+
+
 def eager(function: Callable[P, R]) -> Callable[P, R]:
     """`function`, run as it is where torch.compile reads its caller: LAPACK's pointers and loops over values cannot
     become part of a graph, so the caller's graph is cut there (with `fullgraph=True` that is an error).
 
     Backward rules carry it, too: autograd calls them while a compiled caller runs.
     """
+    disabled: Callable[P, R] | None = None
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch.compiler.is_compiling():  # then torch's compiler, seconds to import, has long been loaded
+        nonlocal disabled
+        if torch.compiler.is_compiling():  # this very line is being read
             return torch.compiler.disable(function)(*args, **kwargs)
-        return function(*args, **kwargs)
+        if not _reader():
+            return function(*args, **kwargs)
+        if disabled is None:  # this is run, but what it calls would be read
+            disabled = torch.compiler.disable(function)
+        return disabled(*args, **kwargs)
 
     return run
 
