@@ -1,4 +1,28 @@
-"""Banded Hessians in JAX: extract them with a few products, factorise them in-graph, take Newton steps on them."""
+"""Banded Hessians in JAX: extract them with a few products, factorise them in-graph, take Newton steps on them.
+
+The way of the data, and of the imports: function -> probes -> products -> band -> factor -> step.
+
+A symmetric band with w = 2 subdiagonals, and its storage `ab`, `(w + 1, n)`: `ab[r, j] = H[j + r, j]`.
+
+    H =  a b c 0 0        ab =  a d g i k
+         b d e f 0              b e h j *
+         c e g h .              c f . * *        * unused, stored as 0
+         0 f h i j
+         0 0 . j k
+
+A tree of two stages, `{"q": [[q0, r0], [q1, r1]], "u": [u0]}`, is ravelled stage by stage; a leaf may end one stage
+early, and then a dummy fills its place:
+
+    stage          0            1
+    leaf       q  q  u      q  q  u
+    vector   [q0 r0 u0     q1 r1  *]        T = 2 stages of d = 3 scalars; bandwidth k = 1 means (k + 1) d = 6 rows
+
+    band/         stages, storage, what is known of a band without factorising it
+    framework/    what is peculiar to JAX
+    extraction/   from a function to its band: probing/ by products, diagonals/ by carrying the diagonals along
+    linalg/       factorisations, and what follows from them
+    optimise/     newton/, and sqp/ for constraints
+"""
 
 from bandhess_common.status import History, SQPHistory, Status, StepInfo
 
@@ -7,14 +31,16 @@ from .band.sparse import to_bcoo
 from .band.stages import ravel_stages
 from .band.storage import from_dense, matvec, to_dense
 from .extraction.bandwidth import band_error, detect_bandwidth, reorder_bandwidth
-from .extraction.hessian import from_matvec, gauss_newton, hessian, value_grad_hessian
+from .extraction.hessian import gauss_newton, hessian, value_grad_hessian
 from .extraction.probing.protocol import Direct, Fourier, Probing, Random, Substitution
+from .extraction.products import from_matvec
 from .framework.kernels import cpu_kernels, portable
-from .linalg.cholesky import cho_solve, cholesky, cholesky_ex, logdet, solve_triangular
+from .linalg.cholesky import cho_solve, cholesky, cholesky_ex, logdet
 from .linalg.inverse import inverse_band
 from .linalg.ldl import inertia, ldl, ldl_solve
 from .linalg.rcond import rcond
 from .linalg.solve import Factor, factor, solve
+from .linalg.triangular import solve_triangular
 from .optimise.newton.api import NewtonResult, newton
 from .optimise.sqp.api import SQPResult, sqp
 

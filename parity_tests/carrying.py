@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from problems import store
+from oracles import store
 
 from bandhess_jax.extraction.diagonals import carry
-from bandhess_jax.framework.fusion import flattened
+from bandhess_jax.framework.programs import flattened
 
 
 def coefficients(shape: Any, seed: int = 0) -> Array:

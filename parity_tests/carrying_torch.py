@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bandhess_common.diagonals.values import LIMIT
-from bandhess_torch.extraction import hessian as _hessian
 from bandhess_torch.extraction.diagonals import Program, carry
+from bandhess_torch.extraction.linearise import linearize_gradient
 
 N = 12
 BUDGET = LIMIT
@@ -40,7 +40,5 @@ def assert_carried(product: Callable[[Tensor], Tensor], n: int) -> None:
 def gram(g: Callable[[Tensor], Tensor], n: int) -> Callable[[Tensor], Tensor]:
     """v -> g^T (D g(v)) by double backward, D with no two entries alike."""
     weights = coefficients(g(torch.zeros(n, dtype=torch.float64)).shape, 1)
-    _, product, _ = _hessian.linearize_gradient(
-        lambda x: (torch.sum(weights * g(x) ** 2) / 2, None), coefficients((n,))
-    )
+    _, product, _ = linearize_gradient(lambda x: (torch.sum(weights * g(x) ** 2) / 2, None), coefficients((n,)))
     return product

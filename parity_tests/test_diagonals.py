@@ -11,7 +11,7 @@ from carrying import assert_carried, coefficients, gram
 from jax import Array, lax
 
 from bandhess_jax.extraction.diagonals import translator, walk
-from bandhess_jax.framework.fusion import flattened
+from bandhess_jax.framework.programs import flattened
 
 
 def test_the_definition() -> None:

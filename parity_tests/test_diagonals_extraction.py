@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from carrying import carried, coefficients, dense, gram
 from jax import Array, lax
-from problems import store
+from oracles import store
 
 import bandhess_jax as bh
 from bandhess_common.diagonals import values
-from bandhess_jax.extraction import hessian as _hessian
+from bandhess_jax.extraction import products as _products
 
 # --- What is left to probing ------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ def test_own_and_other_probings_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> None:
         raise AssertionError("carried")
 
-    monkeypatch.setattr(_hessian, "carry", never)
+    monkeypatch.setattr(_products, "carry", never)
     for probing in ("substitution", "fourier", "random", Twice()):
         jax.make_jaxpr(bh.hessian(lambda x: window(x), 3, probing=probing))(x)
     with pytest.raises(AssertionError, match="carried"):

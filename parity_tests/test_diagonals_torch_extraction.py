@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from carrying_torch import C, N, carried, coefficients
-from problems import store
+from oracles import store
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 import bandhess_torch as bh
-from bandhess_torch.extraction import hessian as _hessian
+from bandhess_torch.extraction import products
 from bandhess_torch.extraction.diagonals import carry
 
 
@@ -28,9 +28,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         seen.append(ab is not None)
         return ab
 
-    monkeypatch.setattr(_hessian, "LONG", 0)
-    monkeypatch.setattr(_hessian, "carry", spy)
-    monkeypatch.setattr(_hessian, "_left_to_probing", set())
+    monkeypatch.setattr(products, "LONG", 0)
+    monkeypatch.setattr(products, "carry", spy)
     return seen
 
 
@@ -182,17 +181,6 @@ def test_own_functions_probe(taken: list[bool]) -> None:
     ab = bh.hessian(f, 1, chunk_size=1)(C)
     np.testing.assert_allclose(ab, dense(lambda x: torch.sum(x[1:] ** 3 * x[:-1]), C, 1), rtol=1e-12)
     assert taken == []
-
-
-def test_tried_once(taken: list[bool]) -> None:
-    f, k, _ = PROBED["cumsum"]
-    for scale in (1, 2, 3):
-        np.testing.assert_allclose(bh.hessian(f, k)(scale * C), dense(f, C, k), rtol=1e-12)
-    assert taken == [False]
-    bh.hessian(window, 1)(C)  # of another graph; too narrow
-    bh.hessian(window, 1)(C)
-    bh.hessian(window, 3)(C)
-    assert taken == [False, False, True]
 
 
 def test_other_probings_and_attached_graphs_probe(taken: list[bool]) -> None:

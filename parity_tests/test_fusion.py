@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bandhess_jax.framework.fusion import hold, tidy
+from bandhess_jax.framework.fusion import materialise, tidy
 
 N = 100
 
@@ -151,12 +151,12 @@ def test_the_compiler_does_not_see_through() -> None:
     """Held values stay in a conditional of the compiled program, whatever XLA simplifies: else they would be fused."""
 
     def fun(x: Array) -> Array:
-        s = hold(jnp.sin, x)
+        s = materialise(jnp.sin, x)
         return jnp.pad(s, (0, 2)) + jnp.pad(2 * s, (2, 0))
 
     assert "conditional(" in jax.jit(fun).lower(start()).compile().as_text()
     for x in (start(), start() * jnp.nan, start() + jnp.inf):
-        np.testing.assert_array_equal(hold(jnp.exp, x), jnp.exp(x))
+        np.testing.assert_array_equal(materialise(jnp.exp, x), jnp.exp(x))
     # Nor do batches: a conditional with a predicate a lane would be a select, and hold nothing.
     twice = jax.jit(jax.vmap(jax.vmap(fun)))
     xs = jnp.stack([start() * jnp.nan, start(), start() + jnp.inf, 2 * start()]).reshape(2, 2, N)

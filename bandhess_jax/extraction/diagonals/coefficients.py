@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from bandhess_common.grids import Grid, sizes
 
-from ...framework.fusion import is_constant
+from ...framework.programs import is_constant
 
 
 def on_grid(grid: Grid, array: Any) -> Any:

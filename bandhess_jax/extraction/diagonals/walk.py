@@ -13,7 +13,8 @@ from bandhess_common.diagonals import band
 from bandhess_common.diagonals.fallback import UnknownError, carry_or_none
 from bandhess_common.diagonals.values import Value, vector
 
-from ...framework.fusion import arranged, bind, flattened, needed
+from ...framework.fusion import arranged
+from ...framework.programs import bind, flattened, needed
 from .blocks import Blocks, apply, flat, is_linear
 from .coefficients import Coefficient
 from .translator import ARITHMETIC, ELEMENTWISE, widen

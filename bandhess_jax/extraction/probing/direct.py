@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-
-def within_blocks(ab: Array, d: int) -> Array:
-    """Zeros for the cells of a band `((k + 1) d, n)` that are further than k stages from the diagonal."""
-    if d == 1:
-        return ab
-    row = lax.broadcasted_iota(jnp.int32, ab.shape, 0)
-    column = lax.broadcasted_iota(jnp.int32, ab.shape, 1)
-    # Scalar i of a stage reaches (k + 1) d - i rows before the next column of its colour shows.
-    return jnp.where(row + column % d < ab.shape[0], ab, 0)
+from ...band.storage import clear_beyond_stages
 
 
 @dataclass(frozen=True)
@@ -25,8 +17,13 @@ class Direct:
 
     Column (t, i) has colour (t mod (2k + 1)) d + i. `(2k + 1) d` products (never more than T d); exact: every entry
     is read off as it stands. Where the program allows it, the same entries come without products, by its diagonals
-    (`extraction/diagonals/walk.py`); a subclass always forms them.
+    (`extraction/diagonals`); a subclass forms them, unless it declares `exact_entries`, too.
     """
+
+    exact_entries: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        cls.exact_entries = cls.__dict__.get("exact_entries", False)  # of the subclass' own methods, not of these
 
     def count(self, T: int, d: int, k: int) -> int:
         return min(2 * k + 1, T) * d
@@ -43,4 +40,4 @@ class Direct:
 
     def decode(self, kept: Array, T: int, d: int, k: int) -> Array:
         band = kept.transpose(2, 1, 0).reshape((k + 1) * d, -1)[:, : T * d]
-        return within_blocks(band, d)
+        return clear_beyond_stages(band, d)

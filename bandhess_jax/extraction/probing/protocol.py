@@ -10,6 +10,9 @@ A probing is a small frozen object. For T stages of d scalars and bandwidth k (k
 
 `keep` runs beside its product, so that a bounded `chunk_size` bounds the memory of the decoding, too.
 Unused cells need no care: they are cleared after `decode`.
+
+A probing whose `decode` gives H's entries as they stand may declare `exact_entries = True`: where a program's diagonals
+can be carried (`extraction/diagonals`), they then serve for it, and no product is formed.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from bandhess_common.status import Status
 from ...band.spectrum import gershgorin
 from ...band.stages import Layout
 from ...band.structures import shifted
-from ...extraction.hessian import Extraction, extract
+from ...extraction.products import Extraction, extract
 from ...linalg.solve import factor, solve
 
 

@@ -14,20 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bandhess_common.status import SQPHistory, Status, StepInfo, print_progress
+from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none
+from bandhess_common.progress import print_progress
+from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
-from ...band.storage import as_index
 from ...extraction.bandwidth import detect_bandwidth
-from ...extraction.hessian import ChunkSize, Extraction, Objective
+from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
-from ...framework.clock import check_host, timed
-from ...framework.jit import jit_call
+from ...extraction.products import ChunkSize, Extraction
+from ...framework.clock import check_host, in_pieces, is_traced
+from ...framework.jit import Host, jit_call, prepare
 from .barrier import MU_START, SLACK
 from .condensed import Functions, largest
 from .constraints import Bounds, Outputs, check_bounds
-from .kkt import differentiable_where, implicit_solve
+from .implicit import differentiable_where
+from .kkt import conditions, implicit_solve
 from .primal_dual import Iterate, Options, State, advance, initial
 
 
@@ -65,7 +68,7 @@ class Problem(NamedTuple):
         positive = Outputs.of(inequalities, "inequalities", (x0, *args), layout.dtype)
 
         def functions(x: Array) -> tuple[Array, Array, Array]:
-            inside = x if bounds is None else bounds.hold(x)
+            inside = x if bounds is None else bounds.fix(x)
             tree = layout.unravel(inside)
             value = flat_fun(inside)[0].astype(layout.dtype)
             c = outputs.ravel(() if constraints is None else constraints(tree, *args))
@@ -80,7 +83,7 @@ class Setting(NamedTuple):
 
     problem: Problem
     box: Bounds | None
-    hold: Array  # 1 on dummies and fixed variables
+    held: Array  # 1 on dummies and fixed variables
     active: Array  # the entries of G that bound
     resting: Array  # where held variables are
 
@@ -89,12 +92,12 @@ class Setting(NamedTuple):
         layout = options.objective.layout
         box = None if bounds is None else Bounds.of(bounds, layout)
         problem = Problem.of(options.objective, funs, x0, box, args)
-        hold, active = layout.dummies(), jnp.ones(problem.inequalities.size, bool)
+        held, active = layout.dummies(), jnp.ones(problem.inequalities.size, bool)
         resting = jnp.zeros(layout.n, layout.dtype)
         if box is not None:
-            hold, active = jnp.maximum(hold, box.fixed), jnp.concatenate([box.active, active])
+            held, active = jnp.maximum(held, box.fixed), jnp.concatenate([box.active, active])
             resting = jnp.where(box.fixed > 0, box.lower, 0)
-        return cls(problem, box, hold, active, resting)
+        return cls(problem, box, held, active, resting)
 
     def start(self, x: Array, y: Array) -> Iterate:
         x = x if self.box is None else self.box.inside(x)
@@ -112,7 +115,7 @@ class Setting(NamedTuple):
         value, sides = self.problem.functions(x)[0], None
         grad_norm, violation, steps, status, history = notes
         if self.box is not None:
-            n, x = layout.n, self.box.hold(x)
+            n, x = layout.n, self.box.fix(x)
             sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
         below = inequalities.unravel(z) if has_inequalities else None
         y = equalities.unravel(y)
@@ -130,22 +133,17 @@ def _sqp(
     if layout.n == 0:
         return _without_variables(options, funs, x0, bounds, args)
     setting = Setting.of(options, funs, x0, bounds, args)
-    functions, hold, active = setting.problem.functions, setting.hold, setting.active
-
-    def optimality(v: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        """Zero at a solution, as a function of all that x depends on."""
-        x, y, z = v
-        (_, c, g), pull = jax.vjp(functions, x)
-        return pull((jnp.ones((), x.dtype), y, -z))[0] + hold * (x - setting.resting), c, z * g
+    functions, held, active = setting.problem.functions, setting.held, setting.active
+    optimality = functools.partial(conditions, functions, held, setting.resting, active)
 
     def solve(_: Callable, start: tuple[Array, Array, Array]) -> tuple:
         state = initial(options, setting.start(*start[:2]), multipliers is None)
-        end = advance(options, functions, active, hold, callback, state)
+        end = advance(options, functions, active, held, callback, state)
         # custom_root wants floats.
         return (end.best.x, end.best.y, end.best.z), jax.tree.map(lambda a: a.astype(layout.dtype), _notes(end))
 
     start = (setting.problem.x, setting.multipliers(multipliers, layout.dtype), jnp.zeros(len(active), layout.dtype))
-    tangent_solve = functools.partial(implicit_solve, layout, options.extraction, hold, active)
+    tangent_solve = functools.partial(implicit_solve, layout, options.extraction, held)
     solution, notes = lax.custom_root(optimality, start, solve, tangent_solve, has_aux=True)
     grad_norm, violation, steps, status, history = notes
     steps, status = steps.astype(jnp.int32), status.astype(jnp.int32)
@@ -164,7 +162,7 @@ def _turns(
     options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, callback: Any, state: State, limits: tuple
 ) -> State:
     setting = Setting.of(options, funs, x0, bounds, args)
-    return advance(options, setting.problem.functions, setting.active, setting.hold, callback, state, limits)
+    return advance(options, setting.problem.functions, setting.active, setting.held, callback, state, limits)
 
 
 def _finish(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, end: State) -> tuple:
@@ -172,7 +170,7 @@ def _finish(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, en
     return setting.result(options.objective.layout, x, y, z, _notes(end), funs[2] is not None)
 
 
-def _timed(
+def _eager(
     options: Options,
     funs: tuple,
     x0: Any,
@@ -180,20 +178,27 @@ def _timed(
     bounds: Any,
     args: tuple,
     callback: Callable | None,
-    max_seconds: float,
-) -> tuple:
-    """As `_sqp`, in pieces: the host looks at the clock between them."""
-    check_host((x0, multipliers, bounds, args), "sqp")
+    max_seconds: float | None,
+) -> tuple | None:
+    """As `_sqp`, in pieces: the host looks at the clock between them, and can be interrupted. None where something is
+    traced, unless there is a time limit: then it is an error."""
+    operands, piece = (x0, multipliers, bounds, args), prepare(_turns, options, funs, x0, bounds, args, callback)
+    if max_seconds is not None:
+        check_host(operands, "sqp")
+    elif is_traced(operands) or piece.traced:
+        return None
 
     def turns(state: State, last: int, max_steps: int = options.max_steps) -> State:
-        limits = (np.int32(last), np.int32(max_steps))
-        state = jit_call(_turns, options, funs, x0, bounds, args, callback, state, limits)
-        check_host(state, "sqp")  # the functions may close over tracers; under jvp the status is none
-        return jax.block_until_ready(state)
+        return piece(state, (np.int32(last), np.int32(max_steps)))
 
-    start = jit_call(_begin, options, funs, x0, multipliers, bounds, args)
-    check_host(start, "sqp")
-    state = timed(turns, start, max_seconds)
+    state = jit_call(_begin, options, funs, x0, multipliers, bounds, args)
+    if not is_traced(state):
+        layout, width = options.objective.layout, options.extraction.bandwidth + 1
+        state = in_pieces(turns, state, layout.n * layout.d * width, max_seconds)
+    if is_traced(state):  # the functions close over tracers
+        if max_seconds is None:
+            return None
+        check_host(state, "sqp")
     if state.open:  # the derivatives where it stands, and no step from there
         state = turns(state, np.iinfo(np.int32).max, int(state.steps))
         if state.status == Status.MAX_STEPS:
@@ -282,26 +287,24 @@ def sqp(
     differentiable with respect to args and bounds, to any order and in both modes, by the implicit function theorem:
     one more linearisation and solve; the derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR.
     """
-    if not isinstance(args, tuple):
-        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
+    check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0")
     layout = objective.layout
     if tol is None:
         tol = float(jnp.finfo(layout.dtype).eps) ** 0.5
-    for name, number in (("tol", tol), ("max_seconds", max_seconds)):
-        if number is not None and not (isinstance(number, float | int) and number > 0):
-            raise ValueError(f"{name} must be positive, a number, got {number!r}")
+    tol = as_positive(tol, "tol")
+    if max_seconds is not None:
+        max_seconds = as_positive(max_seconds, "max_seconds")
     check_bounds(bounds, layout)
-    for name, other in (("constraints", constraints), ("inequalities", inequalities)):
-        if other is not None and not callable(other):
-            raise TypeError(f"{name} must be a function or None, got {type(other).__name__}")
+    check_function_or_none(constraints, "constraints")
+    check_function_or_none(inequalities, "inequalities")
     if bandwidth is None:
         bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
     if extraction.chunk_size == "auto":  # on a CPU: folded products gain nothing from a batch (benchmarks/README.md)
         extraction = extraction._replace(chunk_size=1)
     steps_bound = as_index(max_steps, "max_steps")
-    options = Options(objective, extraction, float(tol), steps_bound, bool(check_band), bool(history))
+    options = Options(objective, extraction, tol, steps_bound, bool(check_band), bool(history))
     if callback is not None and verbose:
         user = callback
 
@@ -311,11 +314,10 @@ def sqp(
 
     elif verbose:
         callback = print_progress
+    callback = None if callback is None else Host(callback)
     operands = ((fun, constraints, inequalities), x0, multipliers, bounds, args, callback)
-    if max_seconds is None or not layout.n:
-        parts = jit_call(_sqp, options, *operands)
-    else:
-        parts = _timed(options, *operands, max_seconds)
+    parts = _eager(options, *operands, max_seconds) if layout.n else None
+    parts = jit_call(_sqp, options, *operands) if parts is None else parts
     result = SQPResult(*parts)
     if isinstance(result.status, jax.core.Tracer):
         return result

@@ -1,0 +1,168 @@
+"""A symmetric banded operator -> its band: the one core of every extraction, and `from_matvec`, its plainest use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.extend.core import ClosedJaxpr
+
+from bandhess_common.checks import as_chunk_size, as_index
+
+from ..band.stages import Layout
+from ..band.storage import clear_beyond_stages, clear_unused
+from ..band.structures import shifted
+from ..framework.fusion import arranged
+from ..framework.jit import jit_call
+from ..framework.programs import equations, flattened
+from .diagonals import carry
+from .probing.protocol import Probing, as_probing
+
+ChunkSize = int | str | None
+
+
+class Extraction(NamedTuple):
+    """What decides the extraction's program, checked. Hashable."""
+
+    bandwidth: int
+    probing: Probing
+    chunk_size: ChunkSize
+
+    @classmethod
+    def of(cls, bandwidth: int, probing: str | Probing, chunk_size: ChunkSize) -> Extraction:
+        return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), as_chunk_size(chunk_size))
+
+    def resolve(self, n: int, operands: Any) -> Extraction:
+        """With "auto" made a number where the platform alone decides, which is not on a CPU (`_all_at_once`).
+
+        Elsewhere it is as many probes as fit 2^26 numbers.
+        """
+        if self.chunk_size != "auto":
+            return self
+        arrays = [leaf for leaf in jax.tree.leaves(operands) if isinstance(leaf, jax.Array)]
+        concrete = [leaf for leaf in arrays if not isinstance(leaf, jax.core.Tracer)]
+        platform = next(iter(concrete[0].devices())).platform if concrete else jax.default_backend()
+        return self if platform == "cpu" else self._replace(chunk_size=max(1, 2**26 // max(n, 1)))
+
+
+def _all_at_once(product: Callable[[Array], Array], probes: Array, n: int) -> bool:
+    """Whether a CPU takes all probes in one batch or one at a time, by what was measured (benchmarks/extraction.py).
+
+    In one batch where they are many, for a loop's turns take microseconds, or a product is long enough for two
+    threads to share (2^13 numbers), as long as the widest value of the batch fits the cache (2^20 numbers). Where a
+    product itself is a loop of many turns, those are shared by many probes, whatever fits the memory (2^26 numbers). A
+    product on the host, or of a foreign function, may not know batches.
+    """
+    parts = list(equations(jax.make_jaxpr(product)(probes[0]).jaxpr))
+    widest = max((getattr(variable.aval, "size", 0) for e in parts for variable in e.outvars), default=0)
+    if any(e.primitive.name.endswith("callback") or e.params.get("vmap_method", "") is None for e in parts):
+        return False
+    if any(e.primitive.name in ("scan", "while") for e in parts):
+        return len(probes) >= 8 and len(probes) * widest <= 2**26
+    return (len(probes) >= 8 or n >= 2**13) and len(probes) * max(widest, n) <= 2**20
+
+
+def _complete(ab: Array, layout: Layout, k: int, near: int) -> Array:
+    """The band of bandwidth k from one of bandwidth `near` whose unused cells and dummies are not yet in order."""
+    ab = clear_unused(ab)
+    if near < k:
+        ab = jnp.pad(ab, ((0, (k - near) * layout.d), (0, 0)))
+    return shifted(ab, layout.dummies()) if layout.ragged else ab
+
+
+def _by_diagonals(flat: ClosedJaxpr, probing: Probing, layout: Layout, near: int) -> Array | None:
+    """The band without a product, where the probing lets diagonals serve and the program can be carried through."""
+    if not getattr(probing, "exact_entries", False):
+        return None
+    # An operation costs half a millisecond of compilation, and on short vectors more than its arithmetic.
+    longest = min(4000, 3 * layout.n // 2)
+    ab = carry(flat, layout.n, (near + 1) * layout.d, longest)
+    return None if ab is None else clear_beyond_stages(ab, layout.d)
+
+
+def _by_probes(matvec: Callable[[Array], Array], options: Extraction, layout: Layout, near: int) -> tuple[Array, tuple]:
+    """The band and the probing's notes, from products."""
+    (_, probing, chunk), (T, d, n) = options, (layout.T, layout.d, layout.n)
+
+    def product(c: Array) -> Array:
+        y = matvec(probing.probe(c, T, d, near, layout.dtype))
+        return probing.keep(c, y, T, d, near)
+
+    probes = jnp.arange(probing.count(T, d, near))
+    if chunk == "auto":
+        chunk = None if _all_at_once(product, probes, n) else 1
+    if chunk is None or (isinstance(chunk, int) and 1 < len(probes) <= chunk):
+        kept = jax.vmap(product)(probes)
+    else:
+        assert isinstance(chunk, int)
+        kept = lax.map(product, probes, batch_size=None if chunk == 1 else chunk)
+    decoded = probing.decode(kept, T, d, near)
+    ab, notes = (decoded[0], decoded[1:]) if isinstance(decoded, tuple) else (decoded, ())
+    if ab.shape != ((near + 1) * d, n):
+        raise ValueError(
+            f"{type(probing).__name__}.decode must return the band, shape {((near + 1) * d, n)}, or a tuple "
+            f"that starts with it, got shape {ab.shape}"
+        )
+    return ab, notes
+
+
+def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Any:
+    """The band of `matvec`, a symmetric operator on the ravelled vector; `(ab, *notes)` if the probing adds some."""
+    k = options.bandwidth
+    if layout.n == 0:
+        return jnp.zeros(((k + 1) * layout.d, 0), layout.dtype)
+    near = min(k, layout.T - 1)  # blocks further off than T - 1 stages do not exist
+    flat, shape = flattened(matvec, jax.ShapeDtypeStruct((layout.n,), layout.dtype))
+    ab = None if flat is None else _by_diagonals(flat, options.probing, layout, near)
+    notes: tuple = ()
+    if ab is None:
+        ab, notes = _by_probes(matvec if flat is None else arranged(flat, shape), options, layout, near)
+    ab = _complete(ab, layout, k, near)
+    return (ab, *notes) if notes else ab
+
+
+def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Array:
+    """The band alone, for those who have no use for notes."""
+    out = extract_noted(matvec, layout, options)
+    return out[0] if isinstance(out, tuple) else out
+
+
+def _from_matvec(options: tuple[Layout, Extraction], matvec: Callable, _: Any) -> Array:
+    layout, extraction = options
+    return extract_noted(lambda v: layout.ravel(matvec(layout.unravel(v))), layout, extraction)
+
+
+def from_matvec(
+    matvec: Callable[[Any], Any],
+    like: Any,
+    bandwidth: int,
+    *,
+    probing: str | Probing = "direct",
+    chunk_size: ChunkSize = "auto",
+) -> Array:
+    """The band of any symmetric banded linear operator.
+
+    Args:
+      matvec: the operator: takes and returns a tree of the structure of `like`.
+      like: an array or tree of arrays that gives structure, shapes, dtype and device (or `jax.ShapeDtypeStruct`s).
+      bandwidth: k >= 0, in stages: stage t couples to stages t - k .. t + k.
+      probing: which probes, and how the band is read off them: "direct", "substitution", "fourier", "random", or
+        an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with their methods.
+      chunk_size: probes multiplied at a time: an int bounds the memory to that many products (1 never vmaps, so host
+        callbacks work), None takes all in one batched call, "auto" decides by the platform.
+
+    Returns: `ab` `((k + 1) d, T d)` in lower band storage, for T stages of d scalars; `(k + 1, n)` for a vector.
+      Dummy variables of ragged leaves have a unit diagonal.
+
+    Raises: TypeError or ValueError for a wrong argument.
+
+    Cost: products: (2k + 1) d for "direct", (k + 1) d for "substitution", 2 (k + 1) d - 1 for "fourier", twice those of
+    "direct" for "random"; never more than T d for the first two. "direct" forms none where diagonals can be
+    carried through the program instead (`extraction/diagonals/walk.py`).
+    """
+    layout = Layout.of(like, "like")
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (like, matvec))
+    return jit_call(_from_matvec, (layout, extraction), matvec, like)  # like: the program runs where it lives

@@ -1,0 +1,139 @@
+"""Reading programs (jaxprs): one flat list of equations, what each needs, and how it is evaluated again.
+
+`flattened` inlines jitted functions and evaluates
+
+    equal equations once, and
+    pad(a) + pad(b) as pad(a + b) where both pad alike (reverse mode leaves one for every slice of an argument).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+# What an elementwise operation costs, in multiplications, roughly; what is not listed is never computed twice.
+OPERATIONS = {
+    0: "slice pad reshape broadcast_in_dim transpose squeeze concatenate rev copy iota convert_element_type real imag",
+    1: "add add_any sub mul neg abs sign square max min clamp select_n complex conj integer_pow floor ceil round "
+    "eq ne lt le gt ge and or not xor is_finite",
+    4: "div rem sqrt rsqrt",
+    16: "exp exp2 log log1p expm1 tanh logistic sin cos tan asin acos atan sinh cosh asinh acosh atanh atan2 pow cbrt "
+    "erf erfc erf_inv lgamma digamma",
+}
+COSTS = {name: cost for cost, names in OPERATIONS.items() for name in names.split()}
+
+
+class _PaddedSum:
+    """A sum of zero-padded arrays, not yet formed: padding configuration -> array."""
+
+    def __init__(self, parts: dict[tuple, Array]) -> None:
+        self.parts = parts
+        self.formed: Array | None = None
+
+    def form(self) -> Array:
+        if self.formed is None:
+            padded = [lax.pad(part, jnp.zeros((), part.dtype), config) for config, part in self.parts.items()]
+            self.formed = sum(padded[1:], padded[0])
+        return self.formed
+
+    def __add__(self, other: _PaddedSum) -> _PaddedSum:
+        parts = dict(self.parts)
+        for config, part in other.parts.items():
+            parts[config] = parts[config] + part if config in parts else part
+        return _PaddedSum(parts)
+
+
+def _form(value: Any) -> Any:
+    return value.form() if isinstance(value, _PaddedSum) else value
+
+
+def is_constant(value: Any) -> bool:
+    """A scalar whose value is known now."""
+    if isinstance(value, (jax.core.Tracer, _PaddedSum)) or jnp.ndim(value):
+        return False
+    return not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended) if hasattr(value, "dtype") else True
+
+
+def _key(equation: Any, operands: Sequence[Any]) -> Any:
+    """Equal for equations that compute the same; None where that can't be told."""
+    names = tuple((str(v), str(jnp.result_type(v))) if is_constant(v) else id(v) for v in operands)
+    key = (equation.primitive, names, tuple(sorted(equation.params.items(), key=lambda item: item[0])))
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
+    """The equation's results. Scalar constants stay constants, so that a padding value is seen to be zero."""
+    params = equation.primitive.get_bind_params(equation.params)
+    functions, params = params if isinstance(params, tuple) else ((), params)  # a pair in older versions of JAX
+    scalar = all(getattr(variable.aval, "shape", None) == () for variable in equation.outvars)
+    constant = scalar and equation.primitive.name in COSTS and all(map(is_constant, operands))
+    with jax.ensure_compile_time_eval() if constant else equation.ctx.manager:
+        results = equation.primitive.bind(*functions, *operands, **params)
+    return list(results) if equation.primitive.multiple_results else [results]
+
+
+def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], seen: dict[Any, tuple]) -> list[Any]:
+    """The program's results, jitted functions inlined, by the rules for equal equations and for padded sums."""
+    values: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+    values |= zip(closed.jaxpr.invars, args, strict=True)
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for equation in closed.jaxpr.eqns:
+        operands = [read(atom) for atom in equation.invars]
+        name, key = equation.primitive.name, _key(equation, operands)
+        if key is not None and key in seen:
+            results = seen[key][0]
+        elif name in ("pjit", "jit"):
+            results = _evaluate(equation.params["jaxpr"], operands, seen)
+        elif name == "pad" and is_constant(operands[1]) and not np.asarray(operands[1]):
+            config = tuple(tuple(map(int, sides)) for sides in equation.params["padding_config"])
+            results = [_PaddedSum({config: _form(operands[0])})]
+        elif name in ("add", "add_any") and all(isinstance(operand, _PaddedSum) for operand in operands):
+            results = [operands[0] + operands[1]]
+        else:
+            results = bind(equation, [_form(operand) for operand in operands])
+        if key is not None:
+            seen[key] = results, operands  # the operands stay alive, and with them their ids
+        values |= zip(equation.outvars, results, strict=True)
+    return [read(atom) for atom in closed.jaxpr.outvars]
+
+
+def needed(jaxpr: Jaxpr, targets: Sequence[Any], known: Container[Any]) -> list[JaxprEqn]:
+    """The equations that the targets need, in their order, where the known values are at hand."""
+    wanted = {atom for atom in targets if not isinstance(atom, Literal) and atom not in known}
+    equations = []
+    for equation in reversed(jaxpr.eqns):
+        if not wanted.isdisjoint(equation.outvars):
+            equations.append(equation)
+            wanted.update(a for a in equation.invars if not isinstance(a, Literal) and a not in known)
+    return equations[::-1]
+
+
+def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    """All equations, those of inner programs included, each after the one that holds it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda value: isinstance(value, (ClosedJaxpr, Jaxpr))):
+            if isinstance(value, (ClosedJaxpr, Jaxpr)):  # a Jaxpr in jax.checkpoint
+                yield from equations(value.jaxpr if isinstance(value, ClosedJaxpr) else value)
+
+
+def flattened(fun: Callable[..., Any], *like: Any) -> tuple[ClosedJaxpr | None, Any]:
+    """The program of `fun`, jitted functions inlined and equal equations evaluated once, and the shapes that it
+    returns. None for one with effects."""
+    closed, shape = jax.make_jaxpr(fun, return_shape=True)(*like)
+    if closed.effects:
+        return None, shape
+    return jax.make_jaxpr(lambda *args: list(map(_form, _evaluate(closed, args, {}))))(*like), shape
