@@ -18,7 +18,7 @@ from bandhess_jax.extraction import hessian as jax_extraction
 from bandhess_jax.extraction.diagonals import translator as jax_translator
 from bandhess_jax.framework.fusion import flattened
 from bandhess_torch.extraction import hessian as torch_extraction
-from bandhess_torch.extraction.diagonals import translator as torch_translator
+from bandhess_torch.extraction.diagonals import walk as torch_walk
 
 C = np.array([2.0, 3.0, 5.0, 7.0])
 
@@ -77,8 +77,8 @@ def break_rules(monkeypatch: pytest.MonkeyPatch, rule: Callable) -> None:
     monkeypatch.setitem(jax_translator.TRANSLATIONS, "sub", rule)
     jax_translator._signature.cache_clear()
     for func in (torch.ops.aten.sub.Tensor, torch.ops.aten.neg.default):
-        broken = torch_translator.OPERATIONS[func]._replace(translate=rule)
-        monkeypatch.setitem(torch_translator.OPERATIONS, func, broken)
+        broken = torch_walk.OPERATIONS[func]._replace(translate=rule)
+        monkeypatch.setitem(torch_walk.OPERATIONS, func, broken)
 
 
 def fail(*_: Any, **__: Any) -> Any:

@@ -94,7 +94,7 @@ def test_every_rule_has_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
             asked.add(func)
             return super().get(func, default)
 
-    monkeypatch.setattr(walk, "OPERATIONS", Recorded(translator.OPERATIONS))
+    monkeypatch.setattr(walk, "OPERATIONS", Recorded(walk.OPERATIONS))
     for g in RULES.values():
         assert carried(mixed(g), C, N) is not None
     # What only the engine asks for, or another version of torch.

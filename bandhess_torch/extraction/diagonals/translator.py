@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +18,6 @@ from bandhess_common.diagonals.fallback import UnknownError
 from bandhess_common.diagonals.values import SHORT, Value
 
 aten = torch.ops.aten
-
-
-class Operation(NamedTuple):
-    """What becomes of an operation, and what it does to its first operand."""
-
-    translate: Callable[..., Any]
-    writes: bool  # to it
-    views: bool  # gives a view of it: nothing may be written to either from then on
 
 
 def _widen(operands: Sequence[Any]) -> list[Value]:
@@ -291,12 +283,3 @@ TRANSLATIONS: dict[Any, Callable[..., Any]] = {
     aten.div_.Scalar: _div,
     aten.masked_fill_.Scalar: _masked_fill,
 }
-
-
-def _operation(func: Any) -> Operation:
-    alias = func._schema.returns[0].alias_info  # (a!) for what is written to, (a) for what gives a view
-    writes = alias is not None and alias.is_write
-    return Operation(TRANSLATIONS[func], writes, alias is not None and not writes)
-
-
-OPERATIONS = {func: _operation(func) for func in TRANSLATIONS}

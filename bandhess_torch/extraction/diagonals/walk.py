@@ -18,7 +18,7 @@ from bandhess_common.diagonals.fallback import UnknownError, carry_or_none
 from bandhess_common.diagonals.values import Value, vector
 
 from .coefficients import Coefficient, Late, form
-from .translator import OPERATIONS
+from .translator import TRANSLATIONS
 
 
 class Program(NamedTuple):
@@ -46,6 +46,23 @@ def carry(program: Program, n: int, rows: int, budget: int) -> Tensor | None:
 def start(program: Program, n: int, budget: int) -> Carried:
     """v itself, as the program takes it."""
     return Carried(vector(n, program.dtype, Coefficient(1.0, None)), Walk(program.dtype, program.device, budget))
+
+
+class Operation(NamedTuple):
+    """What becomes of an operation, and what it does to its first operand."""
+
+    translate: Callable[..., Any]
+    writes: bool  # to it
+    views: bool  # gives a view of it: nothing may be written to either from then on
+
+
+def _operation(func: Any) -> Operation:
+    alias = func._schema.returns[0].alias_info  # (a!) for what is written to, (a) for what gives a view
+    writes = alias is not None and alias.is_write
+    return Operation(TRANSLATIONS[func], writes, alias is not None and not writes)
+
+
+OPERATIONS = {func: _operation(func) for func in TRANSLATIONS}
 
 
 class Walk:
