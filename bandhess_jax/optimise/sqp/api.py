@@ -212,7 +212,9 @@ def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args
     zero, history = jnp.zeros((), c.dtype), None
     if options.history:
         first = SQPHistory(value, zero, violation, zero, zero, zero, zero)
-        history = jax.tree.map(lambda a: jnp.full(options.max_steps + 1, jnp.nan, c.dtype).at[0].set(a), first)
+        history = jax.tree.map(
+            lambda a: jnp.full(options.max_steps + 1, jnp.nan if options.blank else 0, c.dtype).at[0].set(a), first
+        )
     return x0, value, zero, jnp.int32(0), status.astype(jnp.int32), y, violation, history, sides, below
 
 
@@ -297,7 +299,9 @@ def sqp(
     if extraction.chunk_size == "auto":  # on a CPU: folded products gain nothing from a batch (benchmarks/README.md)
         extraction = extraction._replace(chunk_size=1)
     steps_bound = as_index(max_steps, "max_steps")
-    options = Options(objective, extraction, tol, steps_bound, bool(check_band), bool(history))
+    options = Options(
+        objective, extraction, tol, steps_bound, bool(check_band), bool(history), not jax.config.jax_debug_nans
+    )
     if callback is not None and verbose:
         user = callback
 
