@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint bench kernels sanitize clean
+.PHONY: demo test newest lint bench gpu kernels sanitize clean
 
 demo: $(VENV)/ready
 	$(RUN) examples/demo.py --out demo_out
 
 test: $(VENV)/ready kernels
 	$(RUN) -m pytest parity_tests
+
+# A newer Python where the machine has one, with the newest jax that pip finds.
+newest: $(VENV)/ready kernels
+	$(RUN) .ci/newest.py
 
 # The compiled CPU kernels, in place: an editable install does not notice that their source changed.
 kernels: $(VENV)/kernels
@@ -42,6 +46,10 @@ bench: $(VENV)/ready
 	$(RUN) benchmarks/memory.py
 	$(RUN) benchmarks/sqp.py
 	$(RUN) benchmarks/newton.py
+
+# With the interpreter as it is, nothing installed: torch, jax, numpy, scipy, pytest, chex and hypothesis must be there.
+gpu:
+	$(PYTHON) benchmarks/gpu_check.py
 
 # constraints.txt pins what is tested; an unpinned torch would bring gigabytes of CUDA packages.
 $(VENV)/ready: pyproject.toml constraints.txt

@@ -34,6 +34,7 @@ from .extraction.bandwidth import band_error, detect_bandwidth, reorder_bandwidt
 from .extraction.hessian import gauss_newton, hessian, value_grad_hessian
 from .extraction.probing.protocol import Direct, Fourier, Probing, Random, Substitution
 from .extraction.products import from_matvec
+from .framework.kernels import cpu_kernels
 from .linalg.cholesky import cho_solve, cholesky, cholesky_ex, logdet
 from .linalg.inverse import inverse_band
 from .linalg.ldl import inertia, ldl, ldl_solve
@@ -60,6 +61,7 @@ __all__ = [
     "cho_solve",
     "cholesky",
     "cholesky_ex",
+    "cpu_kernels",
     "detect_bandwidth",
     "factor",
     "from_dense",

@@ -6,10 +6,6 @@ import math
 from typing import Any
 
 import jax
-import jax.test_util
-import torch
-import torch.utils._pytree as torch_tree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def largest_in(jaxpr: Any) -> int:
@@ -44,16 +40,3 @@ def carries_in(jaxpr: Any) -> list[int]:
             if hasattr(inner, "eqns"):
                 ranks += carries_in(inner)
     return ranks
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records the size of the largest tensor that any operation returns."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in torch_tree.tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
-                self.largest = max(self.largest, leaf.numel())
-        return out

@@ -39,7 +39,9 @@ def test_factor_is_a_pytree(backend: Backend) -> None:
     assert all(backend.is_array(leaf) for leaf in leaves)
     copied = backend.tree_map(lambda leaf: leaf + 0, factored)
     assert type(copied) is type(factored)
-    np.testing.assert_array_equal(copied.solve(backend.array(b)), backend.numpy(factored.solve(backend.array(b))))
+    np.testing.assert_array_equal(
+        backend.numpy(copied.solve(backend.array(b))), backend.numpy(factored.solve(backend.array(b)))
+    )
 
 
 def test_factor_through_jit_and_scan() -> None:

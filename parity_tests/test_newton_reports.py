@@ -1,7 +1,6 @@
 """What Newton's method reports and what it costs: time limit, callback, table, history, evaluations, memory."""
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,19 +10,15 @@ from minimisations import Landscape, landscape_derivatives
 from newton_cases import EPS, HERE, HISTORIC, LANDSCAPE, TOL, on_landscape
 from oracles import reals
 
-import bandhess_jax
-import bandhess_torch
-
 
 def test_time_limit(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that advances a second whenever it is read."""
     c, x0 = Landscape(curvature=-1, quartic=1, spring=1), 4 * HERE
     free = on_landscape(backend, x0, c)
-    module = {"jax": bandhess_jax.framework.clock, "torch": bandhess_torch.optimise.newton.trust_region}[backend.name]
     clock = itertools.count()
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
     ample = on_landscape(backend, x0, c, max_seconds=1e6)
-    np.testing.assert_array_equal(ample.x, free.x)
+    np.testing.assert_array_equal(backend.numpy(ample.x), backend.numpy(free.x))
     assert ample[1:5] == free[1:5]
 
     short = on_landscape(backend, x0, c, max_seconds=4)

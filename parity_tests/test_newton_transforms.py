@@ -25,7 +25,7 @@ def test_jit() -> None:
         result = solve(jnp.asarray(x0), jnp.asarray(c.array()))
         assert int(result.status) == backend.package.Status[status]
         assert result.status.dtype == result.steps.dtype == np.int32
-        np.testing.assert_array_equal(result.x, on_landscape(backend, x0, c).x)
+        np.testing.assert_array_equal(backend.numpy(result.x), on_landscape(backend, x0, c).x)
 
 
 def test_reports_under_jit(capsys: pytest.CaptureFixture) -> None:
@@ -60,7 +60,7 @@ def test_vmap_keeps_lanes_apart() -> None:
         alone = on_landscape(backend, x0, c)
         if status == "CONVERGED":
             assert int(result.steps[lane]) == alone.steps
-            np.testing.assert_allclose(result.x[lane], alone.x, rtol=0, atol=1e-7)
+            np.testing.assert_allclose(backend.numpy(result.x[lane]), backend.numpy(alone.x), rtol=0, atol=1e-7)
 
 
 def test_torch_vmap() -> None:
@@ -73,7 +73,7 @@ def test_torch_vmap() -> None:
     for lane, end in enumerate(ends):
         c, x0, status = ENDS[end]
         alone = on_landscape(backend, x0, c)
-        np.testing.assert_array_equal(batch.x[lane], alone.x)
+        np.testing.assert_array_equal(backend.numpy(batch.x[lane]), backend.numpy(alone.x))
         assert backend.package.Status(int(batch.status[lane])).name == status
         assert int(batch.steps[lane]) == alone.steps
 

@@ -41,6 +41,7 @@ def test_gradient_convention(backend: Backend, n: int, w: int, columns: int | No
         np.testing.assert_allclose(backend.numpy(by_b), v, rtol=0, atol=1024 * EPS)
 
 
+@pytest.mark.cpu_only("calls of LAPACK are counted")
 def test_one_factorisation_and_a_solve_per_pass(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reverse pass adds one solve and no factorisation; so does a forward pass, and one over the other."""
     ab, b, p = backend.array(positive_band(6, 2)), backend.array(rhs(6, None)), backend.package

@@ -35,8 +35,8 @@ def gradient(backend: Backend, fun: Any, c: np.ndarray, *rest: Any) -> np.ndarra
     rest = tuple(map(backend.array, rest))
     if backend.name == "jax":
         return np.asarray(GRADIENTS.setdefault(fun, jax.jit(jax.grad(fun)))(jnp.asarray(c), *rest))
-    argument = torch.tensor(c, requires_grad=True)
-    return torch.autograd.grad(fun(argument, *rest), argument)[0].numpy()
+    argument = backend.array(c).requires_grad_()
+    return backend.numpy(torch.autograd.grad(fun(argument, *rest), argument)[0])
 
 
 def unrolled(backend: Backend, c: Any, x: Any, y: Any) -> Any:
@@ -89,7 +89,7 @@ def test_second_derivative_of_the_solution(backend: Backend, end: str) -> None:
     if backend.name == "jax":
         found = directional(backend.array(c), backend.array(direction), backend.array(WEIGHTS), 1.0)
     else:
-        argument = torch.tensor(c, requires_grad=True)
+        argument = backend.array(c).requires_grad_()
         (first,) = torch.autograd.grad(fun(argument, backend.array(WEIGHTS), 1.0), argument, create_graph=True)
         (found,) = torch.autograd.grad(first @ backend.array(direction), argument)
     ahead, behind = (gradient(backend, fun, c + s * direction, WEIGHTS, 1.0) for s in (1e-4, -1e-4))

@@ -1,7 +1,6 @@
 """What SQP reports: callback, table, history, time limit; warm starts."""
 
 import itertools
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -11,9 +10,6 @@ import pytest
 from backends import BACKENDS, Backend
 from sqp_cases import ENDS, EPS, HERE, YARD, in_yard, largest
 from trajectories import Yard, yard_inequalities
-
-import bandhess_jax
-import bandhess_torch
 
 
 def test_warm_start_callback_and_verbose(backend: Backend, capsys: pytest.CaptureFixture) -> None:
@@ -62,8 +58,8 @@ def test_history(backend: Backend) -> None:
     )
     way, moved = straight.history, backend.numpy(straight.x) - HERE
     np.testing.assert_allclose(backend.numpy(way.step)[:2], [0, np.linalg.norm(moved)], rtol=1e-7)
-    np.testing.assert_array_equal(way.fraction, [0, *[1] * straight.steps])
-    np.testing.assert_array_equal(way.barrier, np.zeros(straight.steps + 1))
+    np.testing.assert_array_equal(backend.numpy(way.fraction), [0, *[1] * straight.steps])
+    np.testing.assert_array_equal(backend.numpy(way.barrier), np.zeros(straight.steps + 1))
     assert in_yard(backend, Yard()).history is None
 
 
@@ -109,11 +105,10 @@ def test_time_limit(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that advances a second whenever it is read."""
     c = ENDS["capped and curved"][0]
     free = in_yard(backend, c, history=True, max_steps=50)
-    module = {"jax": bandhess_jax.framework.clock, "torch": bandhess_torch.optimise.sqp.primal_dual}[backend.name]
     clock = itertools.count()
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
     ample = in_yard(backend, c, history=True, max_steps=50, max_seconds=np.inf)
-    np.testing.assert_array_equal(ample.x, free.x)
+    np.testing.assert_array_equal(backend.numpy(ample.x), backend.numpy(free.x))
     assert ample[1:5] == free[1:5]
 
     short = in_yard(backend, c, history=True, max_steps=50, max_seconds=3)

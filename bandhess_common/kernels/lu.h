@@ -57,7 +57,7 @@ INLINE void lu_columns(GeneralBand<T> a, Factors<T> to, T* window, int l, int u)
     T* upper = to.upper + k * width;
     T* multipliers = to.multipliers + k * l;
     a.row(window + l * width, k + l, k);
-    const int p = largest_of(window, l + 1, width);
+    const int p = largest_of(window, static_cast<int>(std::min<Index>(l + 1, a.n - k)), width);
     to.swaps[k] = p;
     T* pivot = window + p * width;
 #pragma GCC ivdep
@@ -154,6 +154,13 @@ void lu(Call& call) {
   });
 }
 
+// An interchange outside the matrix would write outside the arrays.
+inline void check_swaps(const Call& call, const std::int32_t* swaps, const Bands& s, Index l) {
+  for (Index i = 0; i < s.batch * s.n; ++i)
+    if (swaps[i] < 0 || swaps[i] > std::min(l, s.n - 1 - i % s.n))
+      throw Invalid(std::string(call.kernel) + ": swaps must stay within the matrix");
+}
+
 // Kernel. What `lu` gives, b (n, k), option `transpose` -> A^-1 b, or A^-T b.
 template <class T>
 void lu_solve(Call& call) {
@@ -167,6 +174,7 @@ void lu_solve(Call& call) {
   const T* b = call.operand<T>(3, {s.n, k});
   T* x = call.result<T>(0, {s.n, k});
   const bool transpose = call.whole(0, 1);
+  check_swaps(call, swaps, s, l);
   s.each<T, 1>(call.pool, 0, [&](Index system, T*) {
     const Factors<const T> of{upper + system * s.n * s.rows, multipliers + system * s.n * l, nullptr};
     const std::int32_t* exchanges = swaps + system * s.n;

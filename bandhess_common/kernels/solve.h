@@ -3,6 +3,7 @@
 
 #include "ldl.h"
 #include "tridiagonal.h"
+#include "twisted.h"
 
 namespace bandhess {
 
@@ -55,6 +56,26 @@ void solve_lanes(const Bands& s, const Systems<T>& of, Index first, V* scratch) 
   of.template report<L>(s, first, bad, to.live);
 }
 
+// The first pivot that is not in (0, inf), in the order of the columns; the last where only another order finds one.
+template <class T>
+int first_bad_pivot(const Bands& s, const T* ab) {
+  const Memory memory((s.state() + s.tile()) * sizeof(T));
+  T* state = memory.as<T>();
+  int bad;
+  eliminate<false>(s, Lanes<const T, 1>(ab, s.rows * s.n, 0, 1), state, state + s.state(), false, &bad,
+                   [](Index, Index, const T*) {});
+  return bad ? bad : static_cast<int>(s.n);
+}
+
+// One system from both ends.
+template <class T>
+void solve_twisted(Pool& pool, const Bands& s, const Systems<T>& of) {
+  const Memory memory(Twisted<T>::scratch(s) * sizeof(T));
+  int bad = 0;
+  if (!Twisted<T>(s, of.ab, of.b, of.x, memory.as<T>()).solve(pool)) bad = of.info ? first_bad_pivot(s, of.ab) : 1;
+  of.template report<1>(s, 0, &bad, 1);
+}
+
 // Kernel. ab (w + 1, n), b (n, k) -> x = H^-1 b, NaN on failure; if asked for, info, and the columns [d, m] (n, w + 1).
 template <class T>
 void solve(Call& call) {
@@ -67,6 +88,7 @@ void solve(Call& call) {
                       call.optional<std::int32_t>(1, {}),
                       call.optional<T>(2, {s.n, s.rows})};
   if (s.n == 0) return;
+  if (s.w > 1 && k == 1 && !of.columns && Twisted<T>::worth(s)) return solve_twisted(call.pool, s, of);
   with_lanes<T>(s.lanes() && k == 1, [&](auto lanes) {
     constexpr int L = lanes;
     const Index scratch = 2 * s.state() + s.n * (s.stride + 1);
@@ -76,7 +98,7 @@ void solve(Call& call) {
           bool ok = true;
           const T* d = of.ab + first * s.rows * s.n;
           run([&] { ok = solve_tridiagonal(d, d + s.n, of.b + first * s.n, of.x + first * s.n, memory, s.n); });
-          const int bad = ok ? 0 : first_bad_tridiagonal(d, d + s.n, s.n);
+          const int bad = ok ? 0 : first_bad_pivot(Bands(1, s.rows, s.n), d);
           return of.template report<1>(s, first, &bad, 1);
         }
       }

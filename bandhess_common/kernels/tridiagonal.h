@@ -63,19 +63,6 @@ INLINE bool solve_tridiagonal(const T* d, const T* e, const T* b, T* x, T* m, In
   return ok;
 }
 
-// The 1-based first pivot that is not in (0, inf), from the front as LAPACK counts. Where the ends' order of rounding
-// alone found a bad one, the last.
-template <class T>
-int first_bad_tridiagonal(const T* d, const T* e, Index n) {
-  T pending = 0;
-  for (Index i = 0; i < n; ++i) {
-    const T pivot = d[i] - pending;
-    if (!positive(pivot)) return static_cast<int>(i + 1);
-    pending = i + 1 < n ? e[i] * (e[i] / pivot) : T(0);
-  }
-  return static_cast<int>(n);
-}
-
 // The factor of H + shift I in pieces: columns are pairs [d, m], m being the coupling to the next row towards the
 // middle over d. Returns whether all pivots are in (0, inf).
 template <class T>

@@ -1,4 +1,8 @@
-"""A time limit for a jitted loop: it runs in pieces, between which the host looks at the clock."""
+"""A jitted loop in pieces, between which the host looks at the clock and Python handles signals (Ctrl-C).
+
+While a compiled program runs, Python waits for it and handles none. One program serves for all pieces: its bound of
+turns is an operand.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +12,45 @@ from typing import Any
 
 import jax
 
+FIRST = 16  # turns: of the first piece, where they are short; most solves end in it, and pay nothing for the pieces
+WORK = 2**20  # numbers handled: a turn with so many takes some hundredths of a second, and is a first piece of its own
+PIECE = 0.4  # seconds, at most, as far as the piece before tells
+GROWTH = 8  # from one piece to the next, at most
 POLL = 8  # looks at the clock per max_seconds, at least
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether something in it is traced, so that there is nothing to wait for yet."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def check_host(tree: Any, name: str) -> None:
     """An error where something is traced: the host would wait for what is not computed yet."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+    if is_traced(tree):
         raise ValueError(
             f"max_seconds needs the host to look at the clock: call {name} outside jit, vmap and grad, or bound "
             "the work with max_steps"
         )
 
 
-def timed(turns: Callable[[Any, int], Any], state: Any, max_seconds: float) -> Any:
+def in_pieces(turns: Callable[[Any, int], Any], state: Any, size: int, max_seconds: float | None = None) -> Any:
     """The state when the loop has ended, or when time is up: then `state.open` is still true.
 
-    `turns(state, last)` turns until `last` turns have been made in all, and waits; at least one turn is made. The
-    clock starts when it has compiled.
+    `turns(state, last)` turns until `last` turns have been made in all; size is how many numbers a turn handles, about.
+    With max_seconds at least one turn is made, and the clock starts when the loop has compiled. A state that is traced
+    comes back after the first piece.
     """
-    state = turns(state, 0)
-    start, last = time.perf_counter(), 0
-    while state.open:
-        spent = max(time.perf_counter() - start, 1e-9)
-        if spent >= max_seconds and last:
-            break
-        # Twice as many turns as so far, but not more than what fits between two looks at the clock.
-        last += max(1, int(min(last, last * max_seconds / (POLL * spent)))) if last else 1
+    last, step, longest = 0, max(1, min(FIRST, WORK // max(size, 1))), PIECE
+    if max_seconds is not None:
+        state, step, longest = jax.block_until_ready(turns(state, 0)), 1, min(PIECE, max_seconds / POLL)
+    start = time.perf_counter()
+    while True:
+        last += step
+        begun = time.perf_counter()
         state = turns(state, last)
-    return state
+        if is_traced(state) or not state.open:  # to ask for it is to wait
+            return state
+        now = time.perf_counter()
+        if max_seconds is not None and now - start >= max_seconds:
+            return state
+        step = max(1, int(step * min(GROWTH, longest / (now - begun))))

@@ -1,68 +1,235 @@
 """One jitted entry for calls whose arguments mix arrays with functions and Python values.
 
-Array leaves and Python floats are traced; every other leaf (the objective, ints that set a shape, strings) is part of
-the cache key. So an eager `hessian(fun, k)(x)` in a loop compiles once per `fun`, and new arrays never retrace. As
-with `jax.jit`, `fun` must be pure: what it reads from outside is read once, when it is traced.
+Array leaves and Python floats are traced, and so are those that a `functools.partial` binds; every other leaf (ints
+that set a shape, strings) is part of the key, and of a function what it reads from outside (`contents.py`). So an eager
+`hessian(fun, k)(x)` in a loop compiles once, new arrays never retrace, and a changed closure does.
+
+What is compiled for a function is forgotten with it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import weakref
 from collections.abc import Callable, Hashable
-from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from bandhess_common.dtypes import native
+
+from .contents import Reads, describe, owner
+
+PROGRAMS = 32  # kept for one function: closures may change for ever
+
+
+class Host:
+    """A function that runs on the host, such as a callback: what it reads is read whenever it runs."""
+
+    def __init__(self, function: Callable) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
 
 class _Static:
-    """A leaf as a key: equal only to the same type and value (1 and True are equal in Python, but not to a traced
-    program). Functions are held weakly, so that a cache entry does not keep alive what they close over."""
+    """The leaves that are not traced, as one static argument: equal where the numbers are."""
 
-    def __init__(self, leaf: Hashable) -> None:
-        weak = isinstance(leaf, FunctionType)
-        self.get: Callable[[], Any] = weakref.ref(leaf) if weak else lambda: leaf
-        self.key = (type(leaf), id(leaf) if weak else leaf)
+    __slots__ = ("leaves", "number")
+
+    def __init__(self, number: int, leaves: list) -> None:
+        self.number, self.leaves = number, leaves
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        return self.number
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Static) and self.key == other.key and self.get() == other.get()
+        return isinstance(other, _Static) and self.number == other.number
 
 
-def _is_dynamic(leaf: Any) -> bool:
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, complex))
+class Contents(NamedTuple):
+    """What the static leaves are."""
+
+    keys: tuple[Hashable, ...]
+    reads: Reads
+    traced: bool  # whether a function reads something that is traced
+
+    @classmethod
+    def of(cls, leaves: list) -> Contents:
+        keys: list[Hashable] = []
+        reads: Reads = []
+        traced = False
+        for leaf in leaves:
+            if isinstance(leaf, Host):
+                keys.append(describe(leaf.function).key)
+            elif callable(leaf):
+                description = describe(leaf)
+                keys.append(description.key)
+                reads += description.reads
+                traced |= description.traced
+            else:
+                keys.append((type(leaf), leaf))  # 1 and True are equal in Python, but not to a traced program
+        return cls(tuple(keys), reads, traced)
 
 
-def _new_entry() -> Callable:
-    def run(core: Callable, options: Hashable, treedef: Any, statics: tuple, arrays: list) -> Any:
-        remaining = iter(arrays)
-        leaves = [next(remaining) if static is None else static.get() for static in statics]
-        return core(options, *jax.tree.unflatten(treedef, leaves))
+class _Entry:
+    """The programs of one function."""
 
-    # keep_unused: an argument that no result depends on still says on which device to run.
-    return jax.jit(run, static_argnums=(0, 1, 2, 3), keep_unused=True)
+    def __init__(self) -> None:
+        self.numbers: dict[Hashable, int] = {}  # of what the static leaves are
+        self.count = itertools.count()
+        self.moving: set[Hashable] = set()  # places that the function itself changes as it is called: counters, logs
+        self.concrete = False  # it needs the values that a partial binds
+        self._start()
+
+    def _start(self) -> None:
+        traced: list[bool] = []
+
+        def run(core: Callable, options: Hashable, treedef: Any, static: _Static, arrays: list, more: tuple) -> Any:
+            traced.append(True)
+            rest = iter(arrays)
+            leaves = [next(rest) if leaf is _ARRAY else leaf for leaf in static.leaves]
+            return core(options, *jax.tree.unflatten(treedef, leaves), *more)
+
+        # keep_unused: an argument that no result depends on still says on which device to run.
+        self.run, self.traced = jax.jit(run, static_argnums=(0, 1, 2, 3), keep_unused=True), traced
+
+    def key(self, contents: Contents) -> Hashable:
+        reads = contents.reads
+        return contents.keys, *([read for read in reads if read[0] not in self.moving] if self.moving else reads)
+
+    def number(self, contents: Contents) -> int:
+        key = self.key(contents)
+        number = self.numbers.get(key)
+        if number is None:
+            if len(self.numbers) >= PROGRAMS:
+                self.numbers.clear()
+                self._start()
+            number = self.numbers[key] = next(self.count)
+        return number
+
+    def settle(self, before: Contents, after: Contents) -> None:
+        """A trace changed these contents itself, or its callbacks did as it ran: no reason to trace again."""
+        key, then = self.key(before), dict(after.reads)
+        moved = {place for place, read in before.reads if then.pop(place, None) != read} | then.keys()
+        if moved and key in self.numbers:
+            self.moving |= moved
+            self.numbers[self.key(after)] = self.numbers.pop(key)
 
 
-_shared_entry = _new_entry()
-_entries: weakref.WeakKeyDictionary[FunctionType, Callable] = weakref.WeakKeyDictionary()
+class _Entries:
+    """An entry for every owner, which dies with it."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, tuple[weakref.ref, _Entry]] = {}
+
+    def of(self, thing: Any) -> _Entry:
+        number = id(thing)
+        if number not in self.entries:
+            forget = lambda _: self.entries.pop(number, None)  # noqa: E731
+            self.entries[number] = weakref.ref(thing, forget), _Entry()
+        return self.entries[number][1]
+
+
+_ARRAY = object()
+_entries = _Entries()
+_without_function = _Entry()
+
+
+@jax.tree_util.register_pytree_node_class
+class _Open:
+    """A partial whose function and arguments are leaves of their own. It unflattens into a partial."""
+
+    def __init__(self, partial: functools.partial) -> None:
+        self.parts = (partial.func, partial.args, partial.keywords)
+
+    def tree_flatten(self) -> tuple[tuple, None]:
+        return self.parts, None
+
+    @staticmethod
+    def tree_unflatten(_: None, parts: tuple) -> functools.partial:
+        return functools.partial(parts[0], *parts[1], **parts[2])
+
+
+def _is_partial(leaf: Any) -> bool:
+    return isinstance(leaf, functools.partial)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_array_type(kind: Any) -> bool:
+    return issubclass(kind, (jax.Array, jax.core.Tracer, np.ndarray, np.generic, float, complex))
+
+
+def _is_array(leaf: Any) -> bool:
+    kind: Any = type(leaf)
+    return _is_array_type(kind)
+
+
+class Program:
+    """`more -> core(options, *operands, *more)`, more being pytrees of arrays."""
+
+    def __init__(self, entry: _Entry, core: Callable, options: Hashable, leaves: list, treedef: Any) -> None:
+        self.entry, self.core, self.options, self.leaves, self.treedef = entry, core, options, leaves, treedef
+        self.arrays = [native(leaf) for leaf in leaves if _is_array(leaf)]
+        self.static = [_ARRAY if _is_array(leaf) else leaf for leaf in leaves]
+        self.contents = Contents.of(self.static)
+        self.traced = self.contents.traced
+        try:
+            hash((options, treedef))
+            self.number: int | None = entry.number(self.contents)
+        except TypeError:  # an unhashable leaf or option has no key: run it as it stands
+            self.number = None
+
+    def __call__(self, *more: Any) -> Any:
+        if self.number is None:
+            return self.core(self.options, *jax.tree.unflatten(self.treedef, self.leaves), *more)
+        static, entry = _Static(self.number, self.static), self.entry
+        entry.traced.clear()
+        try:
+            out = entry.run(self.core, self.options, self.treedef, static, self.arrays, more)
+        finally:
+            static.leaves = []  # JAX keeps this object
+        if entry.traced and self.contents.reads:
+            jax.block_until_ready(out)
+            jax.effects_barrier()
+            entry.settle(self.contents, Contents.of(self.static))
+        return out
+
+
+class _Either:
+    """The program to which the arrays of partials are operands; where their values are needed, constants."""
+
+    def __init__(self, operands: Program, constants: Callable[[], Program]) -> None:
+        self.operands, self.constants, self.traced = operands, constants, operands.traced
+
+    def __call__(self, *more: Any) -> Any:
+        entry = self.operands.entry
+        if not entry.concrete:
+            # Among these errors are those that JAX raises where it has no value.
+            with contextlib.suppress(TypeError, AttributeError, IndexError):
+                return self.operands(*more)
+        out = self.constants()(*more)
+        entry.concrete = True
+        return out
+
+
+def prepare(core: Callable, options: Hashable, *operands: Any) -> Program | _Either:
+    """`more -> core(options, *operands, *more)`, compiled once per core, options, and what the operands are apart from
+    their arrays: that is looked at here."""
+    leaves, treedef = jax.tree.flatten(operands, is_leaf=_is_partial)
+    function = next(filter(callable, leaves), None)
+    entry = _without_function if function is None else _entries.of(owner(function))
+    if entry.concrete or not any(map(_is_partial, leaves)):
+        return Program(entry, core, options, leaves, treedef)
+    opened = jax.tree.unflatten(treedef, [_Open(leaf) if _is_partial(leaf) else leaf for leaf in leaves])
+    traced = Program(entry, core, options, *jax.tree.flatten(opened))
+    return _Either(traced, lambda: Program(entry, core, options, leaves, treedef))
 
 
 def jit_call(core: Callable, options: Hashable, *operands: Any) -> Any:
-    """`core(options, *operands)`, compiled once per core, options and non-array content of the operands.
-
-    Each function among the operands has its own compiled entry (the first one's serves), which dies with it.
-    """
-    leaves, treedef = jax.tree.flatten(operands)
-    statics = tuple(None if _is_dynamic(leaf) else _Static(leaf) for leaf in leaves)
-    try:
-        hash((options, treedef, statics))
-    except TypeError:  # an unhashable callable or option has no cache key: run it as it stands
-        return core(options, *operands)
-    function: Any = next((leaf for leaf in leaves if isinstance(leaf, FunctionType)), None)
-    entry = _shared_entry if function is None else _entries.get(function)
-    if entry is None:
-        entry = _entries[function] = _new_entry()
-    return entry(core, options, treedef, statics, [leaf for leaf in leaves if _is_dynamic(leaf)])
+    """`core(options, *operands)`, compiled as `prepare` says."""
+    return prepare(core, options, *operands)()

@@ -100,7 +100,7 @@ def _solve_refined(ab: Array, b: Array, refine: int) -> Array:
     n, dtype = ab.shape[1], ab.dtype
     scale = lax.rsqrt(constant[0])
     row = lax.broadcasted_iota(jnp.int32, ab.shape, 0) + lax.broadcasted_iota(jnp.int32, ab.shape, 1)
-    low = factor((constant * scale * scale[jnp.minimum(row, n - 1)]).astype(jnp.float32))
+    low = factor((constant * scale[None] * scale[jnp.minimum(row, n - 1)]).astype(jnp.float32))
 
     def scaled(r: Array) -> Array:
         return r * scale.reshape((-1,) + (1,) * (r.ndim - 1))

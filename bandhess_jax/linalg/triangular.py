@@ -11,7 +11,7 @@ from .ldl import divide, lower_matvec, unit_backward, unit_forward
 
 
 def _substitute(cb: Array, b: Array, transpose: bool) -> Array:
-    unit = (cb[1:] / cb[0]).T
+    unit = (cb[1:] / cb[:1]).T
     return unit_backward(unit, divide(b, cb[0])) if transpose else divide(unit_forward(unit, b), cb[0])
 
 

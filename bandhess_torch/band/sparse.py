@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..framework.transforms import eager
 from .storage import as_band
 
 
+@eager
 def to_sparse(ab: Tensor, *, layout: torch.layout = torch.sparse_coo) -> Tensor:
     """The symmetric `(n, n)` matrix that `ab` `(w + 1, n)` stores, as a sparse tensor.
 

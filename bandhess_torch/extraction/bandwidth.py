@@ -169,18 +169,19 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
 
     @eager
     def detect_bandwidth_fun(*args: Any, **kwargs: Any) -> int:
-        remedy = "a larger max_bandwidth, up to T - 1, allows a denser Hessian"
-        return _detect(fun, argnums, max_bandwidth, remedy, args, kwargs)
+        names = "max_bandwidth=", "a larger max_bandwidth, up to T - 1,"
+        return _detect(fun, argnums, max_bandwidth, names, args, kwargs)
 
     return detect_bandwidth_fun
 
 
 def bandwidth_of(fun: Callable, args: tuple) -> int:
     """What the optimisers take for `bandwidth=None`: that of fun's Hessian in the first of args."""
-    return _detect(fun, 0, None, "bandwidth=k, given as a number up to T - 1, allows a denser Hessian", args, {})
+    return _detect(fun, 0, None, ("", "a bandwidth given as a number, up to T - 1,"), args, {})
 
 
-def _detect(fun: Callable, argnums: int, most: int | None, remedy: str, args: tuple, kwargs: dict) -> int:
+def _detect(fun: Callable, argnums: int, most: int | None, names: tuple[str, str], args: tuple, kwargs: dict) -> int:
+    """names: of the bound, as an argument of the caller's, and of what would raise it."""
     objective = Objective.of(fun, argnums, None, args)
     T = objective.layout.T
     if objective.layout.n == 0:
@@ -188,10 +189,11 @@ def _detect(fun: Callable, argnums: int, most: int | None, remedy: str, args: tu
     limit = min(max(16, T // 4) if most is None else most, T - 1)
     found = _find(objective, 0, limit, fun, args, kwargs)
     if found is None:
-        bound = f"{limit} stages" if most is None else f"max_bandwidth={limit} stages"
+        bound, raised = names
         raise ValueError(
-            f"the Hessian has entries more than {bound} off its diagonal (T = {T}). Is the order of the stages the "
-            f"natural one? {_advice(objective, fun, args, kwargs)}; {remedy}; for a dense one use torch.func.hessian"
+            f"the Hessian has entries more than {bound}{limit} stages off its diagonal (T = {T}). Is the order of the "
+            f"stages the natural one? {_advice(objective, fun, args, kwargs)}; {raised} allows a denser Hessian; for a "
+            "dense one use torch.func.hessian"
         )
     return found[0]
 

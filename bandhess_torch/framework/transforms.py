@@ -35,11 +35,16 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
+def recorded(*operands: Any) -> bool:
+    """True where autograd or a transform looks on: a derivative rule is needed."""
+    if transformed():
+        return True
+    return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in operands)
+
+
 def apply(function: Any, *operands: Any) -> Any:
     """`function.apply(*operands)`, or its forward alone where nothing asks for more: apply costs some 30 us."""
-    if transformed() or (torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in operands)):
-        return function.apply(*operands)
-    return function.forward(*operands)
+    return function.apply(*operands) if recorded(*operands) else function.forward(*operands)
 
 
 def resolved(t: Tensor) -> Tensor:

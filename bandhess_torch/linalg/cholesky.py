@@ -1,4 +1,4 @@
-"""Banded Cholesky `H = L L^T`: LAPACK's, with a derivative rule of its own.
+"""Banded Cholesky `H = L L^T`, with a derivative rule of its own.
 
 The rule is an `autograd.Function` with `jvp` and `vmap`, so that it composes with `torch.func`, to any order. The
 derivatives of the factor are those of `linalg/ldl`: L = M sqrt(D).
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..band.storage import as_band, clear_unused
-from ..framework.transforms import apply, eager, resolved
+from ..framework.kernels import kernel
+from ..framework.transforms import apply, eager
 from . import lapack
 from .blocks import pull, push
 from .ldl import on_every_band
@@ -56,7 +57,7 @@ class _Cholesky(torch.autograd.Function):
 
     @staticmethod
     def forward(ab: Tensor, check: bool) -> tuple[Tensor, Tensor]:
-        cb, info = lapack.pbtrf(resolved(ab))
+        cb, info = kernel("cholesky", lapack.cholesky, ab)
         if check:
             raise_minor(info)
         return cb, info

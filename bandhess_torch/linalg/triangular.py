@@ -1,4 +1,4 @@
-"""Substitution with a lower banded triangular factor: LAPACK's `tbtrs`, with derivative rules of its own."""
+"""Substitution with a lower banded triangular factor, with derivative rules of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..band.storage import as_band, as_rhs
-from ..framework.transforms import apply, eager, resolved, vmap_solve
+from ..framework.kernels import kernel
+from ..framework.transforms import apply, eager, vmap_solve
 from . import lapack
 
 
@@ -46,7 +47,7 @@ class _Substitution(torch.autograd.Function):
 
     @staticmethod
     def forward(b: Tensor, cb: Tensor, transpose: bool) -> Tensor:
-        return lapack.tbtrs(resolved(cb), resolved(b), transpose)
+        return kernel("triangular", lapack.triangular, cb, b, transpose=transpose)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -21,8 +21,8 @@ from ...extraction.linearise import linearize_gradient, linearize_residuals
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction, extract
-from ...framework.clock import check_host, timed
-from ...framework.jit import jit_call
+from ...framework.clock import check_host, in_pieces, is_traced
+from ...framework.jit import Host, jit_call, prepare
 from .implicit import close, implicit_solution
 from .point import Functions, Options
 from .trust_region import State, advance, initial
@@ -140,25 +140,47 @@ def _newton(problem: Problem, user: User, x0: Any) -> tuple:
     return layout.unravel(x), f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
 
 
-def _turns(problem: Problem, user: User, s: State, last: Array) -> State:
+class Piece(NamedTuple):
+    """Where the loop stands after some turns, and what a result shows of it."""
+
+    state: State
+    shown: tuple  # x, value, grad_norm
+
+    @property
+    def open(self) -> Array:
+        return self.state.open
+
+
+def _turns(problem: Problem, user: User, x0: Any, s: State, last: Array) -> Piece:
+    layout, report = problem.objective.layout, user.report if user.callbacks else None
+    s = s._replace(point=s.point._replace(x=jnp.where(s.turns == 0, layout.ravel(x0), s.point.x)))
     functions, _, consts, given = _functions(problem, user, s.point.x)
-    report = user.report if user.callbacks else None
-    return advance(problem.options, functions(consts, given), given.scale, report, s, last)
+    s = advance(problem.options, functions(consts, given), given.scale, report, s, last)
+    return Piece(s, (layout.unravel(s.point.x), s.point.pack[0], s.point.grad_norm))
 
 
-def _timed(problem: Problem, user: User, x0: Any, max_seconds: float) -> tuple:
-    """As `_newton`, in pieces: the host looks at the clock between them."""
-    layout = problem.objective.layout
+def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> tuple | None:
+    """As `_newton`, in pieces: the host looks at the clock between them, and can be interrupted. None where something
+    is traced, unless there is a time limit: then it is an error."""
+    operands, piece = (x0, user.args, user.scale), prepare(_turns, problem, user, x0)
+    if max_seconds is not None:
+        check_host(operands, "newton")
+    elif is_traced(operands) or piece.traced:
+        return None
 
-    def turns(s: State, last: int) -> State:
-        s = jit_call(_turns, problem, user, s, np.int32(last))
-        check_host(s, "newton")  # fun may close over tracers; under jvp a flag is none
-        return jax.block_until_ready(s)
+    def turns(s: State | Piece, last: int) -> Piece:
+        return piece(s.state if isinstance(s, Piece) else s, np.int32(last))
 
-    check_host((x0, user.args), "newton")
-    s = timed(turns, initial(problem.options, layout.ravel(x0)), max_seconds)
-    status = jnp.int32(Status.TIME_LIMIT) if s.open else s.status
-    return layout.unravel(s.point.x), s.point.pack[0], s.point.grad_norm, s.steps, status, s.history
+    layout, options = problem.objective.layout, problem.options
+    # Of NumPy: JAX would start a program for each array.
+    start = initial(options, np.zeros(layout.n, layout.dtype), np)
+    end = in_pieces(turns, start, layout.n * options.width, max_seconds)
+    if is_traced(end):  # fun closes over tracers
+        if max_seconds is None:
+            return None
+        check_host(end, "newton")
+    status = jnp.int32(Status.TIME_LIMIT) if end.open else end.state.status
+    return *end.shown, end.state.steps, status, end.state.history
 
 
 def _empty(problem: Problem, user: User, x0: Any) -> tuple:
@@ -266,16 +288,24 @@ def newton(
         bandwidth = detect_bandwidth(_squared(fun) if kind == "gauss_newton" else fun)(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
     width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and kind != "given"
-    options = Options(layout, width, scaling, tol, as_index(max_steps, "max_steps"), check_band, bool(history), jax.config.jax_debug_nans)
+    options = Options(
+        layout,
+        width,
+        scaling,
+        tol,
+        as_index(max_steps, "max_steps"),
+        check_band,
+        bool(history),
+        jax.config.jax_debug_nans,
+    )
     problem = Problem(objective, extraction, kind, options)
-    callbacks = tuple(each for each in (print_progress if verbose else None, callback) if each)
+    callbacks = tuple(Host(each) for each in (print_progress if verbose else None, callback) if each)
     user = User(fun, args, hessian, scale if scaling == "given" else None, callbacks)
     if layout.n == 0:
         out = _empty(problem, user, x0)
-    elif max_seconds is None:
-        out = jit_call(_newton, problem, user, x0)
     else:
-        out = _timed(problem, user, x0, as_positive(max_seconds, "max_seconds"))
+        limit = None if max_seconds is None else as_positive(max_seconds, "max_seconds")
+        out = _eager(problem, user, x0, limit) or jit_call(_newton, problem, user, x0)
     x, value, grad_norm, steps, status, way = out
     if not isinstance(status, jax.core.Tracer):
         if callbacks:

@@ -127,6 +127,13 @@ def _units(options: Options, ab: Array, scale: Array | None, old: Array, first: 
     return _power_of_two(jnp.where(first, units, jnp.minimum(units, old)))
 
 
+def _image(options: Options, point: Point, product: Callable | None, vector: Array) -> Array:
+    """H vector there, in scaled variables: by derivatives where they are known, more exact than the band."""
+    if product is None:
+        return matvec(point.ab, vector)
+    return point.scale * product(point.scale * vector) if options.scale != "none" else product(vector)
+
+
 def visit(
     options: Options, functions: Functions, scale: Array | None, old: Point, x: Array, p: Array, ask: Ask
 ) -> tuple[Point, Array, Array]:
@@ -141,16 +148,15 @@ def visit(
     ab = lax.cond(ask.closing | ask.refining, again, lambda _: functions.band(x, product), None)
     if dummies is not None:
         ab = shifted(ab, -dummies * diagonal(ab))
-    narrow = jnp.bool_(False)
-    if options.check_band:
-        narrow = lax.cond(ask.first | ask.closing, lambda _: too_narrow(product, ab), lambda _: narrow, None)
-
-    def image(vector: Array) -> Array:
-        if product is None:
-            return matvec(old.ab, vector)
-        return old.scale * product(old.scale * vector) if scaled else product(vector)
-
-    seen = lax.cond(ask.refining, image, lambda _: old.grad, ask.vector)
+    checking = (ask.first | ask.closing) & options.check_band
+    narrow, image = lax.switch(
+        jnp.where(checking, 1, jnp.where(ask.refining, 2, 0)),
+        [
+            lambda: (jnp.bool_(False), old.grad),
+            lambda: (too_narrow(product, ab) if options.check_band else jnp.bool_(False), old.grad),
+            lambda: (jnp.bool_(False), _image(options, old, product, ask.vector)),
+        ],
+    )
     units, rates = old.scale, 1
     if scaled:
         units = _units(options, ab, scale, old.scale, ask.first)
@@ -162,7 +168,7 @@ def visit(
         # Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
         size = Facts(*pack).norm
         doubt = doubt + dummies * jnp.where(size > 0, size, 1)
-    return Point(x, grad, shifted(ab, doubt), units, pack), narrow, seen
+    return Point(x, grad, shifted(ab, doubt), units, pack), narrow, image
 
 
 def _facts(options: Options, value: Array, grad: Array, ab: Array, x: Array, p: Array) -> Array:

@@ -25,7 +25,7 @@ ENOUGH = 1e-3  # a turn that adds less than this part of the decrease is the las
 
 
 class Work(NamedTuple):
-    """A step on the way, vectors `(n,)` of the loop's variables."""
+    """A step on the way, vectors `(n,)` of the loop's variables; packed as `(4, n)`."""
 
     step: Array
     residual: Array  # g + H step
@@ -33,9 +33,10 @@ class Work(NamedTuple):
     image: Array  # H direction
 
 
-def begin(grad: Array) -> Work:
+def begin(grad: Array) -> Array:
+    """Packed, with nothing done yet."""
     zero = jnp.zeros_like(grad)
-    return Work(zero, grad, zero, zero)
+    return jnp.stack(Work(zero, grad, zero, zero))
 
 
 def plain(shift: Array) -> Query:
@@ -43,7 +44,9 @@ def plain(shift: Array) -> Query:
     return Query(0, shift, shift, shift, shift, shift, enough=-1, grow=1, idle=0)
 
 
-def _length(sizes: Array, slope: Array, curvature: Array, radius: Array, grow: Array) -> tuple[Array, Array]:
+def _length(
+    sizes: tuple[Array, Array, Array], slope: Array, curvature: Array, radius: Array, grow: Array
+) -> tuple[Array, Array]:
     """How far to go along the direction d, and whether that is the minimum there; else it is where the region ends,
     |step + length d| = radius. sizes holds d^T d, step^T d and step^T step."""
     minimum = jnp.where(curvature > 0, -slope / curvature, jnp.inf)
@@ -54,28 +57,36 @@ def _length(sizes: Array, slope: Array, curvature: Array, radius: Array, grow: A
     return jnp.where(inside, minimum, border), inside
 
 
-def advance(work: Work, grad: Array, z: Array, image: Array, found: Array, grow: Array, t: Answer) -> tuple:
-    """`(work, answer, more)`: a turn further, t being what is known of the step so far; z and its image H z are new,
-    where found says so. What cannot be used leaves all as it was, and is the last turn."""
-    # All products at once; H is symmetric, so those with the next direction follow from them.
-    left = [z, z, work.direction, z, z, work.step, work.step, work.step, work.residual, work.residual, grad, grad]
-    right = [work.image, image, work.image, z, work.direction, work.direction, z, work.step, z, work.direction, z,
-             work.direction]  # fmt: skip
-    zw, zz, dw, a, b, sd, sz, ss, rz, rd, gz, gd = jnp.sum(jnp.stack(left) * jnp.stack(right), axis=1)
-    dd = jnp.sum(work.direction**2)
-    # Conjugate to the last, whatever rounding did to the preconditioner.
-    beta = jnp.where(dw > 0, zw / dw, 0)
-    slope, curvature = rz - beta * rd, zz - 2 * beta * zw + beta**2 * dw
-    sizes = jnp.stack([a - 2 * beta * b + beta**2 * dd, sz - beta * sd, ss])
-    length, inside = _length(sizes, slope, curvature, t.radius, grow)
-    usable = found & (slope < 0) & jnp.isfinite(length)
+STEP, RESIDUAL, LAST, LAST_IMAGE, NEW, IMAGE, GRAD = range(7)  # rows of the vectors at hand
+
+
+def advance(
+    work: Array, grad: Array, z: Array, image: Array, found: Array, grow: Array, t: Answer
+) -> tuple[Array, Answer, Array]:
+    """`(work, answer, more)`, work packed: a turn further, t being what is known of the step so far; z and its image
+    H z are new, where found says so. What cannot be used leaves the step as it was, and is the last turn."""
+    rows = jnp.concatenate([work, jnp.stack([z, image, grad])])
+    gram = jnp.matmul(rows, rows.T, precision="highest")
+    # Conjugate to the last, whatever rounding did to the preconditioner: direction = z - beta last.
+    overlap = gram[LAST, LAST_IMAGE]
+    beta = jnp.where(overlap > 0, gram[NEW, LAST_IMAGE] / overlap, 0)
+    along = gram[NEW] - beta * gram[LAST]  # direction times each row
+    curvature = along[IMAGE] - beta * along[LAST_IMAGE]
+    sizes = along[NEW] - beta * along[LAST], along[STEP], gram[STEP, STEP]
+    length, inside = _length(sizes, along[RESIDUAL], curvature, t.radius, grow)
+    usable = found & (along[RESIDUAL] < 0) & jnp.isfinite(length)
     length = jnp.where(usable, length, 0)
-    earned = -length * slope - length**2 * curvature / 2
-    predicted = t.predicted + jnp.where(usable, earned, 0)
-    direction, seen = z - beta * work.direction, image - beta * work.image
-    new = Work(work.step + length * direction, work.residual + length * seen, direction, seen)
-    size = jnp.sqrt(jnp.maximum(ss + length * (2 * sizes[1] + length * sizes[0]), 0))
+    earned = jnp.where(usable, -length * along[RESIDUAL] - length**2 * curvature / 2, 0)
+    size = jnp.sqrt(jnp.maximum(sizes[2] + length * (2 * sizes[1] + length * sizes[0]), 0))
     answer = t._replace(
-        radius=jnp.maximum(t.radius, size), size=size, slope=t.slope + length * (gz - beta * gd), predicted=predicted
+        radius=jnp.maximum(t.radius, size),
+        size=size,
+        slope=t.slope + length * along[GRAD],
+        predicted=t.predicted + earned,
     )
-    return new, answer, usable & inside & (earned > ENOUGH * predicted)
+    ahead = jnp.stack([z, image]) - beta * work[LAST:]  # the direction and its image
+    return (
+        jnp.concatenate([work[:LAST] + length * ahead, ahead]),
+        answer,
+        usable & inside & (earned > ENOUGH * answer.predicted),
+    )

@@ -50,7 +50,7 @@ class Search(NamedTuple):
 
 class State(NamedTuple):
     point: Point
-    work: Work
+    work: Array  # Work, packed
     search: Array  # Search, packed
     answer: Array  # Answer of the step that is being refined, packed
     steps: Array
@@ -60,17 +60,17 @@ class State(NamedTuple):
     history: History | None
 
 
-def initial(options: Options, x: Array) -> State:
-    """Nothing is known yet: the first turn visits x."""
+def initial(options: Options, x: Any, xp: Any = jnp) -> State:
+    """Nothing is known yet: the first turn visits x. Arrays of the module xp, NumPy or JAX's."""
     dtype, n = options.layout.dtype, options.layout.n
-    scale = jnp.ones(() if options.scale == "none" else n, dtype)
-    band, facts = jnp.zeros((options.width, n), dtype), jnp.zeros(len(Facts._fields), dtype)
-    rows = jnp.full(options.max_steps + 1, 0 if options.blank else jnp.nan, dtype)
+    scale = xp.ones(() if options.scale == "none" else n, dtype)
+    grad, band, facts = (xp.zeros(shape, dtype) for shape in (n, (options.width, n), len(Facts._fields)))
+    rows = xp.full(options.max_steps + 1, 0 if options.blank else xp.nan, dtype)
     history = History(*[rows] * len(History._fields)) if options.history else None
-    none, search = jnp.int32(0), jnp.zeros(len(Search._fields), dtype)
-    point, answer = Point(x, jnp.zeros_like(x), band, scale, facts), jnp.zeros(len(Answer._fields), dtype)
-    work = refinement.begin(point.grad)
-    return State(point, work, search, answer, none, none, jnp.int32(RUNNING), jnp.bool_(True), history)
+    none, search = xp.int32(0), xp.zeros(len(Search._fields), dtype)
+    point, answer = Point(x, grad, band, scale, facts), xp.zeros(len(Answer._fields), dtype)
+    work = xp.zeros((len(refinement.Work._fields), n), dtype)
+    return State(point, work, search, answer, none, none, xp.int32(RUNNING), xp.bool_(True), history)
 
 
 def _first(cases: list[tuple[Any, Status]], otherwise: Any = RUNNING) -> Array:
@@ -126,12 +126,17 @@ def _search(options: Options, s: State, start: Array) -> tuple[Array, Array]:
     view, dtype = _look(options, s), s.point.grad.dtype
     at, held = view.at, Answer(*s.answer)
     idle = view.visiting | ~s.open | (at.phase == TRY)
-    query = Query(
-        at.radius, at.shift, at.low, at.high, at.guess, view.soft, view.enough, grow=s.turns == 1, idle=idle
-    )
+    query = Query(at.radius, at.shift, at.low, at.high, at.guess, view.soft, view.enough, grow=s.turns == 1, idle=idle)
     solve = refinement.plain(jnp.maximum(held.shift, view.soft))
     asked = jnp.where(view.refining, pack(solve, dtype), pack(query, dtype))
-    return minimise_model(s.work.residual, s.point.ab, start, Query(*asked))
+    return minimise_model(Work(*s.work).residual, s.point.ab, start, Query(*asked))
+
+
+class Flags(NamedTuple):
+    moved: Array
+    bad: Array  # f or a derivative is not finite
+    floor: Array  # differences of f are noise, and the step did not reduce the gradient by half
+    narrow: Array  # the Hessian has entries outside the band
 
 
 class Outcome(NamedTuple):
@@ -140,10 +145,7 @@ class Outcome(NamedTuple):
     point: Point  # where the next turn begins
     value: Array  # f at the trial
     ratio: Array  # actual over predicted decrease
-    moved: Array
-    bad: Array  # f or a derivative is not finite
-    floor: Array  # differences of f are noise, and the step did not reduce the gradient by half
-    narrow: Array  # the Hessian has entries outside the band
+    flags: Array  # Flags, packed
     image: Array  # H times the vector that is refined
 
 
@@ -166,8 +168,7 @@ def _evaluate(
     def go(_: None) -> Outcome:
         view, step = _look(options, s), Answer(*t)
         ask = Ask(view.first, view.closing, view.refining, z)
-        x = jnp.where(view.refining, point.x, trial)
-        new, narrow, image = visit(options, functions, scale, point, x, p, ask)
+        new, narrow, image = visit(options, functions, scale, point, trial, p, ask)
         then, grad_norm = Facts(*new.pack), view.now.grad_norm
         bad = ~jnp.isfinite(jnp.where(view.first, then.value, value)) | ~then.finite
         earned = polish & (step.predicted > 0) & (-(step.slope + then.slope) / 2 >= ACCEPT * step.predicted)
@@ -176,11 +177,12 @@ def _evaluate(
         floor = polish & ~bad & ~(then.grad_norm <= grad_norm / 2)
         floor = floor & ((step.predicted <= 32 * options.eps * view.unit) | (view.small & ~earned))
         kept = jax.tree.map(lambda a, b: jnp.where(moved, a, b), new, point)
-        return Outcome(kept, jnp.where(view.first, then.value, value), ratio, moved, bad, floor, narrow, image)
+        flags = jnp.stack(Flags(moved, bad, floor, narrow))
+        return Outcome(kept, jnp.where(view.first, then.value, value), ratio, flags, image)
 
     def stay(_: None) -> Outcome:
         no = jnp.bool_(False)
-        return Outcome(point, value, ratio, no, ~jnp.isfinite(value), no, no, z)
+        return Outcome(point, value, ratio, jnp.stack(Flags(no, ~jnp.isfinite(value), no, no)), jnp.zeros_like(z))
 
     return lax.cond(now.visiting | now.refining | polish | accepted, go, stay, None)
 
@@ -188,7 +190,7 @@ def _evaluate(
 def _next_search(options: Options, s: State, t: Answer, out: Outcome) -> Search:
     """The radius and the shift to begin with, after a step that was tried."""
     view, then = _look(options, s), Facts(*out.point.pack)
-    at, first, moved = view.at, view.first, out.moved
+    at, first, moved = view.at, view.first, Flags(*out.flags).moved
     grown = jnp.where((out.ratio > GOOD) & (t.size >= 0.8 * t.radius), jnp.maximum(t.radius, 2 * t.size), t.radius)
     grown = jnp.where(first, jnp.maximum(1, then.length), grown)
     curved = out.value - view.now.value - t.slope
@@ -222,31 +224,25 @@ def _next_search(options: Options, s: State, t: Answer, out: Outcome) -> Search:
     )
 
 
-def _collapsed(options: Options, s: State, p: Array, t: Answer, radius: Array) -> Array:
-    """Would the next step move no entry of x by more than some roundings, or none that f shows?"""
-    view, eps = _look(options, s), options.eps
-    in_units = s.point.x / s.point.scale
-    still = jnp.all((radius / t.size) * jnp.abs(p) <= 4 * eps * jnp.abs(in_units))
-    unseen = (radius <= 4 * eps * view.now.length) & (t.predicted <= 32 * eps * view.unit)
-    return still | unseen | (radius <= options.tiny**0.5)
-
-
 def _step(options: Options, callback: Callable | None, s: State, p: Array, answer: Array, out: Outcome) -> State:
     """The state after a step that was tried, or a visit."""
     view, t, then = _look(options, s), Answer(*answer), Facts(*out.point.pack)
-    first, moved = view.first, out.moved
+    first, (moved, bad, floor, narrow) = view.first, Flags(*out.flags)
     search = _next_search(options, s, t, out)
+    # The next step would be some roundings of x, and what it promises some roundings of f.
+    collapsed = (search.radius <= 4 * options.eps * view.now.length) & (t.predicted <= 32 * options.eps * view.unit)
+    collapsed = ~moved & ~view.closing & (collapsed | (search.radius <= options.tiny**0.5))
     facts = StepFacts(
-        bad_start=first & out.bad,
-        narrow=view.visiting & out.narrow,
+        bad_start=first & bad,
+        narrow=view.visiting & narrow,
         falling=~first & (out.value <= -(options.eps**-1.5) * search.fall),  # -inf included
-        floor=out.floor,
-        collapsed=~moved & ~view.closing & _collapsed(options, s, p, t, search.radius),
-        bad=out.bad,
+        floor=floor,
+        collapsed=collapsed,
+        bad=bad,
         crept=search.crept >= CREEP,
     )
     status = _first(step_ends(facts))
-    status = jnp.where(view.closing & ~out.narrow, s.status, status)
+    status = jnp.where(view.closing & ~narrow, s.status, status)
     steps, history = s.steps + (moved & ~first), s.history
     if history is not None:
         ratio = jnp.where(first, 0, out.ratio) if options.blank else out.ratio
@@ -262,19 +258,17 @@ def _step(options: Options, callback: Callable | None, s: State, p: Array, answe
 
 def _refine(s: State, z: Array, answer: Array, image: Array) -> State:
     """The state after a turn of refinement: the first only takes note of the step that is to be refined."""
-    at, t = Search(*s.search), Answer(*answer)
-    noted = t._replace(size=0, slope=0, predicted=0, settled=0)
-    start = at._replace(phase=REFINE, count=0, grow=s.turns == 1)
-    work, held, more = refinement.advance(s.work, s.point.grad, z, image, t.found > 0, at.grow > 0, Answer(*s.answer))
-    count = at.count + 1
-    again = more & (count < refinement.TURNS)
-    phase = jnp.where(again, REFINE, jnp.where(held.predicted > 0, TRY, PLAIN))
-    begins = at.phase != REFINE
-    fresh = refinement.begin(s.point.grad)
-    work = jax.tree.map(lambda a, b: jnp.where(begins | (phase == PLAIN), a, b), fresh, work)
-    ahead = pack(at._replace(phase=phase, count=count), z.dtype)
-    search = jnp.where(begins, pack(start, z.dtype), ahead)
-    return s._replace(work=work, search=search, answer=jnp.where(begins, pack(noted, z.dtype), pack(held, z.dtype)))
+    at, t, begins = Search(*s.search), Answer(*answer), Search(*s.search).phase != REFINE
+    noted = pack(t._replace(size=0, slope=0, predicted=0, settled=0), z.dtype)
+    held, found = Answer(*jnp.where(begins, noted, s.answer)), ~begins & (t.found > 0)
+    work, held, more = refinement.advance(s.work, s.point.grad, z, image, found, at.grow > 0, held)
+    again = begins | (more & (at.count < refinement.TURNS))
+    search = at._replace(
+        phase=jnp.where(again, REFINE, jnp.where(held.predicted > 0, TRY, PLAIN)),
+        count=at.count + 1,
+        grow=jnp.where(begins, s.turns == 1, at.grow),
+    )
+    return s._replace(work=work, search=pack(search, z.dtype), answer=jnp.stack(held))
 
 
 def advance(
@@ -308,7 +302,7 @@ def advance(
             return s._replace(status=_first(search_ends(SearchFacts(settled, proven, full, nothing))))
 
         def attempt(_: None) -> State:
-            p = jnp.where(trying, s.work.step, z)
+            p = jnp.where(still | view.visiting, 0, z + Work(*s.work).step)  # one of the two is 0
             out = _evaluate(options, functions, scale, s, p, z, answer, still)
             return lax.cond(
                 still,

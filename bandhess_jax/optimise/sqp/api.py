@@ -24,8 +24,8 @@ from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
-from ...framework.clock import check_host, timed
-from ...framework.jit import jit_call
+from ...framework.clock import check_host, in_pieces, is_traced
+from ...framework.jit import Host, jit_call, prepare
 from .barrier import MU_START, SLACK
 from .condensed import Functions, largest
 from .constraints import Bounds, Outputs, check_bounds
@@ -170,7 +170,7 @@ def _finish(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, en
     return setting.result(options.objective.layout, x, y, z, _notes(end), funs[2] is not None)
 
 
-def _timed(
+def _eager(
     options: Options,
     funs: tuple,
     x0: Any,
@@ -178,20 +178,27 @@ def _timed(
     bounds: Any,
     args: tuple,
     callback: Callable | None,
-    max_seconds: float,
-) -> tuple:
-    """As `_sqp`, in pieces: the host looks at the clock between them."""
-    check_host((x0, multipliers, bounds, args), "sqp")
+    max_seconds: float | None,
+) -> tuple | None:
+    """As `_sqp`, in pieces: the host looks at the clock between them, and can be interrupted. None where something is
+    traced, unless there is a time limit: then it is an error."""
+    operands, piece = (x0, multipliers, bounds, args), prepare(_turns, options, funs, x0, bounds, args, callback)
+    if max_seconds is not None:
+        check_host(operands, "sqp")
+    elif is_traced(operands) or piece.traced:
+        return None
 
     def turns(state: State, last: int, max_steps: int = options.max_steps) -> State:
-        limits = (np.int32(last), np.int32(max_steps))
-        state = jit_call(_turns, options, funs, x0, bounds, args, callback, state, limits)
-        check_host(state, "sqp")  # the functions may close over tracers; under jvp the status is none
-        return jax.block_until_ready(state)
+        return piece(state, (np.int32(last), np.int32(max_steps)))
 
-    start = jit_call(_begin, options, funs, x0, multipliers, bounds, args)
-    check_host(start, "sqp")
-    state = timed(turns, start, max_seconds)
+    state = jit_call(_begin, options, funs, x0, multipliers, bounds, args)
+    if not is_traced(state):
+        layout, width = options.objective.layout, options.extraction.bandwidth + 1
+        state = in_pieces(turns, state, layout.n * layout.d * width, max_seconds)
+    if is_traced(state):  # the functions close over tracers
+        if max_seconds is None:
+            return None
+        check_host(state, "sqp")
     if state.open:  # the derivatives where it stands, and no step from there
         state = turns(state, np.iinfo(np.int32).max, int(state.steps))
         if state.status == Status.MAX_STEPS:
@@ -311,11 +318,10 @@ def sqp(
 
     elif verbose:
         callback = print_progress
+    callback = None if callback is None else Host(callback)
     operands = ((fun, constraints, inequalities), x0, multipliers, bounds, args, callback)
-    if max_seconds is None or not layout.n:
-        parts = jit_call(_sqp, options, *operands)
-    else:
-        parts = _timed(options, *operands, max_seconds)
+    parts = _eager(options, *operands, max_seconds) if layout.n else None
+    parts = jit_call(_sqp, options, *operands) if parts is None else parts
     result = SQPResult(*parts)
     if isinstance(result.status, jax.core.Tracer):
         return result

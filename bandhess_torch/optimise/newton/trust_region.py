@@ -174,13 +174,10 @@ def _next(options: Options, at: Search, t: Answer, tried: Tried, steps: int, sho
     return at._replace(radius=radius, shift=shift, low=low, high=high, fall=fall)
 
 
-def _collapsed(options: Options, point: Point, p: Tensor, t: Answer, radius: float, view: Outlook) -> bool:
-    """Would the next step move no entry of x by more than some roundings, or none that f shows?"""
-    if radius <= options.tiny**0.5:
-        return True
-    in_units = point.x if point.scale is None else point.x / point.scale
-    still = bool(((radius / t.size) * p.abs() <= 4 * options.eps * in_units.abs()).all())
-    return still or (radius <= 4 * options.eps * point.length and t.predicted <= 32 * options.eps * view.unit)
+def _collapsed(options: Options, point: Point, view: Outlook, t: Answer, radius: float) -> bool:
+    """The next step would be some roundings of x, and what it promises some roundings of f."""
+    unseen = radius <= 4 * options.eps * point.length and t.predicted <= 32 * options.eps * view.unit
+    return unseen or radius <= options.tiny**0.5
 
 
 def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | None, callback: Callable | None) -> End:
@@ -220,7 +217,7 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
         tried = _try(options, (functions.value, visit_at), point, view, p, t)
         short = t.size <= 128 * options.eps * point.length
         ahead = _next(options, at, t, tried, steps, short)
-        collapsed = not tried.moved and _collapsed(options, point, p, t, ahead.radius, view)
+        collapsed = not tried.moved and _collapsed(options, point, view, t, ahead.radius)
         falling = tried.value <= -(options.eps**-1.5) * ahead.fall  # -inf included
         facts = StepFacts(False, False, falling, tried.floor, collapsed, tried.bad, ahead.crept >= CREEP)
         status, point, at = _first(step_ends(facts)), tried.new, ahead
