@@ -287,7 +287,8 @@ def sqp(
     Cost: a step takes one linearisation, 2 (2k + 1) d products with it, and about one banded factorisation.
     One `lax.while_loop`: works under jit and vmap (lanes that end stay as they are). x, value and multipliers are
     differentiable with respect to args and bounds, to any order and in both modes, by the implicit function theorem:
-    one more linearisation and solve; the derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR.
+    one more linearisation and solve. A derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR, and
+    where the conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
     """
     check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0")
