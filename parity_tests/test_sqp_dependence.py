@@ -115,3 +115,25 @@ def test_one_part_alone_transposes(part: int) -> None:
 
     assert jax.eval_shape(jax.grad(alone), jnp.asarray(P)).shape == (2,)
     assert jax.eval_shape(jax.hessian(alone), jnp.asarray(P)).shape == (2, 2)
+
+
+def test_torch_vmap_and_nested_forward_mode() -> None:
+    """Lanes are those solved alone; what PyTorch would get wrong without a word is refused."""
+    backend = BACKENDS["torch"]
+    batch = backend.array(np.stack([P, 1.1 * P]))
+    lanes = torch.func.vmap(lambda p: solve(backend, (p,) * 4)[:6])(batch)
+    for i, p in enumerate(batch):
+        alone = solve(backend, (p,) * 4)
+        for together, apart in zip(lanes, alone[:6], strict=True):
+            np.testing.assert_array_equal(together[i], apart)
+
+    def total(p: Any) -> Any:
+        return solve(backend, (p,) * 4).x.sum()
+
+    with pytest.raises(RuntimeError, match="forward mode"):
+        torch.func.jacfwd(torch.func.jacfwd(total))(batch[0])
+    by_forward_over_reverse = torch.func.hessian(total)(batch[0])
+    by_reverse_over_reverse = torch.func.jacrev(torch.func.grad(total))(batch[0])
+    np.testing.assert_allclose(by_forward_over_reverse, by_reverse_over_reverse, rtol=1e-8)
+    slopes = [torch.func.grad(total)(batch[0] + s * 1e-5 * backend.array([1.0, 0.0])) for s in (1, -1)]
+    np.testing.assert_allclose(by_forward_over_reverse[0], (slopes[0] - slopes[1]) / 2e-5, rtol=1e-5, atol=1e-6)

@@ -76,7 +76,8 @@ def _convert(a: Value, new_dtype: Any, weak_type: Any = None, sharding: Any = No
 def _select(which: Any, *cases: Any) -> Value:
     if isinstance(which, Value):
         raise UnknownError("not linear")
-    return arithmetic.where([(which == k, case) for k, case in enumerate(cases) if isinstance(case, Value)])
+    chosen = [which == jnp.asarray(k, which.dtype) for k in range(len(cases))]  # which is boolean where cases are two
+    return arithmetic.where([(c, case) for c, case in zip(chosen, cases, strict=True) if isinstance(case, Value)])
 
 
 def _broadcast(a: Value, shape: Sequence[int], broadcast_dimensions: Sequence[int], sharding: Any = None) -> Value:

@@ -219,7 +219,9 @@ def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args
     zero, history = jnp.zeros((), c.dtype), None
     if options.history:
         first = SQPHistory(value, zero, violation, zero, zero, zero, zero)
-        history = jax.tree.map(lambda a: jnp.full(options.max_steps + 1, jnp.nan, c.dtype).at[0].set(a), first)
+        history = jax.tree.map(
+            lambda a: jnp.full(options.max_steps + 1, jnp.nan if options.blank else 0, c.dtype).at[0].set(a), first
+        )
     return x0, value, zero, jnp.int32(0), status.astype(jnp.int32), y, violation, history, sides, below
 
 
@@ -285,7 +287,8 @@ def sqp(
     Cost: a step takes one linearisation, 2 (2k + 1) d products with it, and about one banded factorisation.
     One `lax.while_loop`: works under jit and vmap (lanes that end stay as they are). x, value and multipliers are
     differentiable with respect to args and bounds, to any order and in both modes, by the implicit function theorem:
-    one more linearisation and solve; the derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR.
+    one more linearisation and solve. A derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR, and
+    where the conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
     """
     check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0")
@@ -304,7 +307,9 @@ def sqp(
     if extraction.chunk_size == "auto":  # on a CPU: folded products gain nothing from a batch (benchmarks/README.md)
         extraction = extraction._replace(chunk_size=1)
     steps_bound = as_index(max_steps, "max_steps")
-    options = Options(objective, extraction, tol, steps_bound, bool(check_band), bool(history))
+    options = Options(
+        objective, extraction, tol, steps_bound, bool(check_band), bool(history), not jax.config.jax_debug_nans
+    )
     if callback is not None and verbose:
         user = callback
 

@@ -155,7 +155,7 @@ def factor_shifted(
         good, parts = step(factored, shift)
         first = jnp.where(last > 0, last / 3, 1e-3 * bands.size_w)
         larger = jnp.where(shift > 0, 8 * shift, first)
-        return factored, larger, count + 1, poor + factored.ok, good, shift, parts
+        return factored, larger, count + 1, poor + factored.ok.astype(jnp.int32), good, shift, parts
 
     def wanted(t: tuple) -> Array:
         _, _, count, poor, good, *_ = t

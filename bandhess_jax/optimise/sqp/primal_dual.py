@@ -43,6 +43,7 @@ class Options(NamedTuple):
     max_steps: int
     check_band: bool
     history: bool
+    blank: bool  # where nothing is known: NaN, or numbers under jax_debug_nans
 
 
 class Iterate(NamedTuple):
@@ -101,8 +102,8 @@ def initial(options: Options, start: Iterate, estimate: bool) -> State:
     """Nothing is known yet. With `estimate` the first turn estimates the multipliers of c."""
     dtype = options.objective.layout.dtype
     zero, none = jnp.zeros((), dtype), jnp.int32(0)
-    unknown = zero + jnp.nan
-    rows = jnp.full(options.max_steps + 1, jnp.nan, dtype)
+    unknown = zero + (jnp.nan if options.blank else jnp.inf)
+    rows = jnp.full(options.max_steps + 1, jnp.nan if options.blank else 0, dtype)
     return State(
         now=start,
         best=Report(start.x, start.y, start.z, unknown, unknown, unknown),
@@ -139,7 +140,7 @@ def advance(
     dtype = layout.dtype
     eps = float(jnp.finfo(dtype).eps)
     tol = options.tol
-    n_active = jnp.sum(active)
+    n_active = jnp.sum(active.astype(dtype))
     has_g = len(state.now.s) > 0
 
     def barrier_sum(s: Array) -> Array:
@@ -328,7 +329,7 @@ def advance(
             shift=jnp.where(st.estimate, 0, shift),
             step=jnp.where(st.estimate, 0, jnp.linalg.norm(trial.x - x)),
             fraction=jnp.where(st.estimate, 0, trial.length),
-            steps=st.steps + moved,
+            steps=st.steps + moved.astype(jnp.int32),
             turns=st.turns + 1,
             checked=st.checked | near,
             estimate=jnp.bool_(False),

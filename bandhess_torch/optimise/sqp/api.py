@@ -235,9 +235,11 @@ def sqp(
       derivatives.
 
     Cost: a step takes one linearisation, 2 (2k + 1) d products with it, and about one banded factorisation. x, value
-    and multipliers have an autograd graph to those tensors in args and bounds that require gradients, by the implicit
-    function theorem, to any order: one more linearisation and solve each time; the derivative is NaN where the status
-    is not CONVERGED or PRECISION_FLOOR.
+    and multipliers are differentiable with respect to the tensors in args and bounds, in autograd and `torch.func`, to
+    any order and in both modes (but not forward over forward, which PyTorch loses: RuntimeError), by the implicit
+    function theorem: one more linearisation and solve each time. A derivative is NaN where the status is not CONVERGED
+    or PRECISION_FLOOR, and where the conditions at the solution are singular to rounding (the Hessian on the null space
+    of the constraints). `torch.func.vmap` solves one lane after the other.
     """
     check_args(args)
     objective = Objective.of(fun, 0, None, (x0, *args), "x0")
