@@ -26,12 +26,12 @@ def full(shape: Iterable[int]) -> Grid:
 
 
 def sizes(grid: Iterable[Axis]) -> tuple[int, ...]:
-    return tuple(size for _, size, _ in grid)
+    return tuple([size for _, size, _ in grid])  # a list first: half the time of a generator, here and below
 
 
 def canonical(grid: Iterable[Axis]) -> Grid:
     """The same grid, with step 1 along the axes where it has one entry: equal grids are then equal tuples."""
-    return tuple((start, size, step if size > 1 else 1) for start, size, step in grid)
+    return tuple([(start, size, step if size > 1 else 1) for start, size, step in grid])
 
 
 def replace(grid: Grid, axis: int, *new: Axis) -> Grid:
@@ -41,7 +41,7 @@ def replace(grid: Grid, axis: int, *new: Axis) -> Grid:
 
 def slices(grid: Iterable[Axis]) -> tuple[slice, ...]:
     """What takes a grid's entries from an array."""
-    return tuple(slice(start, start + (size - 1) * step + 1, step) for start, size, step in grid)
+    return tuple([slice(start, start + (size - 1) * step + 1, step) for start, size, step in grid])
 
 
 def row_major(shape: Sequence[int], axis: int) -> int:
@@ -56,15 +56,18 @@ def cut(axis: Axis, start: int, stop: int, step: int) -> tuple[Axis, slice]:
     ((0, 2, 1), 0:4:2).
     """
     own, size, gap = axis
+    if gap == step == 1:  # by far the most frequent
+        first = max(0, start - own)
+        last = max(first, min(size, stop - own))
+        return (own + first - start, last - first, 1), slice(first, last)
     repeat = step // math.gcd(gap, step)  # every so many entries lie on the cut's steps
     first = max(0, -(-(start - own) // gap))
     fits = [i for i in range(first, first + repeat) if (own + gap * i - start) % step == 0]
     last = min(size - 1, (stop - 1 - own) // gap)
     if not fits or fits[0] > last:
         return (0, 0, 1), slice(0, 0)
-    entries = slice(fits[0], last + 1, repeat)
-    left = len(range(*entries.indices(size)))
-    return ((own + gap * fits[0] - start) // step, left, gap * repeat // step), entries
+    left = (last - fits[0]) // repeat + 1
+    return ((own + gap * fits[0] - start) // step, left, gap * repeat // step), slice(fits[0], last + 1, repeat)
 
 
 def flip(axis: Axis, length: int) -> Axis:

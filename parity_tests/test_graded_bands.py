@@ -23,8 +23,8 @@ from bandhess_torch.optimise.newton import subproblem as torch_subproblem
 
 N = 75  # several tiles, several parts
 TIERS = ["jax-compiled", "jax-pure", "jax-partition", "torch-serial", "torch-partition"]
-# Powers of ten: of all of H, or of what H's entries differ by.
-UNIFORM = {"float64": [-300, -160, 160, 300], "float32": [-30, -19, 19, 30]}
+# Powers of ten: of all of H, or of what H's entries differ by. Below the least there is room for the digits of a number.
+UNIFORM = {"float64": [-280, -160, 160, 280], "float32": [-28, -19, 19, 28]}
 GRADED = {"float64": [12, 150], "float32": [6, 19]}
 
 
@@ -45,8 +45,8 @@ def scales(dtype: str) -> dict[str, np.ndarray]:
         tens[f"random 1e+-{e}"] = rng.uniform(-e / 2, e / 2, N)
         tens[f"falling 1e+-{e}"] = np.linspace(e / 2, -e / 2, N)
         block = np.zeros(N)
-        block[30:50] = -e
-        tens[f"one block 1e-{2 * e}"] = block
+        block[30:50] = -0.7 * e
+        tens[f"one block 1e-{1.4 * e:.0f}"] = block
     return {name: np.exp2(np.round(e / np.log10(2))) for name, e in tens.items()}
 
 

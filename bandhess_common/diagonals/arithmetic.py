@@ -33,7 +33,7 @@ def add(*values: Value) -> Value:
 
 def negate(a: Value) -> Value:
     """1 | 0:4 | c      gives      1 | 0:4 | -c"""
-    return a._replace(parts={key: part.negative() for key, part in a.parts.items()})
+    return Value(a.shape, a.strides, a.dtype, {key: part.negative() for key, part in a.parts.items()})
 
 
 def scale(a: Value, factor: Any) -> Value:
@@ -41,7 +41,7 @@ def scale(a: Value, factor: Any) -> Value:
 
     1 | 2:4 | c      gives      1 | 2:4 | c factor[2:4]
     """
-    return a._replace(parts={key: part.times(factor, key[1]) for key, part in a.parts.items()})
+    return Value(a.shape, a.strides, a.dtype, {key: part.times(factor, key[1]) for key, part in a.parts.items()})
 
 
 def divide(a: Value, divisor: Any) -> Value:

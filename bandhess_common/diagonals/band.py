@@ -26,10 +26,14 @@ def diagonals(value: Value, rows: int) -> Iterator[tuple[int, Axis, Any]]:
     (n,) = value.shape
     for (o, grid), part in restride(value, 0, 1).parts.items():
         start, size, step = grid[0]
-        columns, inside = grids.cut((start + o, size, step), 0, n, 1)
-        if not columns[1]:
+        columns, last = (start + o, size, step), start + o + (size - 1) * step
+        if last < 0 or columns[0] >= n:
             continue  # zeros, with which a grid was filled up
         if abs(o) >= rows:
             raise UnknownError("an entry outside the band")
-        if o <= 0:
-            yield -o, columns, part if columns[1] == size else part.take({0: inside})
+        if o > 0:
+            continue
+        if columns[0] < 0 or last >= n:  # likewise
+            columns, inside = grids.cut(columns, 0, n, 1)
+            part = part.take({0: inside})
+        yield -o, columns, part

@@ -30,9 +30,11 @@ def slice_(a: Value, cuts: Mapping[int, tuple[int, int, int]]) -> Value:
         kept, taken = list(grid), {}
         for axis, bounds in cuts.items():
             kept[axis], entries = grids.cut(grid[axis], *bounds)
+            if not kept[axis][1]:
+                break
             if kept[axis][1] != grid[axis][1]:
                 taken[axis] = entries
-        if 0 not in sizes(kept):
+        else:
             parts.append((o + shift, kept, part.take(taken) if taken else part))
     return Value(tuple(shape), tuple(strides), a.dtype, collect(parts))
 

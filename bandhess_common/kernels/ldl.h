@@ -33,11 +33,38 @@ INLINE void ldl_tile_wide(V* state, V* columns, Index count, int w) {
   }
 }
 
-// The same for a width known to the compiler, which keeps the state in registers.
+// The same for one system of a width that the compiler knows but registers do not hold: a row of the state is worked on
+// in chunks of a vector, of which the last may be zeros.
+template <int W, bool Raw, class T>
+INLINE void ldl_tile_chunks(T* state, T* columns, Index count) {
+  constexpr int C = kLaneBytes / sizeof(T);
+  constexpr int R = (W + C - 1) / C * C;  // entries of a row
+  typedef T Chunk __attribute__((vector_size(kLaneBytes), aligned(sizeof(T)), may_alias));
+  alignas(kLaneBytes) T s[(W + 1) * R] = {};
+  alignas(kLaneBytes) T c[W + R + C] = {};
+  const auto at = [](T* entry) -> Chunk& { return *reinterpret_cast<Chunk*>(entry); };
+  for (int k = 0; k < W; ++k) std::copy_n(state + k * W, W, s + k * R);
+  for (T* column = columns; column != columns + count * (W + 1); column += W + 1) {
+    UNROLL for (int i = 0; i < W; ++i) c[i] = column[i] - s[i];
+    c[W] = column[W];
+    column[0] = c[0];
+    const T r = 1 / c[0];
+    UNROLL for (int k = 1; k <= W; ++k) {
+      const T m = Raw && c[k] == 0 ? T(0) : c[k] * r;
+      UNROLL for (int i = 0; i <= W - k; i += C) at(s + (k - 1) * R + i) = at(s + k * R + i) + m * at(c + k + i);
+      column[k] = Raw ? c[k] : m;
+    }
+  }
+  for (int k = 0; k < W; ++k) std::copy_n(s + k * R, W, state + k * W);
+}
+
+// The same for a width known to the compiler, which keeps the state in registers as far as it can.
 template <int W, bool Raw, class V>
 INLINE void ldl_tile(V* state, V* columns, Index count, int w) {
   if constexpr (W == 0) {
     ldl_tile_wide<Raw>(state, columns, count, w);
+  } else if constexpr (std::is_arithmetic_v<V> && W > 8) {
+    ldl_tile_chunks<W, Raw>(state, columns, count);
   } else {
     V s[W * W];
     V c[W + 1];

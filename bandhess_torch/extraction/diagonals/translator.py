@@ -30,8 +30,8 @@ class Operation(NamedTuple):
 
 def _widen(operands: Sequence[Any]) -> list[Value]:
     """Those that depend on v, with the shape that all have together."""
-    shapes = {tuple(a.shape) for a in operands if isinstance(a, (Value, Tensor))}
-    values = [a for a in operands if isinstance(a, Value)]
+    values = [a for a in operands if type(a) is Value]
+    shapes = {tuple(a.shape) for a in operands if type(a) is Value or isinstance(a, Tensor)}
     return [_expand(a, torch.broadcast_shapes(*shapes)) for a in values] if len(shapes) > 1 else values
 
 
@@ -43,14 +43,17 @@ def _sub(a: Any, b: Any, alpha: float = 1) -> Value:
     return _add(a, b, -alpha)
 
 
-def _scale(a: Value, factor: float) -> Value:
+def _scale(a: Value, factor: complex) -> Value:
+    if isinstance(factor, complex):
+        raise UnknownError("another type")
     return _finite(arithmetic.scale(a, float(factor)))
 
 
 def _finite(a: Value) -> Value:
     largest = torch.finfo(a.dtype).max
-    if not all(abs(part.scale) <= largest for part in a.parts.values()):
-        raise UnknownError("a scale that makes zeros of arrays NaN")
+    for part in a.parts.values():
+        if not abs(part.scale) <= largest:
+            raise UnknownError("a scale that makes zeros of arrays NaN")
     return a
 
 

@@ -65,8 +65,6 @@ class Walk:
             if a.layout != torch.strided or (a.dtype != self.dtype and self._converts(a, ndim)):
                 raise UnknownError("another type")
             self.seen.append((a, a._version))
-        elif isinstance(a, complex):
-            raise UnknownError("another type")
         return a
 
     def _converts(self, factor: Tensor, ndim: int) -> bool:
@@ -94,9 +92,10 @@ class Carried(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        if func not in OPERATIONS:
+        operation = OPERATIONS.get(func)
+        if operation is None:
             raise UnknownError(str(func))
-        translate, writes, views = OPERATIONS[func]
+        translate, writes, views = operation
         like = args[0] if type(args[0]) is Carried else _first(args)
         walk = like.walk
         if kwargs and kwargs.get("dtype") not in (None, walk.dtype):
