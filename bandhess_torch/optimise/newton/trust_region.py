@@ -167,10 +167,7 @@ def _next(options: Options, at: Search, t: Answer, tried: Tried, steps: int, sho
     low = max(low, t.shift)  # after a rejection the shift must grow
     high = max(low, high)
     newton = secular(t.shift, t.length, t.bend, radius)
-    if low < newton < high:
-        shift = newton
-    else:
-        shift = min(2 * t.shift, high) if t.shift > 0 else inside(low, high)
+    shift = newton if low < newton < high else min(2 * t.shift, high) if t.shift > 0 else inside(low, high)
     return at._replace(radius=radius, shift=shift, low=low, high=high, fall=fall)
 
 
