@@ -82,7 +82,10 @@ def check(python: str, torch: bool, folder: Path) -> int:
     blocks = re.findall(r"^```python\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)
     chosen = [block for block in blocks if torch or "torch" not in block]
     failed += [run("-c", block, cwd=folder, stdout=subprocess.DEVNULL) for block in chosen]
-    print(f"newest: {len(chosen)} of the README's {len(blocks)} examples ran, {sum(map(bool, failed[1:]))} failed", flush=True)
+    print(
+        f"newest: {len(chosen)} of the README's {len(blocks)} examples ran, {sum(map(bool, failed[1:]))} failed",
+        flush=True,
+    )
     files = [f"parity_tests/test_{name}.py" for name in FILES]
     options = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "filterwarnings=default"]
     failed.append(run("-m", "pytest", *options, *files, cwd=ROOT))
