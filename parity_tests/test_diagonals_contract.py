@@ -14,10 +14,10 @@ import bandhess_jax.extraction.diagonals as jax_room
 import bandhess_torch.extraction.diagonals as torch_room
 from bandhess_common.diagonals import arithmetic, fallback
 from bandhess_common.diagonals.fallback import UnknownError
-from bandhess_jax.extraction import hessian as jax_extraction
+from bandhess_jax.extraction import products as jax_extraction
 from bandhess_jax.extraction.diagonals import translator as jax_translator
 from bandhess_jax.framework.fusion import flattened
-from bandhess_torch.extraction import hessian as torch_extraction
+from bandhess_torch.extraction import products as torch_extraction
 from bandhess_torch.extraction.diagonals import walk as torch_walk
 
 C = np.array([2.0, 3.0, 5.0, 7.0])

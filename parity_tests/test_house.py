@@ -26,7 +26,7 @@ BELOW = {
 
 # What one package alone has, and why.
 ALONE = {
-    "bandhess_jax/extraction/diagonals/blocks": "wide windows as blocks: XLA compiles one operation for all",
+    "bandhess_jax/extraction/diagonals/blocks": "programs ravel residuals to one vector; a gradient's graph does not",
     "bandhess_jax/framework/clock": "a compiled loop has no clock: time limits run it in chunks",
     "bandhess_jax/framework/fusion": "workarounds for what XLA fuses",
     "bandhess_jax/framework/programs": "reading jaxprs",
