@@ -41,7 +41,6 @@ ALONE = {
 # Over the limits, and to become shorter: whoever shortens one takes it off this list.
 LONG_FILES = {
     "bandhess_jax/optimise/newton/trust_region",
-    "bandhess_jax/optimise/sqp/api",
     "bandhess_jax/optimise/sqp/primal_dual",  # another algorithm replaces it
     "bandhess_jax/scipy", "bandhess_torch/scipy",
     "bandhess_jax/optimise/newton/api",
