@@ -45,7 +45,6 @@ LONG_FILES = {
     "bandhess_jax/optimise/sqp/primal_dual",  # another algorithm replaces it
     "bandhess_jax/scipy", "bandhess_torch/scipy",
     "bandhess_jax/optimise/newton/api",
-    "bandhess_torch/extraction/diagonals/translator",
 }  # fmt: skip
 LONG_FUNCTIONS = {
     "bandhess_jax/optimise/newton/subproblem:_search",
