@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matrices import break_minor, cleared, general_band, general_dense, lapack_factor, lapack_solve, positive_band, rhs
-from problems import store, unstore
+from oracles import store, unstore
 
 import bandhess_jax
 from bandhess_common import kernels, trust_region
