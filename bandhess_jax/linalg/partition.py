@@ -97,7 +97,7 @@ def _solve_parts(columns: Array, b: Array) -> tuple[Array, Array]:
     q, rows, P = columns.shape
     w, k = rows - 1, b.shape[1]
     m = q - w
-    row, column = jnp.arange(w)[:, None], jnp.arange(w)
+    row, column = jnp.arange(w)[:, None], jnp.arange(w)[None]
     # Row i of an interior meets column c of the separator on its left in the cell d = w + i - c, if i <= c.
     left = jnp.where((row <= column)[..., None], columns[m + column, jnp.where(row <= column, w + row - column, 0)], 0)
     left = jnp.pad(left[:, :, :-1], ((0, 0), (0, 0), (1, 0)))
