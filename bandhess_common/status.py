@@ -10,9 +10,11 @@ class Status(IntEnum):
     """How an optimiser ended."""
 
     CONVERGED = 0
-    """The stopping formula holds, with positive (semi)definite curvature."""
+    """The stopping formula holds, and curvature is positive in every direction, whatever rounding did."""
     PRECISION_FLOOR = 1
-    """Full Newton steps no longer reduce the gradient: rounding allows no better, though the tolerance asks for it."""
+    """As good as rounding allows, without that proof: curvature is lost to rounding in some direction, or the gradient
+    is at rounding level and steps reduce it no more, though the tolerance asks for it. Most often x is the solution to
+    the digits that it can have; nothing says how many these are."""
     MAX_STEPS = 2
     STALLED = 3
     """No step longer than some roundings of x decreases the objective as its derivatives promise: is it smooth?"""
@@ -29,6 +31,16 @@ class Status(IntEnum):
     """The objective falls without end."""
     TIME_LIMIT = 9
     """`max_seconds` have passed."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        """By the name; by the number where the format is a number's, as in `f"{status:d}"`."""
+        try:
+            return format(self.name, spec)
+        except ValueError:
+            return format(int(self), spec)
 
 
 class StepInfo(NamedTuple):

@@ -255,22 +255,25 @@ def newton(
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
 
-    Returns: `NewtonResult`. Its status is CONVERGED where, with H = H(x) + s I for some 0 <= s <= sqrt(eps) |H|
-      positive definite,
+    Returns: `NewtonResult`. CONVERGED is a proof. H(x), less 8 eps of its diagonal entries (what rounding may have
+      added), is positive definite, and with it
 
-          max|g| <= max(tol G, 8 eps max(|H| |x|))   and
-          g^T H^-1 g / 2 <= tol^1.5 max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
+          max|g| <= tol G   and   g^T H^-1 g / 2 <= tol^1.5 max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
 
-      G being the largest max|g| met on the way, and all of it in the variables x / scale. PRECISION_FLOOR: what
-      Newton steps promise is at rounding level, and they reduce the gradient no more. Other ends: MAX_STEPS,
-      STALLED, NONFINITE, BAND_TOO_NARROW, UNBOUNDED, TIME_LIMIT. x is always the best point found. Status and steps
-      are Python integers outside jit, integer arrays inside, and nothing is raised there.
+      G being the largest max|g| met on the way, and all of it in the variables x / scale. PRECISION_FLOOR: x is as good
+      as rounding lets it be, without that proof: max|g| is not below tol G but below 8 eps max(|H| |x|); or in some
+      direction the curvature is lost to rounding (condition numbers above some 0.1 / eps), so that H + 64 eps |H| I
+      alone is positive definite: steps are then refined by products with H, and what the last promises meets the
+      second formula; or the step reduces neither f, whose differences are noise, nor the gradient by half. Other ends:
+      MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW, UNBOUNDED, TIME_LIMIT. x is always the best point found. Status
+      and steps are Python integers outside jit, integer arrays inside, and nothing is raised there.
 
     Derivatives: x and value are differentiable with respect to `args`, and to traced arrays that `fun` closes over,
       by the implicit function theorem: in both modes, to any order, never through the iterations, with the exact
       Hessian whatever `hessian=` is. Those with respect to x0 are zero, as those of grad_norm and history. All are
-      NaN where the status is neither CONVERGED nor PRECISION_FLOOR, and where H is singular to rounding (its least
-      eigenvalue not above 8 eps |H|).
+      NaN where the status is neither CONVERGED nor PRECISION_FLOOR; those of x also where H is singular to rounding
+      (less 8 eps of its diagonal entries it is not positive definite). A minimum that is not unique has a value, and
+      the value a derivative.
 
     Cost: a step takes one `value_grad_hessian`, about 1 to 5 banded Cholesky factorisations, and one value per trial;
     a derivative one Hessian, two factorisations, one solve. One `lax.while_loop`: works under jit and vmap (lanes

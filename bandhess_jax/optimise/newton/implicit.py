@@ -1,6 +1,7 @@
 """The minimiser as a function of what the objective depends on: the implicit function theorem, one more solve.
 
-With g(x, c) = 0 at the minimiser, dx = -H^-1 (dg/dc) dc: never through the iterations.
+With g(x, c) = 0 at the minimiser, dx = -H^-1 (dg/dc) dc: never through the iterations. The minimum f(x(c), c) has the
+derivative df/dc, whether or not H has an inverse: the envelope theorem.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bandhess_common.status import Status
+from bandhess_common.stopping import UNSURE
 
-from ...band.spectrum import gershgorin
 from ...band.stages import Layout
-from ...band.structures import shifted
+from ...band.structures import diagonal, row_sums, shifted
 from ...extraction.products import Extraction, extract
 from ...linalg.solve import factor, solve
 
@@ -25,7 +26,7 @@ def close(fun: Callable, x: Array) -> tuple[Callable, list[Array], list[Array]]:
     """`(closed, consts, fixed)` with `fun(x) = closed(x, consts, fixed)`: the traced arrays that fun closes over, as
     arguments, so that a derivative rule sees them. consts are floating, fixed are not. fun is traced once, here."""
     program, shape = jax.make_jaxpr(fun, return_shape=True)(x)
-    treedef = jax.tree.structure(shape)
+    jaxpr, treedef = program.jaxpr, jax.tree.structure(shape)  # the program itself holds tracers
     traced = [isinstance(c, jax.core.Tracer) for c in program.consts]
     moving = [t and jnp.issubdtype(c.dtype, jnp.floating) for c, t in zip(program.consts, traced, strict=True)]
     kept = [None if t else c for c, t in zip(program.consts, traced, strict=True)]
@@ -36,7 +37,7 @@ def close(fun: Callable, x: Array) -> tuple[Callable, list[Array], list[Array]]:
             next(floating) if moves else next(others) if given else c
             for c, given, moves in zip(kept, traced, moving, strict=True)
         ]
-        return jax.tree.unflatten(treedef, jax.core.eval_jaxpr(program.jaxpr, every, x))
+        return jax.tree.unflatten(treedef, jax.core.eval_jaxpr(jaxpr, every, x))
 
     pairs = list(zip(program.consts, traced, moving, strict=True))
     return closed, [c for c, _, moves in pairs if moves], [c for c, given, moves in pairs if given and not moves]
@@ -53,8 +54,8 @@ def implicit_solution(
     minimise takes consts and a tree of other arrays, and returns `(x, value, status, *rest)`, floating arrays all;
     value is `(x, consts, others) -> f`; layout and extraction are those of its Hessian.
 
-    Derivatives are NaN where status tells of no solution, and where H is singular to rounding (its least eigenvalue is
-    not above 8 eps |H|). Those of `rest` are zero.
+    Derivatives are NaN where status tells of no solution; those of x also where H is singular to rounding (H less
+    8 eps of its diagonal is not positive definite). Those of `rest` are zero.
     """
 
     @jax.custom_jvp
@@ -69,15 +70,18 @@ def implicit_solution(
         grad = jax.grad(value)
         product = jax.linearize(lambda x: grad(x, consts, others), x)[1]
         ab = extract(product, layout, extraction)
-        low, high = gershgorin(lax.stop_gradient(ab))
-        norm = jnp.maximum(jnp.abs(low), jnp.abs(high))
-        regular = factor(shifted(lax.stop_gradient(ab), -8 * jnp.finfo(x.dtype).eps * norm)).ok
-        solved = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
-        # A factor, not a choice: transposed, it must make cotangents NaN, too.
-        valid = jnp.where(solved & regular, jnp.ones((), x.dtype), jnp.nan)
+        fixed, one = lax.stop_gradient(ab), jnp.ones((), x.dtype)
+        regular = factor(shifted(fixed, -UNSURE * jnp.finfo(x.dtype).eps * jnp.abs(diagonal(fixed)))).ok
+        found = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
+        # Factors, not choices: transposed, they must make cotangents NaN, too.
+        solved, unique = jnp.where(found, one, jnp.nan), jnp.where(regular, one, jnp.nan)
+        # Where H has no inverse, another matrix stands in its place, so that a factor of 0 makes 0 of what it gives.
+        repair = jnp.where(regular, 0, 1 + jnp.max(row_sums(fixed)))
         dgrad = jax.jvp(lambda consts: grad(x, consts, others), (consts,), (dconsts,))[1]
-        dx = -valid * solve(ab, dgrad)
-        dvalue = jax.jvp(lambda x, consts: value(x, consts, others), (x, consts), (dx, dconsts))[1]
-        return out, (dx, dvalue, *jax.tree.map(jnp.zeros_like, (status, *rest)))
+        dx = -solve(shifted(ab, repair), dgrad)
+        # g, which is 0 but for the tolerance, takes off the error that x makes.
+        partial = jax.jvp(lambda consts: value(x, consts, others), (consts,), (dconsts,))[1]
+        dvalue = solved * (partial + jnp.where(regular, one, 0) * jnp.vdot(grad(x, consts, others), dx))
+        return out, (solved * unique * dx, dvalue, *jax.tree.map(jnp.zeros_like, (status, *rest)))
 
     return solution

@@ -107,7 +107,7 @@ def _search(g: Array, ab: Array, start: Array, numbers: Array) -> tuple[Array, A
             z = jnp.where(k > 1, x / size, z)
             ok, _, near, settled, short = judge(jnp.linalg.norm(p), -g @ p)
             done = ~ok | ((k == 1) & (near | settled | ~short))
-            return jnp.where(done, 4, k + 1 + ((k == 1) & s.warm)), p, y, z, curvature
+            return jnp.where(done, 4, k + jnp.where((k == 1) & s.warm, 2, 1)), p, y, z, curvature
 
         first = (jnp.where(factored.ok, 0, 4), zero, zero, s.z, jnp.zeros((), g.dtype))
         _, p, y, z, curvature = lax.while_loop(lambda carry: carry[0] < 4, solve, first)

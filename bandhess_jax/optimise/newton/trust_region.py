@@ -195,7 +195,7 @@ def _next_search(options: Options, s: State, t: Answer, out: Outcome) -> Search:
     grown = jnp.where(first, jnp.maximum(1, then.length), grown)
     curved = out.value - view.now.value - t.slope
     cut = jnp.where(jnp.isfinite(curved) & (curved > 0), jnp.clip(-t.slope / (2 * curved), 0.1, 0.5), 0.1)
-    radius = jnp.where(moved, grown, cut * t.size)
+    radius = jnp.where(moved, grown, jnp.where(view.closing, at.radius, cut * t.size))
     low, high = then.bracket(radius)
     # After a rejection the shift must grow; at a new point the Newton step itself is tried first.
     low = jnp.where(moved, low, jnp.maximum(low, t.shift))
@@ -206,7 +206,7 @@ def _next_search(options: Options, s: State, t: Answer, out: Outcome) -> Search:
     # Where that fails, a shift like the last one is tried; or, as where there is no curvature, |g| / radius.
     guess = jnp.where(t.shift > 0, t.shift / 3, then.grad_length / radius)
     short = ~first & (t.size <= 128 * options.eps * view.now.length)
-    crept = jnp.where(short, at.crept + (out.ratio <= GOOD), 0)
+    crept = jnp.where(short, jnp.where(out.ratio <= GOOD, at.crept + 1, at.crept), 0)
     begun = jnp.where(first, jnp.abs(out.value), t.predicted)
     return Search(
         radius=radius,
@@ -243,7 +243,7 @@ def _step(options: Options, callback: Callable | None, s: State, p: Array, answe
     )
     status = _first(step_ends(facts))
     status = jnp.where(view.closing & ~narrow, s.status, status)
-    steps, history = s.steps + (moved & ~first), s.history
+    steps, history = jnp.where(moved & ~first, s.steps + 1, s.steps), s.history
     if history is not None:
         ratio = jnp.where(first, 0, out.ratio) if options.blank else out.ratio
         row = History(then.value, out.point.grad_norm, t.size, t.shift, search.radius, ratio)
@@ -266,7 +266,7 @@ def _refine(s: State, z: Array, answer: Array, image: Array) -> State:
     search = at._replace(
         phase=jnp.where(again, REFINE, jnp.where(held.predicted > 0, TRY, PLAIN)),
         count=at.count + 1,
-        grow=jnp.where(begins, s.turns == 1, at.grow),
+        grow=jnp.where(begins, s.turns == 1, at.grow > 0),
     )
     return s._replace(work=work, search=pack(search, z.dtype), answer=jnp.stack(held))
 
@@ -316,7 +316,8 @@ def advance(
         again = jnp.bool_(False)
         if options.check_band:  # couplings may vanish at x0 (products of zeros): the end is checked, too
             codes = (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED)
-            again = (out.steps > 0) & (s.status == RUNNING) & sum(out.status == code for code in codes).astype(bool)
+            ended = jnp.any(jnp.stack([out.status == code for code in codes]))
+            again = (out.steps > 0) & (s.status == RUNNING) & ended
         return out._replace(turns=s.turns + 1, open=(out.status == RUNNING) | again)
 
     return lax.while_loop(lambda s: s.open if last is None else s.open & (s.turns < last), turn, s)

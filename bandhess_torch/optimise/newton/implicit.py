@@ -1,21 +1,23 @@
 """The minimiser as a function of what the objective depends on: the implicit function theorem, one more solve.
 
-With g(x, c) = 0 at the minimiser, dx = -H^-1 (dg/dc) dc: never through the iterations.
+With g(x, c) = 0 at the minimiser, dx = -H^-1 (dg/dc) dc: never through the iterations. The minimum f(x(c), c) has the
+derivative df/dc, whether or not H has an inverse: the envelope theorem.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bandhess_common.status import Status
+from bandhess_common.stopping import UNSURE
 
 from ...band.stages import Layout
-from ...band.structures import row_sums, shifted
+from ...band.structures import diagonal, row_sums, shifted
 from ...extraction.linearise import linearize_gradient
 from ...extraction.products import Extraction, extract
 from ...framework.transforms import eager
@@ -35,17 +37,15 @@ class Implicit:
     layout: Layout
     extraction: Extraction
 
-    def linearise(self, x: Tensor, status: Tensor, tensors: list[Tensor]) -> tuple:
-        """`(moving, grad, solve, pull)`: the indices of tensors that have derivatives, g, b -> H^-1 b (NaN where x is
-        no solution, or H is singular to rounding), and the transposed derivative of (g, f) with respect to those."""
+    def linearise(self, x: Tensor, status: Tensor, tensors: list[Tensor]) -> Linearised:
         grad, product, _ = linearize_gradient(lambda x: (self.value(x, tensors), None), x)
         ab = extract(product, self.layout, self.extraction)
-        fixed = ab.detach()
-        norm = row_sums(fixed).max()
-        regular = factor(shifted(fixed, -8 * torch.finfo(x.dtype).eps * norm)).ok
-        solved = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
-        valid = torch.where(solved & regular, x.new_ones(()), torch.nan)
-        factored = factor(fixed)._replace(ab=ab)
+        fixed, one, nan = ab.detach(), x.new_ones(()), torch.nan
+        regular = factor(shifted(fixed, -UNSURE * torch.finfo(x.dtype).eps * diagonal(fixed).abs())).ok
+        solved = torch.where((status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR), one, nan)
+        # Where H has no inverse, another matrix stands in its place, so that a factor of 0 makes 0 of what it gives.
+        repair = torch.where(regular, 0 * one, 1 + row_sums(fixed).max())
+        factored = factor(shifted(fixed, repair))._replace(ab=shifted(ab, repair))
         moving = [i for i, tensor in enumerate(tensors) if tensor.is_floating_point()]
 
         def both(*moved: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,20 @@ class Implicit:
             return torch.func.grad_and_value(self.value)(x, every)
 
         pull = torch.func.vjp(both, *[tensors[i] for i in moving])[1]
-        return moving, grad, lambda b: valid * factored.solve(b), pull
+        unique, kept = torch.where(regular, one, nan), torch.where(regular, one, 0)
+        return Linearised(moving, grad, factored.solve, solved, unique, kept, pull)
+
+
+class Linearised(NamedTuple):
+    """The minimiser and the minimum to first order."""
+
+    moving: list[int]  # the tensors that have derivatives
+    grad: Tensor  # g
+    solve: Callable[[Tensor], Tensor]  # b -> H^-1 b
+    solved: Tensor  # 1, or NaN where x is no solution
+    unique: Tensor  # 1, or NaN where H is singular to rounding: x has no derivative there
+    kept: Tensor  # 1, or 0 there: the minimum has one, as g = 0 (the envelope theorem)
+    pull: Callable  # (u, s) -> the transposed derivative of (g, f) with respect to the moving tensors
 
 
 class _Solution(torch.autograd.Function):
@@ -66,6 +79,7 @@ class _Solution(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         ctx.implicit, *tensors = inputs
+        ctx.set_materialize_grads(False)  # where f alone is used, nothing asks for derivatives of x
         ctx.rest = len(output) - 2
         ctx.mark_non_differentiable(*output[2:])
         ctx.save_for_backward(output[0], output[2], *tensors)
@@ -73,21 +87,26 @@ class _Solution(torch.autograd.Function):
 
     @staticmethod
     @eager
-    def backward(ctx: Any, dx: Tensor, dvalue: Tensor, *_: Any) -> tuple:
+    def backward(ctx: Any, dx: Tensor | None, dvalue: Tensor | None, *_: Any) -> tuple:
         x, status, *tensors = ctx.saved_tensors
-        moving, grad, solve, pull = ctx.implicit.linearise(x, status, tensors)
-        given = dict(zip(moving, pull((-solve(dx + dvalue * grad), dvalue)), strict=True))
+        at = ctx.implicit.linearise(x, status, tensors)
+        u, s = torch.zeros_like(x), x.new_zeros(())
+        if dx is not None:
+            u = u - at.solved * at.unique * at.solve(dx)
+        if dvalue is not None:  # g, which is 0 but for the tolerance, takes off the error that x makes
+            u, s = u - at.kept * at.solve(dvalue * at.grad), at.solved * dvalue
+        given = dict(zip(at.moving, at.pull((u, s)), strict=True))
         return (None, *[given.get(i) for i in range(len(tensors))])
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Any) -> tuple:
         x, status, *tensors = ctx.saved_tensors
-        moving, grad, solve, pull = ctx.implicit.linearise(x, status, tensors)
-        push = torch.func.vjp(lambda dgrad, dvalue: pull((dgrad, dvalue)), torch.zeros_like(x), x.new_zeros(()))[1]
-        moved = [torch.zeros_like(tensors[i]) if tangents[i] is None else tangents[i] for i in moving]
+        at = ctx.implicit.linearise(x, status, tensors)
+        push = torch.func.vjp(lambda dgrad, dvalue: at.pull((dgrad, dvalue)), torch.zeros_like(x), x.new_zeros(()))[1]
+        moved = [torch.zeros_like(tensors[i]) if tangents[i] is None else tangents[i] for i in at.moving]
         dgrad, dvalue = push(tuple(moved))
-        dx = -solve(dgrad)
-        return dx, dvalue + grad @ dx, *[None] * ctx.rest
+        dx = -at.solve(dgrad)
+        return at.solved * at.unique * dx, at.solved * (dvalue + at.kept * (at.grad @ dx)), *[None] * ctx.rest
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, implicit: Implicit, *tensors: Tensor) -> tuple:
@@ -102,7 +121,7 @@ class _Solution(torch.autograd.Function):
 def solution(implicit: Implicit, tensors: list[Tensor]) -> tuple:
     """`implicit.minimise(tensors)`, differentiable to any order in both modes.
 
-    Derivatives are NaN where status tells of no solution, and where H is singular to rounding (its least eigenvalue is
-    not above 8 eps |H|). Those of all but x and value are zero.
+    Derivatives are NaN where status tells of no solution; those of x also where H is singular to rounding (H less
+    8 eps of its diagonal is not positive definite). Those of all but x and value are zero.
     """
     return _Solution.apply(implicit, *tensors)
