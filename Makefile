@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint bench kernels sanitize clean
+.PHONY: demo test newest lint bench gpu kernels sanitize clean
 
 demo: $(VENV)/ready
 	$(RUN) examples/demo.py --out demo_out
 
 test: $(VENV)/ready kernels
 	$(RUN) -m pytest parity_tests
+
+# A newer Python where the machine has one, with the newest jax that pip finds.
+newest: $(VENV)/ready kernels
+	$(RUN) .ci/newest.py
 
 # The compiled CPU kernels, in place: an editable install does not notice that their source changed.
 kernels: $(VENV)/kernels
@@ -23,7 +27,7 @@ sanitize: $(VENV)/ready
 	rm -rf $(SANITIZED) && mkdir -p build/sanitize && cp -r bandhess_* build/sanitize && rm -f $(SANITIZED)/kernels/*.so
 	$(CXX) -std=c++17 -O1 -g -fPIC -shared -fsanitize=address,undefined -fno-sanitize-recover=undefined -Wno-psabi \
 	    -isystem "$$($(RUN) -c 'import jax; print(jax.ffi.include_dir())')" \
-	    bandhess_common/kernels/xla.cc -o $(SANITIZED)/kernels/_kernels.abi3.so
+	    -pthread bandhess_common/kernels/*.cc -o $(SANITIZED)/kernels/_kernels.abi3.so
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	    $(abspath $(RUN)) -m pytest -p no:cacheprovider $(abspath parity_tests)/test_cpu_kernels.py
@@ -42,6 +46,10 @@ bench: $(VENV)/ready
 	$(RUN) benchmarks/memory.py
 	$(RUN) benchmarks/sqp.py
 	$(RUN) benchmarks/newton.py
+
+# With the interpreter as it is, nothing installed: torch, jax, numpy, scipy, pytest, chex and hypothesis must be there.
+gpu:
+	$(PYTHON) benchmarks/gpu_check.py
 
 # constraints.txt pins what is tested; an unpinned torch would bring gigabytes of CUDA packages.
 $(VENV)/ready: pyproject.toml constraints.txt

@@ -1,6 +1,6 @@
-"""The compiled CPU kernels of bandhess_jax, where a C++ compiler and XLA's headers are at hand (all else: pyproject).
+"""The compiled CPU kernels, where a C++ compiler is at hand; those of JAX need XLA's headers too (all else: pyproject).
 
-Without them the installation goes on, says so, and the pure-JAX programs serve (`bandhess_jax.cpu_kernels()`).
+Without them the installation goes on, says so, and other programs serve (`bandhess_jax.cpu_kernels()`).
 """
 
 import importlib.util
@@ -21,23 +21,25 @@ def headers() -> Path | None:
 class OptionalBuild(build_ext):
     def run(self) -> None:
         try:
-            if headers() is None:
-                raise FileNotFoundError("jaxlib's headers are not at hand")
             super().run()
         except Exception as error:
-            print(f"bandhess: no compiled CPU kernels, pure JAX serves in their place: {error}", file=sys.stderr)
+            print(f"bandhess: no compiled CPU kernels, slower programs serve in their place: {error}", file=sys.stderr)
 
 
+FOLDER = Path("bandhess_common/kernels")
 include = headers()
+if include is None:
+    print("bandhess: XLA's headers are not at hand, JAX will not use the compiled CPU kernels", file=sys.stderr)
+fronts = ["c_api.cc", "xla.cc"] if include else ["c_api.cc"]
 kernels = Extension(
     "bandhess_common.kernels._kernels",
-    ["bandhess_common/kernels/xla.cc"],
+    [str(FOLDER / name) for name in ["kernels.cc", *fronts]],
     include_dirs=[str(include)] if include else [],
-    extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-psabi"],
-    extra_link_args=["-Wl,-s"] if sys.platform == "linux" else [],
+    extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi"],
+    extra_link_args=["-Wl,-s", "-pthread"] if sys.platform == "linux" else [],
     py_limited_api=True,  # it uses nothing of Python: one file serves all versions
     optional=True,
-    depends=["setup.py"],
+    depends=["setup.py", *map(str, FOLDER.glob("*.h"))],  # which also brings the headers into the source distribution
 )
 setup(
     ext_modules=[kernels], cmdclass={"build_ext": OptionalBuild}, options={"bdist_wheel": {"py_limited_api": "cp311"}}

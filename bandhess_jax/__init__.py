@@ -35,11 +35,12 @@ from .extraction.hessian import gauss_newton, hessian, value_grad_hessian
 from .extraction.probing.protocol import Direct, Fourier, Probing, Random, Substitution
 from .extraction.products import from_matvec
 from .framework.kernels import cpu_kernels, portable
-from .linalg.cholesky import cho_solve, cholesky, cholesky_ex, logdet, solve_triangular
+from .linalg.cholesky import cho_solve, cholesky, cholesky_ex, logdet
 from .linalg.inverse import inverse_band
 from .linalg.ldl import inertia, ldl, ldl_solve
 from .linalg.rcond import rcond
 from .linalg.solve import Factor, factor, solve
+from .linalg.triangular import solve_triangular
 from .optimise.newton.api import NewtonResult, newton
 from .optimise.sqp.api import SQPResult, sqp
 

@@ -30,7 +30,9 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from numpy.linalg import LinAlgError
 
-from .band.storage import as_index, transposed
+from bandhess_common.checks import as_index
+
+from .band.storage import transposed
 from .linalg.cholesky import cho_solve, cholesky_ex
 from .linalg.lu import solve_general
 from .linalg.solve import solve
@@ -201,7 +203,7 @@ def _run(core: Callable, options: tuple, check_finite: bool, arrays: dict[str, A
 def _compiled(core: Callable, options: tuple, check_finite: bool, *arrays: Array) -> tuple[Array, Array, list[Array]]:
     finite = [jnp.isfinite(x).all() for x in arrays] if check_finite else []
     floats = [x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float) for x in arrays]
-    dtype = jnp.result_type(jnp.float32, *floats)
+    dtype = np.result_type(np.float32, *(x.dtype for x in floats))  # also where jnp promotes nothing
     return *_over_batches(core, options, [x.astype(dtype) for x in floats]), finite
 
 

@@ -31,13 +31,16 @@ from .band.sparse import to_sparse
 from .band.stages import ravel_stages
 from .band.storage import from_dense, matvec, to_dense
 from .extraction.bandwidth import band_error, detect_bandwidth, reorder_bandwidth
-from .extraction.hessian import from_matvec, gauss_newton, hessian, value_grad_hessian
+from .extraction.hessian import gauss_newton, hessian, value_grad_hessian
 from .extraction.probing.protocol import Direct, Fourier, Probing, Random, Substitution
-from .linalg.cholesky import cho_solve, cholesky, cholesky_ex, logdet, solve_triangular
+from .extraction.products import from_matvec
+from .framework.kernels import cpu_kernels
+from .linalg.cholesky import cho_solve, cholesky, cholesky_ex, logdet
 from .linalg.inverse import inverse_band
 from .linalg.ldl import inertia, ldl, ldl_solve
 from .linalg.rcond import rcond
 from .linalg.solve import Factor, factor, solve
+from .linalg.triangular import solve_triangular
 from .optimise.newton.api import NewtonResult, newton
 from .optimise.sqp.api import SQPResult, sqp
 
@@ -58,6 +61,7 @@ __all__ = [
     "cho_solve",
     "cholesky",
     "cholesky_ex",
+    "cpu_kernels",
     "detect_bandwidth",
     "factor",
     "from_dense",

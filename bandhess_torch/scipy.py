@@ -28,7 +28,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .band.storage import as_index, transposed
+from bandhess_common.checks import as_index
+
+from .band.storage import transposed
+from .framework.transforms import eager
 from .linalg.cholesky import cho_solve, cholesky
 from .linalg.lu import solve_general
 from .linalg.solve import solve
@@ -40,6 +43,7 @@ class LinAlgError(np.linalg.LinAlgError, torch.linalg.LinAlgError):
     """A matrix is not positive definite, or singular."""
 
 
+@eager
 def solveh_banded(
     ab: Tensor | ArrayLike,
     b: Tensor | ArrayLike,
@@ -68,6 +72,7 @@ def solveh_banded(
     return _run(_solveh_banded, (bool(lower),), check_finite, _tensors("solveh_banded", ab=ab, b=b))
 
 
+@eager
 def cholesky_banded(
     ab: Tensor | ArrayLike, overwrite_ab: bool = False, lower: bool = False, check_finite: bool = True
 ) -> Tensor:
@@ -86,6 +91,7 @@ def cholesky_banded(
     return _run(_cholesky_banded, (bool(lower),), check_finite, _tensors("cholesky_banded", ab=ab))
 
 
+@eager
 def cho_solve_banded(
     cb_and_lower: tuple[Tensor | ArrayLike, bool],
     b: Tensor | ArrayLike,
@@ -108,6 +114,7 @@ def cho_solve_banded(
     return _run(_cho_solve_banded, (bool(lower),), check_finite, _tensors("cho_solve_banded", cb=cb, b=b))
 
 
+@eager
 def solve_banded(
     l_and_u: tuple[int, int],
     ab: Tensor | ArrayLike,

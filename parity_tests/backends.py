@@ -6,7 +6,7 @@ test compares comes back as NumPy.
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,64 +14,15 @@ import jax
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
-import torch
-import torch.utils._pytree as torch_tree
 from jax.interpreters import partial_eval
-from torch.utils._python_dispatch import TorchDispatchMode
+from programs import carries_in, largest_in
 
 import bandhess_jax
-import bandhess_torch
-
-
-def largest_in(jaxpr: Any) -> int:
-    """The size of the largest array that a program forms, inner programs included."""
-    largest = 0
-    for equation in jaxpr.eqns:
-        for variable in equation.outvars:
-            largest = max(largest, math.prod(getattr(variable.aval, "shape", ())))
-        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda leaf: hasattr(leaf, "jaxpr")):
-            inner = getattr(parameter, "jaxpr", parameter)
-            if hasattr(inner, "eqns"):
-                largest = max(largest, largest_in(inner))
-    return largest
-
-
-def carries_in(jaxpr: Any) -> list[int]:
-    """The largest rank among the carries of each scan that a program runs, inner programs included."""
-    ranks = []
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "scan":
-            first = equation.params["num_consts"]
-            carries = equation.invars[first : first + equation.params["num_carry"]]
-            ranks.append(max((len(carry.aval.shape) for carry in carries), default=0))
-            continue
-        params = equation.params
-        if equation.primitive.name == "custom_linear_solve":  # of its four programs it runs one
-            params = params["jaxprs"].solve
-        if equation.primitive.name == "cond":  # a choice by platform, the CPU's first
-            params = params["branches"][0]
-        for parameter in jax.tree.leaves(params, is_leaf=lambda leaf: hasattr(leaf, "jaxpr")):
-            inner = getattr(parameter, "jaxpr", parameter)
-            if hasattr(inner, "eqns"):
-                ranks += carries_in(inner)
-    return ranks
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records the size of the largest tensor that any operation returns."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in torch_tree.tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
-                self.largest = max(self.largest, leaf.numel())
-        return out
 
 
 class JaxBackend:
     name = "jax"
+    device = "cpu"  # or conftest's --device, as the default platform
     package = bandhess_jax
     xp = jnp
     jit = staticmethod(jax.jit)
@@ -166,140 +117,9 @@ class JaxBackend:
         return largest_in(jax.make_jaxpr(fun)(*args).jaxpr)
 
 
-class TorchBackend:
-    name = "torch"
-    package = bandhess_torch
-    xp = torch
-    vmap = staticmethod(torch.func.vmap)
-    grad = staticmethod(torch.func.grad)
-    jvp = staticmethod(torch.func.jvp)
-    dense_hessian = staticmethod(torch.func.hessian)
-    leaves = staticmethod(torch_tree.tree_leaves)
-    tree_map = staticmethod(torch_tree.tree_map)
+Backend = Any  # JaxBackend or TorchBackend
+BACKENDS: dict[str, Backend] = {"jax": JaxBackend()}
+if os.environ.get("BANDHESS_TEST_ONLY") != "jax":  # where there is no PyTorch for an interpreter: never by itself
+    from torch_backend import TorchBackend
 
-    @staticmethod
-    def jit(fun: Any) -> Any:  # eager: there is nothing to compile
-        return fun
-
-    def array(self, x: Any, dtype: Any = None) -> Any:
-        return torch.from_numpy(np.array(x, dtype=dtype))
-
-    def numpy(self, x: Any) -> np.ndarray:
-        return x.detach().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
-
-    def dtype(self, name: str) -> Any:
-        return getattr(torch, name)
-
-    def is_array(self, x: Any) -> bool:
-        return isinstance(x, torch.Tensor)
-
-    def check_derivatives(self, fun: Any, *args: np.ndarray) -> None:
-        """First and second derivatives against finite differences."""
-        tensors = [self.array(x).requires_grad_() for x in args]
-        assert torch.autograd.gradcheck(fun, tensors, check_forward_ad=True)
-        assert torch.autograd.gradgradcheck(fun, tensors)
-
-    def on_host(self, fun: Callable[[np.ndarray], np.ndarray]) -> Callable:
-        """A NumPy function as an operator that can be neither vmapped nor differentiated."""
-        return lambda v: torch.from_numpy(fun(v.numpy()))
-
-    def tapped(self, fun: Callable, calls: list) -> Callable:
-        """`fun`, adding to `calls` every time its value is computed."""
-
-        def tapped_fun(*args: Any) -> Any:
-            calls.append(None)
-            return fun(*args)
-
-        return tapped_fun
-
-    def settle(self) -> None:
-        """Wait for the callbacks of what has run so far: nothing is asynchronous here."""
-
-    def quadratic(self, A: np.ndarray, products: list) -> Callable:
-        """x^T A x / 2 whose every product with A of second order adds to `products`."""
-        matrix = torch.from_numpy(A)
-
-        class Gradient(torch.autograd.Function):
-            @staticmethod
-            def forward(x: Any) -> Any:
-                return matrix @ x
-
-            @staticmethod
-            def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-                pass
-
-            @staticmethod
-            def backward(ctx: Any, v: Any) -> Any:
-                products.append(v)
-                return matrix @ v
-
-        class Quadratic(torch.autograd.Function):
-            @staticmethod
-            def forward(x: Any) -> Any:
-                return x @ (matrix @ x) / 2
-
-            @staticmethod
-            def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-                ctx.save_for_backward(*inputs)
-
-            @staticmethod
-            def backward(ctx: Any, cotangent: Any) -> Any:
-                return cotangent * Gradient.apply(*ctx.saved_tensors)
-
-        return Quadratic.apply
-
-    def linear(self, A: np.ndarray, products: list) -> Callable:
-        """x -> A x whose every product with A^T adds to `products`."""
-        matrix = torch.from_numpy(A)
-
-        class Transposed(torch.autograd.Function):
-            @staticmethod
-            def forward(u: Any) -> Any:
-                products.append(u)
-                return matrix.T @ u
-
-            @staticmethod
-            def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-                pass
-
-            @staticmethod
-            def backward(ctx: Any, v: Any) -> Any:
-                return matrix @ v
-
-        class Linear(torch.autograd.Function):
-            @staticmethod
-            def forward(x: Any) -> Any:
-                return matrix @ x
-
-            @staticmethod
-            def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-                pass
-
-            @staticmethod
-            def backward(ctx: Any, u: Any) -> Any:
-                return Transposed.apply(u)
-
-        return Linear.apply
-
-    def count_solves(self, monkeypatch: Any, fun: Callable, *args: Any) -> tuple[int, int]:
-        """Factorisations and solves, as calls of LAPACK."""
-        calls = []
-        with monkeypatch.context() as patch:
-            for name in ("pbtrf", "pbtrs", "pbsv"):
-                routine = getattr(bandhess_torch.linalg.lapack, name)
-                patch.setattr(
-                    bandhess_torch.linalg.lapack, name,
-                    lambda *args, name=name, routine=routine: (calls.append(name), routine(*args))[1],
-                )  # fmt: skip
-            fun(*args)
-        both = calls.count("pbsv")
-        return calls.count("pbtrf") + both, calls.count("pbtrs") + both
-
-    def largest_array(self, fun: Callable, *args: Any) -> int:
-        with LargestTensor() as mode:
-            fun(*args)
-        return mode.largest
-
-
-Backend = JaxBackend | TorchBackend
-BACKENDS = {backend.name: backend for backend in (JaxBackend(), TorchBackend())}
+    BACKENDS["torch"] = TorchBackend()

@@ -1,16 +1,56 @@
 """Settings of the test session, and the `backend` fixture. A missing framework fails the suite: it is never skipped."""
 
+import atexit
+import os
+import shutil
+import tempfile
+
 import jax
 import pytest
 from backends import BACKENDS, Backend
 from hypothesis import settings
 
+from bandhess_common.diagonals import fallback
+
 # For the tests alone: the library reads and changes no configuration (test_api.py checks that it does not).
 jax.config.update("jax_enable_x64", True)
+
+fallback.strict = True  # what a rule of the diagonals raises by mistake is seen, and not left to probing
+
+CACHE = "BANDHESS_TEST_CACHE"
 
 # JAX compiles for every new shape, so examples are few and sizes come from small sets.
 settings.register_profile("parity", deadline=None, derandomize=True, max_examples=3)
 settings.load_profile("parity")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    default = os.environ.get("BANDHESS_TEST_DEVICE", "cpu")
+    parser.addoption("--device", choices=("cpu", "cuda"), default=default, help="where the backends' arrays live")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    share_compiled_programs()
+    device = config.getoption("--device")
+    jax.config.update("jax_platforms", "cpu" if device == "cpu" else f"{device},cpu")  # it fails where there is none
+    for backend in BACKENDS.values():
+        backend.device = device
+
+
+def share_compiled_programs() -> None:
+    """The workers and the files of one run share what XLA has compiled, in a folder that goes with the run."""
+    if CACHE not in os.environ:
+        os.environ[CACHE] = tempfile.mkdtemp(prefix="bandhess_compiled_")  # the workers inherit it
+        atexit.register(shutil.rmtree, os.environ[CACHE], ignore_errors=True)
+    jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--device") != "cpu":
+        for item in items:
+            for mark in item.iter_markers("cpu_only"):
+                item.add_marker(pytest.mark.skip(reason=mark.args[0]))
 
 
 @pytest.fixture(scope="session", params=sorted(BACKENDS))

@@ -1,13 +1,26 @@
 """Positive definite bands, and what LAPACK and plain loops make of them."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
-from problems import store, unstore
+from backends import Backend
+from oracles import store, unstore
 from scipy.linalg import lapack
 
 # (n, w): empty, single, diagonal, usual, full, wider than the matrix, wide.
 SIZES = [(0, 2), (1, 2), (7, 0), (8, 3), (5, 4), (3, 6), (30, 17)]
+EPS = np.finfo("float64").eps
+
+
+def rounding(w: int, dtype: str = "float64") -> float:
+    """The backward error of a banded factorisation or substitution is below (w + some) eps (Higham 2002, theorems 9.3
+    and 10.3); well-conditioned factors add a small factor in the forward direction."""
+    return 8 * (w + 2) * float(np.finfo(dtype).eps)
+
+
+def ways_to_solve(backend: Backend) -> list[Callable]:
+    return [backend.package.solve, lambda ab, b: backend.package.factor(ab).solve(b)]
 
 
 def lower_factor(n: int, w: int, seed: int = 0) -> np.ndarray:
@@ -22,6 +35,20 @@ def lower_factor(n: int, w: int, seed: int = 0) -> np.ndarray:
 def positive_band(n: int, w: int, seed: int = 0) -> np.ndarray:
     L = lower_factor(n, w, seed)
     return store(L @ L.T, w)
+
+
+def indefinite_factors(n: int, w: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Well-conditioned M (dense, unit lower, banded) and D of both signs."""
+    M = lower_factor(n, w, seed)
+    M /= np.diag(M)
+    np.fill_diagonal(M, 1)
+    rng = np.random.default_rng(seed + 1)
+    return M, rng.uniform(1, 3, n) * np.where(rng.random(n) < 0.5, -1, 1)
+
+
+def indefinite_band(n: int, w: int, seed: int = 0) -> np.ndarray:
+    M, D = indefinite_factors(n, w, seed)
+    return store(M * D @ M.T, w)
 
 
 def poisoned(ab: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import bandhess_torch
 
 PACKAGES = {"jax": bandhess_jax, "torch": bandhess_torch}
 # Each framework has its own sparse matrices, and JAX alone has something compiled.
-OWN_NAMES = {"to_bcoo", "to_sparse", "cpu_kernels", "portable"}
+OWN_NAMES = {"to_bcoo", "to_sparse", "portable"}
 NAMES = sorted((set(bandhess_jax.__all__) | set(bandhess_torch.__all__)) - OWN_NAMES)
 FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(bandhess_jax, name, None))]
 CLASSES = [name for name in NAMES if inspect.isclass(getattr(bandhess_jax, name, None))]

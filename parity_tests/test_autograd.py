@@ -7,9 +7,11 @@ from torch import Tensor
 
 import bandhess_torch as bh
 from bandhess_torch.band.stages import Layout
-from bandhess_torch.extraction.hessian import Extraction, linearize_gradient
+from bandhess_torch.extraction.linearise import linearize_gradient
+from bandhess_torch.extraction.probing import direct as _direct
 from bandhess_torch.extraction.probing.direct import Cells
 from bandhess_torch.extraction.probing.protocol import Kept, make_probes
+from bandhess_torch.extraction.products import Extraction
 
 N = 8
 
@@ -167,7 +169,7 @@ def test_batches_of_probes_are_the_single_ones(probing) -> None:
 )
 def test_cells_are_what_keep_and_decode_give(monkeypatch, short: int, T: int, d: int, k: int) -> None:
     """Direct probing's way of its own through the products, in batches of colours, against that of any probing."""
-    monkeypatch.setattr(bh._direct, "SHORT", short)
+    monkeypatch.setattr(_direct, "SHORT", short)
     direct, n = bh.Direct(), T * d
     count = direct.count(T, d, k)
     Y = torch.arange(1.0, 1 + count * n, dtype=torch.float64).reshape(count, n)

@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 from backends import BACKENDS, Backend
-from problems import PROBLEMS, Problem, integers, polynomial, reals, store, unique_coefficients, window_chain
+from chains import window_chain
+from oracles import Problem, integers, reals, store, unique_coefficients
+from problems import PROBLEMS, polynomial
 
 # Gaussian coefficients may be small where an entry is wrong, but not by this much.
 SEEN = 1e-3

@@ -5,7 +5,7 @@ import pytest
 import torch
 from backends import BACKENDS, Backend
 from matrices import break_minor, cleared, lapack_factor, poisoned, positive_band, rhs, scaled_residual
-from problems import unstore
+from oracles import unstore
 
 EPS = np.finfo("float64").eps
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 import torch.utils._pytree as torch_tree
 from backends import BACKENDS, Backend
-from problems import integers, reals, rosenbrock, window
+from chains import rosenbrock, window
+from oracles import integers, reals
 from torch.utils._python_dispatch import TorchDispatchMode
 
 PROBINGS = ["direct", "substitution", "fourier", "random"]

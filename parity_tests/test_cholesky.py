@@ -1,36 +1,27 @@
-"""Banded Cholesky and substitution: by definition, against LAPACK, failing minors, derivatives, transforms."""
+"""Banded Cholesky: by definition, against LAPACK, derivatives, transforms, memory."""
 
 import jax
 import numpy as np
 import pytest
-import torch
 from backends import BACKENDS, Backend
 from hypothesis import given
 from hypothesis import strategies as st
 from matrices import (
+    EPS,
     SIZES,
     break_minor,
     lapack_factor,
     lower_factor,
-    naive_backward,
     naive_cholesky,
-    naive_forward,
     poisoned,
     positive_band,
     rhs,
+    rounding,
     scaled_residual,
 )
-from problems import reals, store, unstore, unstore_lower
-from scipy.linalg import lapack
+from oracles import reals, store, unstore, unstore_lower
 
-EPS = np.finfo("float64").eps
 sizes = pytest.mark.parametrize(("n", "w"), SIZES)
-
-
-def rounding(w: int, dtype: str = "float64") -> float:
-    """The backward error of a banded factorisation or substitution is below (w + some) eps (Higham 2002, theorem
-    10.3); well-conditioned factors add a small factor in the forward direction."""
-    return 8 * (w + 2) * float(np.finfo(dtype).eps)
 
 
 # --- The factor ------------------------------------------------------------------------------------------------------
@@ -89,122 +80,11 @@ def test_backends_agree(n: int, w: int) -> None:
     np.testing.assert_allclose(*factors, rtol=0, atol=4 * rounding(w))
 
 
-# --- Failure ---------------------------------------------------------------------------------------------------------
-
-
-def expect_failure(backend: Backend, ab: np.ndarray, order: int) -> None:
-    """Both faces of failure: `info` and NaN from cholesky_ex, and NaN (JAX) or an error (torch) from cholesky."""
-    cb, info = backend.package.cholesky_ex(backend.array(ab))
-    assert int(info) == order
-    assert np.isnan(backend.numpy(cb)).all()
-    if backend.name == "jax":
-        assert np.isnan(backend.numpy(backend.package.cholesky(backend.array(ab)))).all()
-    else:
-        with pytest.raises(torch.linalg.LinAlgError, match=rf"leading minor of order {order} is not positive definite"):
-            backend.package.cholesky(backend.array(ab))
-
-
-@pytest.mark.parametrize("w", [0, 1, 3])
-@pytest.mark.parametrize("order", [1, 2, 5, 8, 9])
-@pytest.mark.parametrize("pivot", [-2.0, -1e-3])
-def test_failing_minor_is_lapacks(backend: Backend, w: int, order: int, pivot: float) -> None:
-    ab = break_minor(positive_band(9, w), order, pivot)
-    assert lapack_factor(ab)[1] == order, "the test's own matrix"
-    expect_failure(backend, ab, order)
-
-
-@pytest.mark.parametrize("w", [0, 2])
-def test_zero_pivot_fails(backend: Backend, w: int) -> None:
-    ab = np.zeros((w + 1, 4))
-    ab[0] = [1, 2, 0, 1]
-    assert lapack_factor(ab)[1] == 3
-    expect_failure(backend, ab, 3)
-
-
-def test_first_of_several_failures(backend: Backend) -> None:
-    ab = np.array([[1.0, 1, -1, 1, -1, 1], [0.5, 0, 0, 0, 0, 0]])
-    assert lapack_factor(ab)[1] == 3
-    expect_failure(backend, ab, 3)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize(("row", "order"), [(0, 4), (1, 5)])
-def test_nonfinite_entries_fail(backend: Backend, bad: float, row: int, order: int) -> None:
-    """A NaN or infinity in column 4 spoils pivot 4 (on the diagonal) or 5 (below it). LAPACK lets NaN pass."""
-    ab = positive_band(7, 1)
-    ab[row, 3] = bad
-    expect_failure(backend, ab, order)
-
-
-def test_singular_semidefinite(backend: Backend) -> None:
-    """[[1, 1], [1, 1]] has an exactly zero last pivot."""
-    expect_failure(backend, np.array([[1.0, 1.0], [1.0, 0.0]]), 2)
-
-
-def test_error_reaches_through_solve(backend: Backend) -> None:
-    ab = break_minor(positive_band(9, 2), 4, -1.0)
-    if backend.name == "jax":
-        assert np.isnan(backend.numpy(backend.package.solve(backend.array(ab), backend.array(np.ones(9))))).all()
-    else:
-        with pytest.raises(torch.linalg.LinAlgError, match="leading minor of order 4"):
-            backend.package.solve(backend.array(ab), backend.array(np.ones(9)))
-
-
-# --- Substitution ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("n", "w", "columns"),
-    [(0, 2, None), (1, 2, None), (7, 0, 3), (8, 3, None), (8, 3, 0), (8, 3, 1), (3, 6, 3), (30, 17, None)],
-)
-def test_substitution(backend: Backend, n: int, w: int, columns: int | None) -> None:
-    L, b = lower_factor(n, w), rhs(n, columns)
-    cb = backend.array(poisoned(store(L, w)))
-
-    def check(x, naive: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        x = backend.numpy(x)
-        assert x.shape == b.shape
-        assert x.dtype == b.dtype
-        np.testing.assert_allclose(x, naive, rtol=0, atol=32 * rounding(w) * np.abs(naive).max(initial=1))
-        return x
-
-    x = check(backend.package.solve_triangular(cb, backend.array(b)), naive_forward(L, b), L)
-    assert scaled_residual(L, x, b) <= rounding(w)
-    x = check(backend.package.solve_triangular(cb, backend.array(b), transpose=True), naive_backward(L, b), L.T)
-    assert scaled_residual(L.T, x, b) <= rounding(w)
-    x = check(backend.package.cho_solve(cb, backend.array(b)), naive_backward(L, naive_forward(L, b)), L @ L.T)
-    if n and b.size:
-        expected, info = lapack.dpbtrs(store(L, w), b, lower=1)
-        assert info == 0
-        np.testing.assert_allclose(x, expected, rtol=0, atol=32 * rounding(w) * np.abs(expected).max())
-
-
-def test_drawing_from_the_gaussian(backend: Backend) -> None:
-    """What L^-T is for: x = L^-T z has covariance H^-1, exactly so column by column."""
-    ab = positive_band(6, 2)
-    cb = backend.package.cholesky(backend.array(ab))
-    X = backend.numpy(backend.package.solve_triangular(cb, backend.array(np.eye(6)), transpose=True))
-    np.testing.assert_allclose(X @ X.T @ unstore(ab), np.eye(6), rtol=0, atol=64 * EPS)
-
-
-@pytest.mark.parametrize(("n", "w"), [(0, 1), (1, 0), (8, 3), (30, 17)])
-def test_logdet(backend: Backend, n: int, w: int) -> None:
-    L = lower_factor(n, w)
-    value = backend.numpy(backend.package.logdet(backend.array(poisoned(store(L, w)))))
-    assert value.shape == ()
-    np.testing.assert_allclose(value, np.linalg.slogdet(L @ L.T)[1], rtol=0, atol=16 * (n + 1) * EPS)
-
-
-def test_logdet_beyond_the_range_of_det(backend: Backend) -> None:
-    cb = backend.array(np.full((1, 500), 1e-10))
-    np.testing.assert_allclose(float(backend.package.logdet(cb)), 1000 * np.log(1e-10), rtol=1e-14)
-
-
 # --- Derivatives -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "n", "w"), [("cholesky", 3, 4), ("logdet", 5, 2), ("forward", 5, 2), ("backward", 4, 0)]
+    ("name", "n", "w"), [("cholesky", 2, 3), ("logdet", 4, 2), ("forward", 5, 2), ("backward", 4, 0)]
 )
 def test_derivatives(backend: Backend, name: str, n: int, w: int) -> None:
     """First and second order, both modes, against finite differences; the unused cells included (they count 0)."""
@@ -324,44 +204,3 @@ def test_no_dense_matrix(backend: Backend) -> None:
         # The gradient of the factor may work on blocks of some tens of columns.
         assert backend.largest_array(fun, *args) <= 64 * n
     assert backend.largest_array(p.to_dense, backend.array(ab)) >= n * n, "this test could not fail"
-
-
-# --- Bad input -------------------------------------------------------------------------------------------------------
-
-
-def test_bad_input(backend: Backend) -> None:
-    p = backend.package
-    ab, b = backend.array(positive_band(4, 1)), backend.array(np.ones(4))
-    flat, single = backend.array(np.ones(4)), backend.array(np.ones(4), "float32")
-    for name in ("cholesky", "cholesky_ex", "factor"):
-        fun = getattr(p, name)
-        with pytest.raises(ValueError, match=r"ab must be 2-D, shape \(w \+ 1, n\).*vmap"):
-            fun(flat)
-        with pytest.raises(ValueError, match="ab must be 2-D"):
-            fun(backend.array(np.ones((2, 3, 4))))
-        with pytest.raises(ValueError, match="ab must be 2-D"):
-            fun(backend.array(np.ones((0, 4))))
-        with pytest.raises(TypeError, match=r"ab must have a real floating dtype, got .*int64"):
-            fun(backend.array(np.ones((2, 4), "int64")))
-        with pytest.raises(TypeError, match=r"ab must have a real floating dtype, got .*complex"):
-            fun(backend.array(np.ones((2, 4), "complex128")))
-    for name, first in [("solve", "ab"), ("cho_solve", "cb"), ("solve_triangular", "cb")]:
-        fun = getattr(p, name)
-        with pytest.raises(ValueError, match=f"{first} must be 2-D"):
-            fun(flat, b)
-        with pytest.raises(TypeError, match=f"{first} must have a real floating dtype"):
-            fun(backend.array(np.ones((2, 4), "int64")), b)
-        with pytest.raises(ValueError, match=r"b must have shape \(4,\) or \(4, k\).*\(3,\)"):
-            fun(ab, backend.array(np.ones(3)))
-        with pytest.raises(ValueError, match=r"b must have shape \(4,\).*\(2, 4\)"):
-            fun(ab, backend.array(np.ones((2, 4))))
-        with pytest.raises(ValueError, match=r"b must have shape \(4,\).*\(4, 1, 1\)"):
-            fun(ab, backend.array(np.ones((4, 1, 1))))
-        with pytest.raises(TypeError, match=r"b and ab must have one dtype.*float32.*float64"):
-            fun(ab, single)
-    with pytest.raises(ValueError, match="cb must be 2-D"):
-        p.logdet(flat)
-    with pytest.raises(TypeError, match="cb must have a real floating dtype"):
-        p.logdet(backend.array(np.ones((2, 4), "int64")))
-    with pytest.raises(ValueError, match=r"b must have shape \(4,\)"):
-        p.factor(ab).solve(backend.array(np.ones(5)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from backends import Backend
+
+import bandhess_common
 
 # Written with the array's operators only, so that one file serves both backends.
 OBJECTIVES = """
@@ -45,8 +48,18 @@ def corner(x):
 def raises(x):
     raise KeyError("no wheel\\nno road")
 
+def leaves(x):
+    raise SystemExit(0)
+
 number = 3.0
 """
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    """Of a .npy file of float64 numbers."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -63,10 +76,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     np.save(tmp_path / "scalar.npy", 1.0)
     np.save(tmp_path / "objects.npy", np.array([{}, None]), allow_pickle=True)
     np.savez(tmp_path / "several.npz", x=np.ones(3))
+    (tmp_path / "promise.npy").write_bytes(header((50_000_000_000,)) + bytes(80))
+    (tmp_path / "overflow.npy").write_bytes(header((10**30,)) + bytes(80))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setitem(sys.modules, "objective", None)
+    for name in ("objective", "objective in objective", "objective in objectives"):  # restored at the end
+        monkeypatch.setitem(sys.modules, name, None)
+    del sys.modules["objective"]
     before = torch.get_default_dtype()
     yield tmp_path
     torch.set_default_dtype(before)
@@ -184,12 +201,15 @@ BAD = {
     "x0 not npy": (["objectives.py:energy", "objectives.py"], "objectives.py is not a .npy file"),
     "x0 npz": (["objectives.py:energy", "several.npz"], "several.npz is not a .npy file"),
     "x0 objects": (["objectives.py:energy", "objects.npy"], "objects.npy is not a .npy file of numbers"),
+    "x0 promises 373 GiB": (["objectives.py:energy", "promise.npy"], "promises 400000000000 bytes"),
+    "x0 promises more than there is": (["objectives.py:energy", "overflow.npy"], "80 follow"),
     "x0 integers": (["objectives.py:energy", "integers.npy"], "float32 or float64 numbers"),
     "x0 complex": (["objectives.py:energy", "complex.npy"], "got complex128 of shape (12,)"),
     "x0 half": (["objectives.py:energy", "half.npy"], "got float16"),
     "x0 scalar": (["objectives.py:energy", "scalar.npy"], "got float64 of shape ()"),
     "x0 of a wrong shape": (["objectives.py:planar"], "objectives.py:planar, x0 (12,): "),
     "objective raises": (["objectives.py:raises"], "KeyError: "),
+    "objective exits": (["objectives.py:leaves"], "objectives.py:leaves, x0 (12,): SystemExit: 0"),
     "not scalar": (["objectives.py:vector"], "must return a real scalar"),
     "returns nothing": (["objectives.py:nothing"], "objectives.py:nothing, x0 (12,): TypeError: "),
     "not finite": (["objectives.py:infinite"], "is not finite at x0"),
@@ -217,6 +237,65 @@ def test_bad_input_is_one_line_and_nothing_is_saved(
     assert error.count("\n") == 1
     assert error.endswith("\n")
     assert sorted(folder.iterdir()) == before
+
+
+def test_a_module_named_objective_is_not_hidden(main: Callable, folder: Path) -> None:
+    """Beside the file that is given, or by the name of that file."""
+    (folder / "objective.py").write_text("def half(x):\n    return x / 2\n")
+    (folder / "using.py").write_text(
+        "import objective\nfrom objectives import energy\n\ndef fun(x):\n    return energy(objective.half(x))\n"
+    )
+    assert main("using.py:fun") == 0
+    with np.load("result.npz") as result:
+        np.testing.assert_allclose(result["x"], 2 * 4 ** (-1 / 3), rtol=1e-7)
+
+
+def test_an_interruption_is_one_line(
+    main: Callable, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "stops.py").write_text("def fun(x):\n    raise KeyboardInterrupt\n")
+    assert main("stops.py:fun") == 130
+    assert capsys.readouterr().err.endswith("interrupted, nothing is saved\n")
+    assert not (folder / "result.npz").exists()
+
+
+# Forks without a framework's threads; each child writes without end and tells where it is.
+WRITERS = """
+import os, signal, sys, time
+from pathlib import Path
+import numpy as np
+from bandhess_common.command_line import save
+rng, start = np.random.default_rng(0), time.perf_counter()
+save(Path("result.npz"), x=np.zeros(100_000), status=0)
+seconds = time.perf_counter() - start
+for _ in range(20):
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        while True:
+            for i in range(256):
+                os.write(tell, b".")
+                save(Path("result.npz"), x=np.full(100_000, i), status=i)
+    os.read(told, 1)
+    time.sleep(rng.uniform(0, 2 * seconds))
+    os.kill(child, signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    os.close(told), os.close(tell)
+    for path in Path(".").iterdir():
+        with np.load(path) as result:  # raises for half a file
+            assert (result["x"] == result["status"]).all() and result["x"].shape == (100_000,), path
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="files without a name are Linux's")
+def test_killed_while_writing_leaves_nothing_half_written(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    root = str(Path(bandhess_common.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", WRITERS], cwd=tmp_path / "folder", env={**os.environ, "PYTHONPATH": root},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from backends import Backend
 from matrices import cleared, poisoned, positive_band, rhs
-from problems import unstore_lower
+from oracles import unstore_lower
 
 EPS = np.finfo("float64").eps
 N, W, LANES = 20, 2, 2  # several of torch's blocks

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from backends import BACKENDS, Backend
-from problems import reals, rosenbrock, steering_stages, unique_coefficients
+from chains import rosenbrock
+from oracles import reals, unique_coefficients
+from problems import steering_stages
 
 ROUNDING = 256
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from backends import BACKENDS, Backend
 from matrices import SIZES, cleared, lower_factor, poisoned, positive_band, rhs
-from problems import store, unstore
+from oracles import store, unstore
 
 EPS = np.finfo("float64").eps
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from backends import BACKENDS, Backend
-from problems import reals, store
+from oracles import reals, store
 
 ROUNDING = 64
 N = 6

@@ -9,7 +9,7 @@ import pytest
 import torch
 from backends import BACKENDS, Backend
 from matrices import cleared, lower_factor, poisoned, positive_band, rhs
-from problems import store, unstore
+from oracles import store, unstore
 from scipy.linalg import lapack
 
 import bandhess_jax
@@ -77,8 +77,8 @@ def test_every_size(w: int) -> None:
     for n in range(1, 61):
         ab, b = positive_band(n, w, n), rhs(n, 2, n)
         x, pivots = parts_solve(ab, b, 20 if w < 5 else 15)
-        parts, ok = torch_partition.reduce(torch.tensor(ab))
-        y = torch_partition.substitute(parts, torch.tensor(b)).numpy()
+        parts, ok = torch_partition.reduce(BACKENDS["torch"].array(ab))
+        y = BACKENDS["torch"].numpy(torch_partition.substitute(parts, BACKENDS["torch"].array(b)))
         assert bool(ok)
         H = unstore(ab)
         logdet = np.linalg.slogdet(H)[1]
@@ -207,13 +207,14 @@ def test_derivatives(forced: Backend, name: str) -> None:
         forced.check_derivatives(forced.jit(lambda ab: p.factor(ab).logdet()), positive_band(5, 2))
 
 
+@pytest.mark.cpu_only("the serial path is one of the two")
 def test_gradients_of_both_paths(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Across several parts, under vmap: those of the serial path."""
     lanes, b = np.stack([positive_band(70, 3, seed) for seed in range(2)]), rhs(70, 2).T.copy()
     p = backend.package
     module, names = {
         "jax": (bandhess_jax.linalg.solve, ["ldl_columns", "_solve_serial"]),
-        "torch": (bandhess_torch.linalg.lapack, ["pbtrf", "pbtrs", "pbsv"]),
+        "torch": (bandhess_torch.framework.kernels, ["call"]),
     }[backend.name]
 
     def gradients() -> tuple[np.ndarray, ...]:
@@ -232,7 +233,10 @@ def test_gradients_of_both_paths(backend: Backend, monkeypatch: pytest.MonkeyPat
         with monkeypatch.context() as patch:
             for name in names:  # functions new each time: JAX remembers the programs of those it knows
                 routine = getattr(module, name)
-                record = lambda *args, name=name, routine=routine: (calls.append(name), routine(*args))[1]  # noqa: E731
+                record = lambda *args, name=name, routine=routine, **options: (  # noqa: E731
+                    calls.append(name),
+                    routine(*args, **options),
+                )[1]
                 patch.setattr(module, name, record)
             return gradients(), calls
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from backends import Backend
 from matrices import lapack_factor, lower_factor, poisoned, positive_band
-from problems import store, unstore
+from oracles import store, unstore
 from scipy.linalg import cython_lapack
 
 

@@ -1,4 +1,4 @@
-"""`solve` and `factor`: against LAPACK and dense solves, the gradient convention, transforms."""
+"""`solve`: against LAPACK and dense solves, refinement, transforms."""
 
 from typing import Any
 
@@ -9,32 +9,31 @@ import torch
 from backends import BACKENDS, Backend
 from hypothesis import given
 from hypothesis import strategies as st
-from matrices import SIZES, lapack_solve, lower_factor, poisoned, positive_band, rhs, scaled_residual
-from problems import store, unstore
-
-EPS = np.finfo("float64").eps
-
-
-def rounding(w: int, dtype: str = "float64") -> float:
-    """The backward error of a banded factorisation and two substitutions."""
-    return 16 * (w + 2) * float(np.finfo(dtype).eps)
-
-
-def both(backend: Backend) -> list[Any]:
-    """The two ways to solve."""
-    return [backend.package.solve, lambda ab, b: backend.package.factor(ab).solve(b)]
+from matrices import (
+    EPS,
+    SIZES,
+    lapack_solve,
+    lower_factor,
+    poisoned,
+    positive_band,
+    rhs,
+    rounding,
+    scaled_residual,
+    ways_to_solve,
+)
+from oracles import store, unstore
 
 
 @pytest.mark.parametrize(("n", "w", "columns"), [*((n, w, None) for n, w in SIZES), (0, 2, 3), (7, 0, 3), (8, 3, 3)])
 def test_solve(backend: Backend, n: int, w: int, columns: int | None) -> None:
     ab, b = positive_band(n, w), rhs(n, columns)
-    for solve in both(backend):
+    for solve in ways_to_solve(backend):
         x = backend.numpy(solve(backend.array(poisoned(ab)), backend.array(b)))
         assert x.shape == b.shape
         assert x.dtype == b.dtype
-        assert scaled_residual(unstore(ab), x, b) <= rounding(w)
+        assert scaled_residual(unstore(ab), x, b) <= 2 * rounding(w)
         if n:
-            scale = np.linalg.cond(unstore(ab)) * np.abs(x).max() * rounding(w)
+            scale = np.linalg.cond(unstore(ab)) * np.abs(x).max() * 2 * rounding(w)
             np.testing.assert_allclose(x, lapack_solve(ab, b), rtol=0, atol=scale)
             np.testing.assert_allclose(x, np.linalg.solve(unstore(ab), b), rtol=0, atol=scale)
 
@@ -57,21 +56,21 @@ def test_solve_is_backward_stable(backend: Backend, seed: int, exponent: int) ->
     L[n // 2, n // 2] *= 10.0 ** (-exponent / 2)
     ab, b = store(L @ L.T, w), rhs(n, None, seed)
     x = backend.numpy(backend.package.solve(backend.array(ab), backend.array(b)))
-    assert scaled_residual(unstore(ab), x, b) <= rounding(w)
+    assert scaled_residual(unstore(ab), x, b) <= 2 * rounding(w)
 
 
 def test_zero_columns(backend: Backend) -> None:
-    for solve in both(backend):
+    for solve in ways_to_solve(backend):
         x = solve(backend.array(positive_band(5, 1)), backend.array(np.zeros((5, 0))))
         assert tuple(x.shape) == (5, 0)
 
 
 def test_float32(backend: Backend) -> None:
     ab, b = positive_band(8, 3).astype("float32"), rhs(8, None).astype("float32")
-    for solve in both(backend):
+    for solve in ways_to_solve(backend):
         x = backend.numpy(solve(backend.array(ab), backend.array(b)))
         assert x.dtype == np.float32
-        assert scaled_residual(unstore(ab), x, b) <= rounding(3, "float32")
+        assert scaled_residual(unstore(ab), x, b) <= 2 * rounding(3, "float32")
     assert backend.package.factor(backend.array(ab)).logdet().dtype == backend.dtype("float32")
 
 
@@ -80,7 +79,7 @@ def test_backends_agree(n: int, w: int) -> None:
     ab, b = positive_band(n, w), rhs(n, None)
     x, y = (backend.numpy(backend.package.solve(backend.array(ab), backend.array(b))) for backend in BACKENDS.values())
     cond = np.linalg.cond(unstore(ab)) if n else 1
-    np.testing.assert_allclose(x, y, rtol=0, atol=cond * rounding(w) * np.abs(y).max(initial=0))
+    np.testing.assert_allclose(x, y, rtol=0, atol=cond * 2 * rounding(w) * np.abs(y).max(initial=0))
 
 
 # --- A factor in float32, refined ------------------------------------------------------------------------------------
@@ -96,8 +95,8 @@ def test_refinement(backend: Backend) -> None:
     run = [backend.jit(lambda ab, b, k=k: backend.package.solve(ab, b, refine=k)) for k in (0, 1, 3)]
     x = [backend.numpy(solve(backend.array(poisoned(ab)), backend.array(b))) for solve in run]
     residuals = [scaled_residual(unstore(ab), one, b) for one in x]
-    assert residuals[0] <= rounding(w)
-    assert residuals[2] <= rounding(w)
+    assert residuals[0] <= 2 * rounding(w)
+    assert residuals[2] <= 2 * rounding(w)
     assert 8 * EPS < residuals[1] < 1e-9, "what float32 leaves after one correction should be seen"
     assert all(one.dtype == np.float64 and one.shape == b.shape for one in x)
 
@@ -109,7 +108,7 @@ def test_refinement_keeps_float32_and_small_sizes(backend: Backend) -> None:
     ab, b = positive_band(8, 3).astype("float32"), rhs(8, None).astype("float32")
     x = backend.numpy(backend.package.solve(backend.array(ab), backend.array(b), refine=1))
     assert x.dtype == np.float32
-    assert scaled_residual(unstore(ab), x, b) <= rounding(3, "float32")
+    assert scaled_residual(unstore(ab), x, b) <= 2 * rounding(3, "float32")
 
 
 def test_refined_derivatives(backend: Backend) -> None:
@@ -149,168 +148,22 @@ def test_bad_refine(backend: Backend, refine: Any, error: type) -> None:
         backend.package.solve(backend.array(positive_band(3, 1)), backend.array(np.ones(3)), refine=refine)
 
 
-# --- Factor ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("n", "w"), [(0, 1), (1, 0), (9, 2), (3, 6)])
-def test_factor(backend: Backend, n: int, w: int) -> None:
-    ab = positive_band(n, w)
-    factored = backend.package.factor(backend.array(poisoned(ab)))
-    assert isinstance(factored, backend.package.Factor)
-    assert bool(factored.ok)
-    np.testing.assert_allclose(float(factored.logdet()), np.linalg.slogdet(unstore(ab))[1], rtol=0, atol=64 * EPS)
-    for seed in range(2):  # the same factor, again and again
-        b = rhs(n, None, seed)
-        assert scaled_residual(unstore(ab), backend.numpy(factored.solve(backend.array(b))), b) <= rounding(w)
-
-
-@pytest.mark.parametrize("w", [0, 2])
-def test_factor_of_an_indefinite_band(backend: Backend, w: int) -> None:
-    """Failure is data here, in both backends: ok is False, and everything derived is NaN."""
-    ab = positive_band(6, w)
-    ab[0, 3] = -1
-    factored = backend.package.factor(backend.array(ab))
-    assert not bool(factored.ok)
-    assert np.isnan(backend.numpy(factored.solve(backend.array(np.ones(6))))).all()
-    assert np.isnan(float(factored.logdet()))
-
-
-def test_factor_is_a_pytree(backend: Backend) -> None:
-    ab, b = positive_band(6, 2), rhs(6, None)
-    factored = backend.package.factor(backend.array(ab))
-    leaves = backend.leaves(factored)
-    assert len(leaves) > 0
-    assert all(backend.is_array(leaf) for leaf in leaves)
-    copied = backend.tree_map(lambda leaf: leaf + 0, factored)
-    assert type(copied) is type(factored)
-    np.testing.assert_array_equal(copied.solve(backend.array(b)), backend.numpy(factored.solve(backend.array(b))))
-
-
-def test_factor_through_jit_and_scan() -> None:
-    package, ab = BACKENDS["jax"].package, positive_band(6, 2)
-    factored = jax.jit(package.factor)(ab)
-    _, x = jax.lax.scan(lambda factor, b: (factor, factor.solve(b)), factored, rhs(3 * 6, None).reshape(3, 6))
-    for row, b in zip(np.asarray(x), rhs(3 * 6, None).reshape(3, 6), strict=True):
-        assert scaled_residual(unstore(ab), row, b) <= rounding(2)
-
-
-# --- Derivatives -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "n", "w", "columns"), [("solve", 5, 1, 2), ("factor.solve", 3, 4, None), ("logdet", 5, 2, None)]
-)
-def test_derivatives(backend: Backend, name: str, n: int, w: int, columns: int | None) -> None:
-    """First and second order, both modes, against finite differences."""
-    ab, b = positive_band(n, w), rhs(n, columns)
-    p = backend.package
-    if name == "logdet":
-        backend.check_derivatives(backend.jit(lambda ab: p.factor(ab).logdet()), ab)
-    else:
-        fun = p.solve if name == "solve" else lambda ab, b: p.factor(ab).solve(b)
-        backend.check_derivatives(backend.jit(fun), ab, b)
-
-
-@pytest.mark.parametrize(("n", "w", "columns"), [(6, 0, None), (6, 2, 2), (3, 5, None)])
-def test_gradient_convention(backend: Backend, n: int, w: int, columns: int | None) -> None:
-    """v = solve(ab, xbar): bbar = v, abbar[0, j] = -v_j x_j, abbar[d, j] = -(v_{j+d} x_j + v_j x_{j+d})."""
-    ab, b, xbar = positive_band(n, w), rhs(n, columns), rhs(n, columns, 2)
-    x, v = np.linalg.solve(unstore(ab), b), np.linalg.solve(unstore(ab), xbar)
-    outer = v.reshape(n, -1) @ x.reshape(n, -1).T
-    expected = -store(outer + outer.T - np.diag(np.diag(outer)), w)
-    for solve in both(backend):
-
-        def loss(ab, b, solve=solve):
-            return backend.xp.sum(backend.array(xbar) * solve(ab, b))
-
-        def gradients(ab, b, loss=loss):
-            return backend.grad(loss)(ab, b), backend.grad(lambda b: loss(ab, b))(b)
-
-        by_ab, by_b = backend.jit(gradients)(backend.array(poisoned(ab)), backend.array(b))
-        np.testing.assert_allclose(backend.numpy(by_ab), expected, rtol=0, atol=1024 * EPS)
-        np.testing.assert_allclose(backend.numpy(by_b), v, rtol=0, atol=1024 * EPS)
-
-
-def test_one_factorisation_and_a_solve_per_pass(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reverse pass adds one solve and no factorisation; so does a forward pass, and one over the other."""
-    ab, b, p = backend.array(positive_band(6, 2)), backend.array(rhs(6, None)), backend.package
-
-    def loss(ab):
-        return backend.xp.sum(p.solve(ab, b) ** 2)
-
-    def reuse(ab):
-        factored = p.factor(ab)
-        return backend.xp.sum(factored.solve(factored.solve(b)) ** 2)
-
-    for fun, solves in ((loss, 1), (reuse, 2)):
-        grad = backend.grad(fun)
-        cases = [
-            (fun, solves),
-            (grad, 2 * solves),
-            (lambda ab, fun=fun: backend.jvp(fun, (ab,), (ab,)), 2 * solves),
-            (lambda ab, grad=grad: backend.jvp(grad, (ab,), (ab,)), 4 * solves),
-        ]
-        for case, expected in cases:
-            assert backend.count_solves(monkeypatch, case, ab) == (1, expected)
-
-
-def test_second_derivatives_through_solve(backend: Backend) -> None:
-    """A dense Hessian through `solve`: for H = diag(h), d^2 (b^T H^-1 b) / dh^2 = 2 b^2 / h^3."""
-    h, b = np.array([1.0, 2.0, 4.0]), np.array([1.0, -1.0, 3.0])
-    hessian = backend.dense_hessian(lambda h: backend.array(b) @ backend.package.solve(h[None], backend.array(b)))
-    np.testing.assert_allclose(
-        backend.numpy(backend.jit(hessian)(backend.array(h))), np.diag(2 * b**2 / h**3), atol=16 * EPS
-    )
-
-
-def test_forward_mode(backend: Backend) -> None:
-    """The tangent of x solves H dx = db - dH x."""
-    ab, b, dab, db = positive_band(7, 2), rhs(7, None), store(unstore(positive_band(7, 2, 5)), 2), rhs(7, None, 3)
-    for solve in both(backend):
-        x, dx = backend.jvp(solve, (backend.array(ab), backend.array(b)), (backend.array(dab), backend.array(db)))
-        expected = np.linalg.solve(unstore(ab), db - unstore(dab) @ backend.numpy(x))
-        np.testing.assert_allclose(backend.numpy(dx), expected, rtol=0, atol=1024 * EPS)
-
-
-def test_hessian_of_a_bilevel_problem(backend: Backend) -> None:
-    """Extraction inside solve inside grad: how the minimiser of a chain answers to its stiffness."""
-
-    def energy(x, a):
-        return backend.xp.sum(a * (x[1:] - x[:-1]) ** 2) / 2 + backend.xp.sum(x**2) / 2
-
-    b = backend.array(rhs(6, None))
-
-    def compliance(a):
-        ab = backend.package.hessian(energy, 1)(backend.array(np.zeros(6)), a)
-        return b @ backend.package.solve(ab, b)
-
-    def dense(a):
-        h = backend.dense_hessian(energy)(backend.array(np.zeros(6)), a)
-        return b @ backend.xp.linalg.solve(h, b)
-
-    a = backend.array(np.arange(1.0, 6))
-    expected = backend.numpy(backend.jit(backend.grad(dense))(a))
-    np.testing.assert_allclose(
-        backend.numpy(backend.jit(backend.grad(compliance))(a)), expected, rtol=0, atol=256 * EPS
-    )
-
-
 # --- Transforms ------------------------------------------------------------------------------------------------------
 
 
 def test_vmap(backend: Backend) -> None:
     ab = np.stack([positive_band(7, 2, seed) for seed in range(3)])
     b = rhs(3 * 7, None).reshape(3, 7)
-    for solve in both(backend):
+    for solve in ways_to_solve(backend):
         x = backend.numpy(backend.jit(backend.vmap(solve))(backend.array(ab), backend.array(b)))
         for i in range(3):
-            assert scaled_residual(unstore(ab[i]), x[i], b[i]) <= rounding(2)
+            assert scaled_residual(unstore(ab[i]), x[i], b[i]) <= 2 * rounding(2)
         # One matrix, many right-hand sides; many matrices, one right-hand side.
         x = backend.numpy(backend.jit(backend.vmap(solve, (None, 0)))(backend.array(ab[0]), backend.array(b)))
         y = backend.numpy(backend.jit(backend.vmap(solve, (0, None)))(backend.array(ab), backend.array(b[0])))
         for i in range(3):
-            assert scaled_residual(unstore(ab[0]), x[i], b[i]) <= rounding(2)
-            assert scaled_residual(unstore(ab[i]), y[i], b[0]) <= rounding(2)
+            assert scaled_residual(unstore(ab[0]), x[i], b[i]) <= 2 * rounding(2)
+            assert scaled_residual(unstore(ab[i]), y[i], b[0]) <= 2 * rounding(2)
 
 
 def test_vmap_of_grad_and_grad_of_vmap(backend: Backend) -> None:
@@ -334,6 +187,6 @@ def test_vmap_of_grad_and_grad_of_vmap(backend: Backend) -> None:
 def test_jit() -> None:
     package, ab, b = BACKENDS["jax"].package, positive_band(8, 3), rhs(8, 2)
     x = np.asarray(jax.jit(package.solve)(ab, b))
-    assert scaled_residual(unstore(ab), x, b) <= rounding(3)
+    assert scaled_residual(unstore(ab), x, b) <= 2 * rounding(3)
     ab[0, 4] = -1
     assert np.isnan(jax.jit(package.solve)(ab, b)).all()

@@ -8,7 +8,7 @@ import pytest
 from backends import Backend
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import ravel
+from oracles import ravel
 
 Pair = namedtuple("Pair", ["first", "second"])
 

@@ -9,7 +9,7 @@ import torch
 from backends import Backend
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import integers, store, unique_coefficients, unstore
+from oracles import integers, store, unique_coefficients, unstore
 
 import bandhess_jax
 import bandhess_torch

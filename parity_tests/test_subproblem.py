@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from problems import store, unstore
+from oracles import store, unstore
 
 import bandhess_jax
 from bandhess_jax.linalg import solve as jax_solve

@@ -5,42 +5,25 @@
          c e g h .              c f . * *        * unused: stored as 0, and never read
          0 f h i j
          0 0 . j k
+from bandhess_common.checks import as_index, check_band_shape, check_rhs_shape
 
 A cell below the diagonal stands for two entries of H, so the gradient with respect to it is the sum over both.
 """
 
 from __future__ import annotations
 
-import operator
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-
-def as_index(value: Any, name: str, least: int = 0) -> int:
-    """`value` as a Python int that is at least `least`, or an error that names the argument."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int >= {least}, got {value!r} of type {type(value).__name__}") from None
-    if number < least:
-        raise ValueError(f"{name} must be an int >= {least}, got {number}")
-    return number
+from bandhess_common.checks import as_index, check_band_shape, check_rhs_shape
 
 
 def as_band(ab: ArrayLike, name: str = "ab") -> Array:
     """`ab` as a floating `(w + 1, n)` array, or an error that says what came."""
     ab = jnp.asarray(ab)
-    if ab.ndim != 2 or ab.shape[0] == 0:
-        raise ValueError(
-            f"{name} must be 2-D, shape (w + 1, n) in lower band storage, got shape {ab.shape}; "
-            "use jax.vmap for batches"
-        )
+    check_band_shape(ab.shape, name, "jax.vmap")
     if not jnp.issubdtype(ab.dtype, jnp.floating):
         raise TypeError(f"{name} must have a real floating dtype, got {ab.dtype}; convert it with .astype(float)")
     return ab
@@ -49,9 +32,7 @@ def as_band(ab: ArrayLike, name: str = "ab") -> Array:
 def as_rhs(b: ArrayLike, ab: Array, name: str = "b") -> Array:
     """`b` as an `(n,)` or `(n, k)` array of `ab`'s dtype, or an error that says what came."""
     b = jnp.asarray(b)
-    n = ab.shape[1]
-    if b.ndim not in (1, 2) or b.shape[0] != n:
-        raise ValueError(f"{name} must have shape ({n},) or ({n}, k) to match ab of shape {ab.shape}, got {b.shape}")
+    check_rhs_shape(b.shape, ab.shape, name)
     if b.dtype != ab.dtype:
         raise TypeError(f"{name} and ab must have one dtype, got {b.dtype} and {ab.dtype}; convert one with .astype")
     return b

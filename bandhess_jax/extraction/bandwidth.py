@@ -13,12 +13,14 @@ from jax.typing import ArrayLike
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from bandhess_common.checks import as_index, check_argnums
+
 from ..band.noise import hash_noise
-from ..band.storage import as_band, as_index, clear_unused, matvec
+from ..band.storage import as_band, clear_unused, matvec
 from ..band.structures import diagonal, shifted
 from ..framework.jit import jit_call
 from .linearise import linearize_gradient
-from .objective import Objective, check_argnums
+from .objective import Objective
 from .products import Extraction, extract
 
 SMALL = 256  # so many products are spent on advice

@@ -10,9 +10,11 @@ from typing import Any
 
 from jax import Array
 
+from bandhess_common.checks import check_argnums
+
 from ..framework.jit import jit_call
 from .linearise import linearize_gradient, linearize_residuals
-from .objective import Objective, check_argnums
+from .objective import Objective
 from .probing.protocol import Probing
 from .products import ChunkSize, Extraction, extract_noted
 

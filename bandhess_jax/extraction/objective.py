@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..band.stages import Layout
-from ..band.storage import as_index
 
 
 class Objective(NamedTuple):
@@ -49,10 +48,3 @@ class Objective(NamedTuple):
             return jnp.asarray(value), aux
 
         return flat_fun, self.layout.ravel(args[self.argnums])
-
-
-def check_argnums(argnums: int) -> int:
-    try:
-        return as_index(argnums, "argnums", least=-(2**31))
-    except TypeError:
-        raise TypeError(f"argnums must be one int, got {argnums!r}; ravel several arguments into one pytree") from None

@@ -10,13 +10,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.extend.core import ClosedJaxpr
 
+from bandhess_common.checks import as_chunk_size, as_index
+
 from ..band.stages import Layout
-from ..band.storage import as_index, clear_beyond_stages, clear_unused
+from ..band.storage import clear_beyond_stages, clear_unused
 from ..band.structures import shifted
 from ..framework.fusion import arranged
 from ..framework.jit import jit_call
 from ..framework.programs import equations, flattened
-from .diagonals.walk import diagonals
+from .diagonals import carry
 from .probing.protocol import Probing, as_probing
 
 ChunkSize = int | str | None
@@ -31,12 +33,7 @@ class Extraction(NamedTuple):
 
     @classmethod
     def of(cls, bandwidth: int, probing: str | Probing, chunk_size: ChunkSize) -> Extraction:
-        if chunk_size is not None and chunk_size != "auto":
-            try:
-                chunk_size = as_index(chunk_size, "chunk_size", least=1)
-            except TypeError:
-                raise TypeError(f'chunk_size must be an int >= 1, None or "auto", got {chunk_size!r}') from None
-        return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), chunk_size)
+        return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), as_chunk_size(chunk_size))
 
     def resolve(self, n: int, operands: Any) -> Extraction:
         """With "auto" made a number where the platform alone decides, which is not on a CPU (`_all_at_once`).
@@ -82,7 +79,7 @@ def _by_diagonals(flat: ClosedJaxpr, probing: Probing, layout: Layout, near: int
         return None
     # An operation costs half a millisecond of compilation, and on short vectors more than its arithmetic.
     longest = min(4000, 3 * layout.n // 2)
-    ab = diagonals(flat, layout.n, (near + 1) * layout.d, layout.dtype, longest)
+    ab = carry(flat, layout.n, (near + 1) * layout.d, longest)
     return None if ab is None else clear_beyond_stages(ab, layout.d)
 
 

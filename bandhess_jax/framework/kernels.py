@@ -8,37 +8,32 @@ defines the result's shapes. Derivative rules stand around these calls, so they 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-import bandhess_common.kernels
-
-_NAMES = (
-    *("columns", "cholesky", "solve", "substitute", "triangular", "inverse", "subproblem"),
-    *("lu", "lu_solve", "symmetry"),
-)
+from bandhess_common.kernels import KERNELS, load, why_not
 
 
 @functools.cache
 def _failure() -> str:
     """Registers the kernels, once; '' or what prevents it."""
-    files = sorted(Path(bandhess_common.kernels.__file__).parent.glob("_kernels.*so"))
-    if not files:
-        return "not built: no C++ compiler or no XLA headers at installation (pip install -v shows why)"
+    if why_not():
+        return why_not()
+    library = load()
+    if not hasattr(library, "bandhess_xla_solve"):
+        return "built without XLA's headers: install jaxlib, then bandhess anew (pip install -v shows why)"
     try:
-        library = ctypes.CDLL(str(files[0]))
-        for name in _NAMES:
-            handler = jax.ffi.pycapsule(getattr(library, f"bandhess_{name}"))
+        for name in KERNELS:
+            handler = jax.ffi.pycapsule(getattr(library, f"bandhess_xla_{name}"))
             jax.ffi.register_ffi_target(f"bandhess_{name}", handler, platform="cpu")
             jax.ffi.register_ffi_target_as_batch_partitionable(f"bandhess_{name}")
-    except Exception as error:  # a file of another platform or of an incompatible jaxlib: the pure path serves
+    except Exception as error:  # an incompatible jaxlib: the pure path serves
         return f"not usable: {error}"
     return ""
 
@@ -84,14 +79,21 @@ def cpu_kernels() -> str:
     return "pure: " + _failure() if _failure() else "compiled"
 
 
-def kernel(name: str, pure: Callable, *operands: Array, **attributes: Any) -> Any:
-    """`pure(*operands, **attributes)`, by the compiled kernel `name` where that serves."""
-    whole = functools.partial(pure, **attributes)
-    if operands[0].dtype not in (jnp.float32, jnp.float64) or cpu_kernels() != "compiled":
+def _served(operands: tuple[Array, ...]) -> bool:
+    """Whether the compiled kernels take these: float32 throughout or float64 throughout, indices apart."""
+    dtypes = {a.dtype for a in operands if a.dtype != jnp.int32}
+    return dtypes in ({jnp.dtype("float32")}, {jnp.dtype("float64")})
+
+
+def kernel(name: str, pure: Callable, *operands: Array, **options: Any) -> Any:
+    """`pure(*operands, **options)`, by the compiled kernel `name` where that serves."""
+    whole = functools.partial(pure, **options)
+    if not _served(operands) or cpu_kernels() != "compiled":
         return whole(*operands)
+    numbers = {option: np.float64(value) for option, value in {**KERNELS[name].options, **options}.items()}
 
     def compiled(*operands: Array) -> Any:
         shapes = jax.eval_shape(whole, *operands)
-        return jax.ffi.ffi_call(f"bandhess_{name}", shapes, vmap_method="broadcast_all")(*operands, **attributes)
+        return jax.ffi.ffi_call(f"bandhess_{name}", shapes, vmap_method="broadcast_all")(*operands, **numbers)
 
     return lax.platform_dependent(*operands, cpu=compiled, default=whole)

@@ -1,4 +1,4 @@
-"""Banded Cholesky `H = L L^T` and the two substitutions, from the columns of `linalg/ldl`: L = M sqrt(D)."""
+"""Banded Cholesky `H = L L^T`, from the columns of `linalg/ldl`: L = M sqrt(D)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from ..band.storage import as_band, as_rhs, clear_unused
+from ..band.storage import as_band, clear_unused
 from ..framework.kernels import kernel
-from .ldl import divide, first_bad_pivot, ldl_columns, lower_matvec, unit_backward, unit_forward
+from .ldl import first_bad_pivot, ldl_columns
+from .triangular import solve_triangular
 
 
 def cholesky_ex(ab: ArrayLike) -> tuple[Array, Array]:
@@ -50,35 +51,6 @@ def cholesky(ab: ArrayLike) -> Array:
     Cost: n (w^2 + 3 w + 1) flops, one scan; differentiable in both modes at the same order (LAPACK `pbtrf`).
     """
     return cholesky_ex(ab)[0]
-
-
-def _substitute(cb: Array, b: Array, transpose: bool) -> Array:
-    unit = (cb[1:] / cb[0]).T
-    return unit_backward(unit, divide(b, cb[0])) if transpose else divide(unit_forward(unit, b), cb[0])
-
-
-def solve_triangular(cb: ArrayLike, b: ArrayLike, *, transpose: bool = False) -> Array:
-    """x with L x = b, or L^T x = b when transpose: whitening, and drawing from N(0, H^-1).
-
-    Args:
-      cb: `(w + 1, n)`, a lower banded triangular factor such as `cholesky` gives.
-      b: `(n,)` or `(n, k)`.
-      transpose: solve with L^T.
-
-    Returns: x, of b's shape. Cost: (2 w + 1) n flops per column, one scan (LAPACK `tbtrs`). Differentiable in both
-      arguments at the cost of further substitutions.
-    """
-    cb = clear_unused(as_band(cb, "cb"))
-    b = as_rhs(b, cb)
-    if b.size == 0:
-        return b
-    transpose = bool(transpose)
-    return lax.custom_linear_solve(
-        lambda x: lower_matvec(cb, x, transpose),
-        b,
-        lambda _, b: kernel("triangular", _substitute, cb, b, transpose=transpose),
-        lambda _, b: kernel("triangular", _substitute, cb, b, transpose=not transpose),
-    )
 
 
 def cho_solve(cb: ArrayLike, b: ArrayLike) -> Array:

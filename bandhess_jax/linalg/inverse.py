@@ -33,7 +33,7 @@ def _scan_inverse(unit: Array, reciprocals: Array) -> Array:
 
     def column(W: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
         m, r = step
-        z = -jnp.sum(W * m, axis=1)
+        z = -jnp.sum(W * m[None], axis=1)
         return _grow(W, z, r - jnp.sum(m * z))
 
     return lax.scan(column, jnp.zeros((w, w), unit.dtype), (unit, reciprocals), reverse=True)[1]
@@ -49,14 +49,14 @@ def _window_products(columns: Array, v: Array) -> Array:
     """Row j: the window W of column j times v_j, for v `(n, w)`."""
     n, w = v.shape
     columns = jnp.pad(columns, ((0, w), (0, 0)))
-    j, i = jnp.arange(n)[:, None] + 1, jnp.arange(w)
+    j, i = jnp.arange(n)[:, None] + 1, jnp.arange(w)[None]
 
     @jax.checkpoint  # keep the columns, not n windows, for the reverse pass
     def add(y: Array, step: tuple[Array, Array]) -> tuple[Array, None]:
         k, vk = step
         return y + columns[j + jnp.minimum(i, k), jnp.abs(i - k)] * vk[:, None], None
 
-    return lax.scan(add, jnp.zeros_like(v), (i, v.T))[0]
+    return lax.scan(add, jnp.zeros_like(v), (i[0], v.T))[0]
 
 
 @inverse_columns.defjvp
@@ -72,7 +72,7 @@ def _inverse_columns_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Ar
 
     def column(dW: Array, step: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         m, source, corner = step
-        dz = -jnp.sum(dW * m, axis=1) - source
+        dz = -jnp.sum(dW * m[None], axis=1) - source
         return _grow(dW, dz, corner - jnp.sum(m * dz))
 
     steps = (unit, dz_source, corner_source)
@@ -92,4 +92,4 @@ def inverse_band(cb: ArrayLike) -> Array:
       order, in memory for a few bands.
     """
     cb = clear_unused(as_band(cb, "cb"))
-    return clear_unused(inverse_columns((cb[1:] / cb[0]).T, 1 / cb[0] ** 2).T)
+    return clear_unused(inverse_columns((cb[1:] / cb[:1]).T, 1 / cb[0] ** 2).T)

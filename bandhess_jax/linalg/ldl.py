@@ -182,7 +182,7 @@ def _growth(pivots: Array, unit: Array) -> tuple[Array, Array]:
     for k in range(min(rows, n)):  # what the columns c contribute to row c + k, and to column c + k below it
         scaled = (pivots * unit[k])[: n - k]
         diagonal = diagonal + jnp.pad(jnp.abs(scaled * unit[k, : n - k]), (k, 0))
-        H = H + jnp.pad(scaled * unit[k:, : n - k], ((0, k), (k, 0)))
+        H = H + jnp.pad(scaled[None] * unit[k:, : n - k], ((0, k), (k, 0)))
     H = jnp.abs(H)
     largest = jnp.max(H, axis=0)
     for d in range(1, min(rows, n)):

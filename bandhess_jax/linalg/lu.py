@@ -65,10 +65,10 @@ def lu_factor(ab: Array, l: int, u: int) -> LU:
     if l == 0:
         n = ab.shape[1]
         return LU(transposed(ab, l).T, jnp.zeros((n, 0), ab.dtype), jnp.zeros(n, jnp.int32))
-    return LU(*kernel("lu", partial(_scan_factor, l), ab))
+    return LU(*kernel("lu", _scan_factor, ab, l=l))
 
 
-def _scan_factor(l: int, ab: Array) -> list[Array]:
+def _scan_factor(ab: Array, l: int) -> list[Array]:
     rows = transposed(ab, l).T  # row i, from column i - l on
     width = rows.shape[1]
 

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from ..band.storage import as_band, as_index, as_rhs, clear_unused, matvec
+from bandhess_common.checks import as_index
+
+from ..band.storage import as_band, as_rhs, clear_unused, matvec
 from ..framework.kernels import kernel
 from .ldl import columns_solve, first_bad_pivot, ldl_columns
 from .partition import partition
@@ -98,14 +100,14 @@ def _solve_refined(ab: Array, b: Array, refine: int) -> Array:
     n, dtype = ab.shape[1], ab.dtype
     scale = lax.rsqrt(constant[0])
     row = lax.broadcasted_iota(jnp.int32, ab.shape, 0) + lax.broadcasted_iota(jnp.int32, ab.shape, 1)
-    low = factor((constant * scale * scale[jnp.minimum(row, n - 1)]).astype(jnp.float32))
+    low = factor((constant * scale[None] * scale[jnp.minimum(row, n - 1)]).astype(jnp.float32))
 
     def scaled(r: Array) -> Array:
         return r * scale.reshape((-1,) + (1,) * (r.ndim - 1))
 
     def approximate(r: Array) -> Array:
         r = scaled(r)
-        size = jnp.max(jnp.abs(r), axis=0)
+        size = jnp.max(jnp.abs(r), axis=0, keepdims=True)
         size = jnp.where(size > 0, size, 1)
         return scaled(low.solve((r / size).astype(jnp.float32)).astype(dtype) * size)
 

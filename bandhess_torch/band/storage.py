@@ -5,42 +5,25 @@
          c e g h .              c f . * *        * unused: stored as 0, and never read
          0 f h i j
          0 0 . j k
+from bandhess_common.checks import as_index, check_band_shape, check_rhs_shape
 
 A cell below the diagonal stands for two entries of H, so the gradient with respect to it is the sum over both.
 """
 
 from __future__ import annotations
 
-import operator
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-
-def as_index(value: Any, name: str, least: int = 0) -> int:
-    """`value` as a Python int that is at least `least`, or an error that names the argument."""
-    try:
-        if isinstance(value, bool | Tensor):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int >= {least}, got {value!r} of type {type(value).__name__}") from None
-    if number < least:
-        raise ValueError(f"{name} must be an int >= {least}, got {number}")
-    return number
+from bandhess_common.checks import as_index, check_band_shape, check_rhs_shape
 
 
 def as_band(ab: Tensor, name: str = "ab") -> Tensor:
     """`ab` if it is a floating `(w + 1, n)` tensor, or an error that says what came."""
     if not isinstance(ab, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(ab).__name__}; convert it with torch.as_tensor")
-    if ab.ndim != 2 or ab.shape[0] == 0:
-        raise ValueError(
-            f"{name} must be 2-D, shape (w + 1, n) in lower band storage, got shape {tuple(ab.shape)}; "
-            "use torch.func.vmap for batches"
-        )
+    check_band_shape(tuple(ab.shape), name, "torch.func.vmap")
     if not ab.is_floating_point():
         raise TypeError(f"{name} must have a real floating dtype, got {ab.dtype}; convert it with .double()")
     return ab
@@ -50,11 +33,7 @@ def as_rhs(b: Tensor, ab: Tensor, name: str = "b") -> Tensor:
     """`b` if it is `(n,)` or `(n, k)` with `ab`'s dtype and device, or an error that says what came."""
     if not isinstance(b, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(b).__name__}; convert it with torch.as_tensor")
-    n = ab.shape[1]
-    if b.ndim not in (1, 2) or b.shape[0] != n:
-        raise ValueError(
-            f"{name} must have shape ({n},) or ({n}, k) to match ab of shape {tuple(ab.shape)}, got {tuple(b.shape)}"
-        )
+    check_rhs_shape(tuple(b.shape), tuple(ab.shape), name)
     if b.dtype != ab.dtype or b.device != ab.device:
         raise TypeError(
             f"{name} and ab must have one dtype and device, got {b.dtype} on {b.device} and {ab.dtype} on {ab.device}; "
@@ -68,6 +47,14 @@ def clear_unused(ab: Tensor) -> Tensor:
     rows, n = ab.shape
     used = max(n - rows + 1, 0)  # columns without unused cells
     return torch.cat([ab[:, :used], ab[:, used:].flip(1).triu().flip(1)], dim=1)
+
+
+def clear_beyond_stages(ab: Tensor, d: int) -> Tensor:
+    """Zeros, in place, in the cells of a band `((k + 1) d, n)` that are further than k stages of d scalars from the
+    diagonal: scalar i of a stage reaches i rows less far down than the first one, before the next stage begins."""
+    for i in range(1, d):
+        ab[-i:, i::d] = 0
+    return ab
 
 
 def product(ab: Tensor, x: Tensor) -> Tensor:

@@ -12,10 +12,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from torch import Tensor
 
+from bandhess_common.checks import as_index, check_argnums
+
 from ..band.noise import gaussian, hash_noise
-from ..band.storage import as_band, as_index, clear_unused, matvec
+from ..band.storage import as_band, clear_unused, matvec
 from ..band.structures import diagonal, row_sums, shifted
-from .hessian import Extraction, Objective, check_argnums, extract, linearize_gradient
+from ..framework.transforms import eager
+from .linearise import linearize_gradient
+from .objective import Objective
+from .products import Extraction, extract
 
 SMALL = 256  # so many products are spent on advice
 
@@ -42,6 +47,7 @@ def too_narrow(product: Callable[[Tensor], Tensor], ab: Tensor) -> bool:
     return bool(_wrong(error, scale, noise).any())
 
 
+@eager
 def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: int = 0) -> Callable[..., Tensor]:
     """A function `(ab, *args)` that tells how far `ab` is from being the Hessian of `fun` there, at one product.
 
@@ -52,6 +58,7 @@ def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: 
     """
     argnums = check_argnums(argnums)
 
+    @eager
     def band_error_fun(ab: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         objective = Objective.of(fun, argnums, has_aux, args)
         layout = objective.layout
@@ -134,6 +141,7 @@ def _advice(objective: Objective, fun: Callable, args: tuple, kwargs: dict) -> s
     return f"reorder_bandwidth(fun)(x) finds {f'one of bandwidth {bandwidth}' if bandwidth < found[0] else 'no better'}"
 
 
+@eager
 def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | None = None) -> Callable[..., int]:
     """A function of `fun`'s arguments that finds the bandwidth of the Hessian, an int, in stages.
 
@@ -159,24 +167,38 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
     if max_bandwidth is not None:
         max_bandwidth = as_index(max_bandwidth, "max_bandwidth")
 
+    @eager
     def detect_bandwidth_fun(*args: Any, **kwargs: Any) -> int:
-        objective = Objective.of(fun, argnums, False, args)
-        T = objective.layout.T
-        if objective.layout.n == 0:
-            return 0
-        limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, T - 1)
-        found = _find(objective, 0, limit, fun, args, kwargs)
-        if found is None:
-            raise ValueError(
-                f"the Hessian has entries more than max_bandwidth={limit} stages off its diagonal (T = {T}). Is the "
-                f"order of the stages the natural one? {_advice(objective, fun, args, kwargs)}; a larger "
-                "max_bandwidth, up to T - 1, allows a denser Hessian; for a dense one use torch.func.hessian"
-            )
-        return found[0]
+        names = "max_bandwidth=", "a larger max_bandwidth, up to T - 1,"
+        return _detect(fun, argnums, max_bandwidth, names, args, kwargs)
 
     return detect_bandwidth_fun
 
 
+def bandwidth_of(fun: Callable, args: tuple) -> int:
+    """What the optimisers take for `bandwidth=None`: that of fun's Hessian in the first of args."""
+    return _detect(fun, 0, None, ("", "a bandwidth given as a number, up to T - 1,"), args, {})
+
+
+def _detect(fun: Callable, argnums: int, most: int | None, names: tuple[str, str], args: tuple, kwargs: dict) -> int:
+    """names: of the bound, as an argument of the caller's, and of what would raise it."""
+    objective = Objective.of(fun, argnums, None, args)
+    T = objective.layout.T
+    if objective.layout.n == 0:
+        return 0
+    limit = min(max(16, T // 4) if most is None else most, T - 1)
+    found = _find(objective, 0, limit, fun, args, kwargs)
+    if found is None:
+        bound, raised = names
+        raise ValueError(
+            f"the Hessian has entries more than {bound}{limit} stages off its diagonal (T = {T}). Is the order of the "
+            f"stages the natural one? {_advice(objective, fun, args, kwargs)}; {raised} allows a denser Hessian; for a "
+            "dense one use torch.func.hessian"
+        )
+    return found[0]
+
+
+@eager
 def reorder_bandwidth(fun: Callable, *, argnums: int = 0) -> Callable[..., tuple[np.ndarray, int]]:
     """A function of `fun`'s arguments that looks for an order of the stages with a small bandwidth.
 
@@ -195,8 +217,9 @@ def reorder_bandwidth(fun: Callable, *, argnums: int = 0) -> Callable[..., tuple
     """
     argnums = check_argnums(argnums)
 
+    @eager
     def reorder_bandwidth_fun(*args: Any, **kwargs: Any) -> tuple[np.ndarray, int]:
-        objective = Objective.of(fun, argnums, False, args)
+        objective = Objective.of(fun, argnums, None, args)
         T, d = objective.layout.T, max(objective.layout.d, 1)
         if objective.layout.n == 0:
             return np.arange(T), 0

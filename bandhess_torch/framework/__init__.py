@@ -1,1 +1,1 @@
-"""What is peculiar to PyTorch: its transforms, and how its graphs are recorded."""
+"""What is peculiar to PyTorch: how its graphs are recorded and pulled back through (`autograd`), and its transforms."""

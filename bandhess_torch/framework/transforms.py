@@ -1,12 +1,47 @@
-"""Derivative rules (`torch.autograd.Function`) under torch.func's transforms."""
+"""Derivative rules (`torch.autograd.Function`) under torch.func's transforms, and what torch.compile leaves alone."""
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _loaded() -> bool:
+    return "torch._dynamo" in sys.modules  # which takes seconds to import
+
+
+# What reads Python frames in this thread in order to compile them, if anything does. There is no public name for it.
+_reader = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", _loaded)
+
+
+def eager(function: Callable[P, R]) -> Callable[P, R]:
+    """`function`, run as it is where torch.compile reads its caller: LAPACK's pointers and loops over values cannot
+    become part of a graph, so the caller's graph is cut there (with `fullgraph=True` that is an error).
+
+    Backward rules carry it, too: autograd calls them while a compiled caller runs.
+    """
+    disabled: Callable[P, R] | None = None
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        nonlocal disabled
+        if torch.compiler.is_compiling():  # this very line is being read
+            return torch.compiler.disable(function)(*args, **kwargs)
+        if not _reader():
+            return function(*args, **kwargs)
+        if disabled is None:  # this is run, but what it calls would be read
+            disabled = torch.compiler.disable(function)
+        return disabled(*args, **kwargs)
+
+    return run
 
 
 def transformed() -> bool:
@@ -15,17 +50,21 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
-def check_recorded() -> None:
-    """An error inside torch.inference_mode, where every derivative would come out as 0."""
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("torch.inference_mode records nothing to differentiate; use torch.no_grad instead")
+def recorded(*operands: Any) -> bool:
+    """True where autograd or a transform looks on: a derivative rule is needed."""
+    if transformed():
+        return True
+    return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in operands)
 
 
 def apply(function: Any, *operands: Any) -> Any:
     """`function.apply(*operands)`, or its forward alone where nothing asks for more: apply costs some 30 us."""
-    if transformed() or (torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in operands)):
-        return function.apply(*operands)
-    return function.forward(*operands)
+    return function.apply(*operands) if recorded(*operands) else function.forward(*operands)
+
+
+def resolved(t: Tensor) -> Tensor:
+    """t with its values in memory, which LAPACK and NumPy read: torch negates and conjugates lazily."""
+    return t.resolve_conj().resolve_neg()
 
 
 def batch(info: Any, in_dims: tuple, *operands: Tensor) -> tuple[Tensor, ...]:

@@ -20,6 +20,7 @@ from torch.linalg import solve_triangular as _dense_solve
 from torch.nn.functional import pad
 
 from ..band.storage import clear_unused
+from ..framework.transforms import eager
 
 
 def to_blocks(ab: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,6 +71,7 @@ class _Congruences(torch.autograd.Function):
         ctx.save_for_forward(inputs[1], output)
 
     @staticmethod
+    @eager
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor]:
         F, Z = ctx.saved_tensors
         gP = congruences_forward(cotangent, F)

@@ -4,7 +4,8 @@ In blocks of columns, L = [D_0; E_0 D_1; ...] is block bidiagonal, and Z L = L^-
 
     Z_{i+1,i} = -Z_{i+1,i+1} F_i,   Z_ii = (D_i D_i^T)^{-1} + F_i^T Z_{i+1,i+1} F_i,   F_i = E_i D_i^{-1}
 
-so that Z is found block by block from the last, and only its band is ever needed.
+so that Z is found block by block from the last, and only its band is ever needed. The compiled kernel does the same
+column by column; the blocks serve where derivatives are recorded.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor
 from torch.linalg import solve_triangular as _dense_solve
 
-from ..band.storage import as_band
+from ..band.storage import as_band, clear_unused
+from ..framework.kernels import kernel
+from ..framework.transforms import eager, recorded
 from .blocks import congruences_backward, shift, to_band, to_blocks
 
 
+@eager
 def inverse_band(cb: Tensor) -> Tensor:
     """The band of H^-1, from the Cholesky factor of H: row 0 holds the marginal variances of N(0, H^-1).
 
@@ -31,6 +35,19 @@ def inverse_band(cb: Tensor) -> Tensor:
     cb = as_band(cb, "cb")
     if cb.numel() == 0:
         return cb.clone()
+    if recorded(cb):
+        return _by_blocks(cb)
+    cb = clear_unused(cb)
+    unit, reciprocals = (cb[1:] / cb[0]).mT, 1 / cb[0] ** 2
+    return clear_unused(kernel("inverse", _columns_by_blocks, unit, reciprocals).mT)
+
+
+def _columns_by_blocks(unit: Tensor, reciprocals: Tensor) -> Tensor:
+    root = reciprocals.rsqrt()
+    return _by_blocks(torch.cat([root[None], unit.mT * root])).mT
+
+
+def _by_blocks(cb: Tensor) -> Tensor:
     D, E = to_blocks(cb)
     outside = torch.arange(D.shape[0] * D.shape[1], device=cb.device).reshape(D.shape[:2]) >= cb.shape[1]
     D = D + torch.diag_embed(outside.to(cb.dtype))  # an identity follows the last column

@@ -1,7 +1,7 @@
 """H = M D M^T with M unit lower banded and D diagonal, without pivoting, and what its signs tell.
 
 `ldl` gives M and D of an indefinite H as long as its leading minors do not vanish, and `inertia` says when small ones
-have spoilt it. BLAS does the work, and the derivatives are those of `linalg/blocks`.
+have spoilt it. The derivatives are those of `linalg/blocks`.
 """
 
 from __future__ import annotations
@@ -14,73 +14,86 @@ from torch import Tensor
 from torch.func import vmap
 
 from ..band.storage import as_band, as_rhs, clear_unused
-from ..framework.transforms import apply
-from . import cholesky as _cholesky
+from ..framework.kernels import kernel
+from ..framework.transforms import apply, eager
 from . import lapack
 from .blocks import pull, push
+from .triangular import solve_triangular
 
 
-def each(rule: Any, ldb: Tensor, tangent: Tensor) -> Tensor:
+def on_every_band(rule: Any, ldb: Tensor, tangent: Tensor) -> Tensor:
     """`rule` on every band of a batch."""
     if ldb.numel() == 0:
         return tangent
-    return rule(ldb, tangent) if ldb.ndim == 2 else vmap(lambda *lane: each(rule, *lane))(ldb, tangent)
+    return rule(ldb, tangent) if ldb.ndim == 2 else vmap(lambda *lane: on_every_band(rule, *lane))(ldb, tangent)
 
 
-def _factorise(ab: Tensor) -> Tensor:
-    """D and, below, the multipliers M of H = M D M^T, for `(w + 1, n)` or a batch in front, with unused cells 0."""
-    if ab.numel() == 0:
-        return ab.clone()
-    lanes = ab.detach().cpu().reshape(-1, *ab.shape[-2:]).numpy()
-    batch, rows, n = lanes.shape
-    # No entry couples one lane to the next: the batch is one long band.
-    joined = _by_blas(lanes.transpose(1, 0, 2).reshape(rows, batch * n))
-    if joined is not None:
-        found = joined.reshape(rows, batch, n).transpose(1, 0, 2)
-    else:
-        found = np.stack([_by_columns(lane) if (one := _by_blas(lane)) is None else one for lane in lanes])
-    return lapack.tensor(np.ascontiguousarray(found, dtype=lanes.dtype), ab).reshape(ab.shape)
-
-
-def _by_blas(a: np.ndarray) -> np.ndarray | None:
-    """D and M of a band, in float64; None where there is no such factorisation, or a number leaves the range.
-
-    LAPACK's LU (`gbtrf`, of an H scaled so that it does not pivot) would not do: its U and D M^T round differently, and
-    large multipliers blow the difference up. Here one triangle is formed, and the other is its mirror image.
-    """
-    rows, n = a.shape
-    w = min(rows, n) - 1
-    if w == 0:
-        return a
-    columns = np.zeros((n + w, w + 1))
-    columns[:n] = a[: w + 1].T
-    if not lapack.eliminate(columns):
-        return None
-    found, below = np.zeros((rows, n)), columns[:n, 1:].T
-    found[0] = columns[:n, 0]
-    with np.errstate(all="ignore"):
-        np.divide(below, found[0], where=below != 0, out=found[1 : w + 1])
-    return found if np.isfinite(found).all() else None
-
-
-def _by_columns(a: np.ndarray) -> np.ndarray:
-    """The same by the definition, whatever the pivots."""
-    rows, n = a.shape
-    found = np.empty_like(a)
-    pending = np.zeros((rows, rows), a.dtype)
+def _by_columns(ab: Tensor) -> tuple[Tensor, Tensor]:
+    """The kernel `columns` by the definition, for every system of a batch at once, whatever the pivots."""
+    *batch, rows, n = ab.shape
+    lanes = ab.detach().cpu().reshape(-1, rows, n).numpy()
+    found = np.zeros((len(lanes), n, rows), lanes.dtype)
+    pending = np.zeros((len(lanes), rows, rows), lanes.dtype)
     with np.errstate(all="ignore"):
         for j in range(n):
-            c = a[:, j] - pending[0]
-            m = np.divide(c, c[0], where=c != 0, out=np.zeros_like(c))
-            pending[:-1, :-1] = pending[1:, 1:] + c[1:, None] * m[1:]
-            found[0, j], found[1:, j] = c[0], m[1:]
-    return found
+            c = found[:, j] = lanes[:, :, j] - pending[:, 0]
+            m = np.divide(c, c[:, :1], where=c != 0, out=np.zeros_like(c))
+            pending[:, :-1, :-1] = pending[:, 1:, 1:] + c[:, 1:, None] * m[:, None, 1:]
+    columns = torch.from_numpy(found).to(ab.device).reshape(*batch, n, rows)
+    bad = ~((columns[..., 0] > 0) & (columns[..., 0] < torch.inf))
+    first = torch.where(bad.any(-1), bad.to(torch.int32).argmax(-1) + 1, 0) if n else bad.new_zeros(batch)
+    return columns, first.to(torch.int32)
+
+
+def _divide(columns: Tensor) -> Tensor:
+    """`[d, m]` from raw columns `[d, d m]`; a 0 below a pivot stays 0."""
+    below = columns[..., 1:]
+    return torch.cat([columns[..., :1], torch.where(below == 0, 0, below / columns[..., :1])], -1)
+
+
+class _Columns(torch.autograd.Function):
+    """`(raw columns, info)` of H = M D M^T, `(..., n, w + 1)`: row j holds d_j, and then d_j m_j."""
+
+    @staticmethod
+    def forward(ab: Tensor) -> tuple[Tensor, Tensor]:
+        return kernel("columns", lapack.columns, ab)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[0])
+        ctx.save_for_forward(output[0])
+
+    @staticmethod
+    @eager
+    def backward(ctx: Any, cotangent: Tensor, _info: Tensor) -> Tensor:
+        ldb = _divide(ctx.saved_tensors[0]).mT
+        below = cotangent.mT[..., 1:, :]
+        pivots = cotangent.mT[..., :1, :] + (below * ldb[..., 1:, :]).sum(-2, keepdim=True)
+        return on_every_band(pull, ldb, torch.cat([pivots, below * ldb[..., :1, :]], -2))
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> tuple[Tensor, None]:
+        ldb = _divide(ctx.saved_tensors[0]).mT
+        moved = on_every_band(push, ldb, tangent)
+        below = moved[..., 1:, :] * ldb[..., :1, :] + ldb[..., 1:, :] * moved[..., :1, :]
+        return torch.cat([moved[..., :1, :], below], -2).mT, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, ab: Tensor) -> tuple:
+        return _Columns.apply(ab.movedim(in_dims[0], 0)), (0, 0)
+
+
+def raw_columns(ab: Tensor) -> tuple[Tensor, Tensor]:
+    """`(columns, info)` for a positive definite band `(w + 1, n)`, whose unused cells are never read: columns
+    `(n, w + 1)` with d_j and d_j m_j of H = M D M^T in row j, info (int32) 0 or the first pivot not in (0, inf)."""
+    return apply(_Columns, ab)
 
 
 class _Ldl(torch.autograd.Function):
     @staticmethod
     def forward(ab: Tensor) -> Tensor:
-        return _factorise(ab)
+        return _divide(kernel("columns", _by_columns, ab, results=1)).mT.contiguous()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -88,18 +101,20 @@ class _Ldl(torch.autograd.Function):
         ctx.save_for_forward(output)
 
     @staticmethod
+    @eager
     def backward(ctx: Any, cotangent: Tensor) -> Tensor:
-        return each(pull, ctx.saved_tensors[0], cotangent)
+        return on_every_band(pull, ctx.saved_tensors[0], cotangent)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return each(push, ctx.saved_tensors[0], tangent)
+        return on_every_band(push, ctx.saved_tensors[0], tangent)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, ab: Tensor) -> tuple:
         return _Ldl.apply(ab.movedim(in_dims[0], 0)), 0
 
 
+@eager
 def ldl(ab: Tensor) -> Tensor:
     """H = M D M^T with D diagonal and M unit lower banded, without pivoting, for positive definite and indefinite H.
 
@@ -110,12 +125,13 @@ def ldl(ab: Tensor) -> Tensor:
       but the last vanishes (infinite or NaN from such a column on), and is as accurate as pivots are large: `inertia`
       judges that. The factorisation of a positive definite H is always stable.
 
-    Cost: n (w^2 + 3 w) flops, a call of BLAS per column (`syr`; where M and D do not exist, several of NumPy's).
+    Cost: n (w^2 + 3 w) flops.
       Differentiable in both modes, in O(n max(w, 16)^2).
     """
     return apply(_Ldl, clear_unused(as_band(ab)))
 
 
+@eager
 def ldl_solve(ldb: Tensor, b: Tensor) -> Tensor:
     """x with M D M^T x = b, from the factorisation of `ldl`.
 
@@ -127,7 +143,7 @@ def ldl_solve(ldb: Tensor, b: Tensor) -> Tensor:
     b = as_rhs(b, ldb)
     unit = torch.cat([torch.ones_like(ldb[:1]), ldb[1:]])
     pivots = ldb[0].reshape((-1,) + (1,) * (b.ndim - 1))
-    return _cholesky.solve_triangular(unit, _cholesky.solve_triangular(unit, b) / pivots, transpose=True)
+    return solve_triangular(unit, solve_triangular(unit, b) / pivots, transpose=True)
 
 
 def _growth(pivots: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,6 +161,7 @@ def _growth(pivots: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
     return diagonal, largest
 
 
+@eager
 def inertia(ldb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """How many eigenvalues of H are positive, negative and zero: the signs of D (Sylvester's law of inertia).
 

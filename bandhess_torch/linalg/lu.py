@@ -6,8 +6,8 @@
          . k l m n              d k o * *
          . . o p q
 
-LAPACK's, real or complex, with derivative rules of their own: the factor is a constant to them, A's part in the
-derivative goes through the product A x.
+Real bands by the compiled kernel, complex ones by LAPACK, with derivative rules of their own: the factor is a constant
+to them, A's part in the derivative goes through the product A x.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..band.storage import transposed
-from ..framework.transforms import apply, vmap_solve
+from ..framework.kernels import kernel
+from ..framework.transforms import apply, eager, vmap_solve
 from . import lapack
-from .cholesky import columns
+from .triangular import columns
 
 
 class _Factor(torch.autograd.Function):
-    """`(lu, pivots)` of ab `(..., l + u + 1, n)`; not differentiable."""
+    """The factor of ab `(..., l + u + 1, n)`: what the kernel `lu` gives, or LAPACK's two parts. Not differentiable."""
 
     @staticmethod
-    def forward(ab: Tensor, l: int, u: int) -> tuple[Tensor, Tensor]:
-        lu, pivots, info = lapack.gbtrf(ab, l, u)
-        if info.any():
-            first = info[info > 0][0]
+    def forward(ab: Tensor, l: int, u: int) -> tuple[Tensor, ...]:
+        parts = kernel("lu", lapack.lu, ab, l=l)
+        pivots = parts[0][..., :, 0] if len(parts) == 3 else parts[0][..., l + u, :]
+        if (pivots == 0).any():
+            first = int((pivots == 0).nonzero()[0, -1]) + 1
             raise torch.linalg.LinAlgError(f"solve_general: the matrix is singular, pivot {first} is exactly 0")
-        return lu, pivots
+        return parts
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -41,7 +43,8 @@ class _Factor(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, ab: Tensor, l: int, u: int) -> tuple:
-        return _Factor.apply(ab.movedim(in_dims[0], 0), l, u), (0, 0)
+        parts = _Factor.apply(ab.movedim(in_dims[0], 0), l, u)
+        return parts, (0,) * len(parts)
 
 
 def _around(x: Tensor, before: int, count: int) -> Tensor:
@@ -59,37 +62,40 @@ class _Solve(torch.autograd.Function):
     """A^-1 b or A^-H b, on b `(..., n, k)`, ab `(..., l + u + 1, n)` and its factor, so that a vmap is one call."""
 
     @staticmethod
-    def forward(b: Tensor, ab: Tensor, lu: Tensor, pivots: Tensor, l: int, u: int, adjoint: bool) -> Tensor:
-        return lapack.gbtrs(lu, pivots, b, l, u, adjoint)
+    def forward(b: Tensor, ab: Tensor, l: int, u: int, adjoint: bool, *parts: Tensor) -> Tensor:
+        if len(parts) == 2:
+            return lapack.lu_solve(*parts, b, l, u, adjoint)
+        return kernel("lu_solve", lapack.lu_solve, *parts, b, transpose=adjoint)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, *matrix, ctx.l, ctx.u, ctx.adjoint = inputs
-        ctx.save_for_backward(output, *matrix)
-        ctx.save_for_forward(output, *matrix)
+        _, ab, ctx.l, ctx.u, ctx.adjoint, *parts = inputs
+        ctx.save_for_backward(output, ab, *parts)
+        ctx.save_for_forward(output, ab, *parts)
 
     @staticmethod
+    @eager
     def backward(ctx: Any, cotangent: Tensor) -> tuple:
-        x, *matrix = ctx.saved_tensors
-        v = _Solve.apply(cotangent, *matrix, ctx.l, ctx.u, not ctx.adjoint)
+        x, ab, *parts = ctx.saved_tensors
+        v = _Solve.apply(cotangent, ab, ctx.l, ctx.u, not ctx.adjoint, *parts)
         row, column = (x, v) if ctx.adjoint else (v, x)  # -row column^H on the band, summed over right-hand sides
         cells = _around(row, ctx.u, ctx.l + ctx.u + 1) * column.mT.conj()[..., None, :]
-        return v, -cells.sum(-3), None, None, None, None, None
+        return v, -cells.sum(-3), None, None, None, *[None] * len(parts)
 
     @staticmethod
     def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None, *_: None) -> Tensor:
-        x, *matrix = ctx.saved_tensors
+        x, ab, *parts = ctx.saved_tensors
         db = torch.zeros_like(x) if db is None else db
         if dab is not None:
             db = db - _matvec(dab, x, ctx.l, ctx.u, ctx.adjoint)
-        return _Solve.apply(db, *matrix, ctx.l, ctx.u, ctx.adjoint)
+        return _Solve.apply(db, ab, ctx.l, ctx.u, ctx.adjoint, *parts)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, lu: Tensor, pivots: Tensor, *options: Any) -> tuple:
-        def solve(b: Tensor, *matrix: Tensor) -> Tensor:
-            return _Solve.apply(b, *matrix, *options)
+    def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, l: int, u: int, adjoint: bool, *parts: Tensor) -> tuple:
+        def solve(b: Tensor, ab: Tensor, *parts: Tensor) -> Tensor:
+            return _Solve.apply(b, ab, l, u, adjoint, *parts)
 
-        return vmap_solve(solve, info, in_dims[:4], b, ab, lu, pivots)
+        return vmap_solve(solve, info, (*in_dims[:2], *in_dims[5:]), b, ab, *parts)
 
 
 def solve_general(ab: Tensor, b: Tensor, l: int, u: int) -> Tensor:
@@ -99,5 +105,5 @@ def solve_general(ab: Tensor, b: Tensor, l: int, u: int) -> Tensor:
     solve with the same factor (LAPACK `gbtrf`, `gbtrs`).
     """
     ab = transposed(transposed(ab, l), u)  # with zeros in the unused cells
-    lu, pivots = apply(_Factor, ab.detach(), l, u)
-    return columns(lambda b: apply(_Solve, b, ab, lu, pivots, l, u, False), b)
+    parts = apply(_Factor, ab.detach(), l, u)
+    return columns(lambda b: apply(_Solve, b, ab, l, u, False, *parts), b)

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from ..band.storage import as_band, clear_unused, matvec
+from ..framework.transforms import eager
 from .cholesky import cho_solve
 
 
+@eager
 def rcond(cb: Tensor, ab: Tensor) -> Tensor:
     """1 / (|H|_1 |H^-1|_1) of a positive definite H, estimated: near 1 is good, near eps is singular to rounding.
 
@@ -39,8 +41,8 @@ def rcond(cb: Tensor, ab: Tensor) -> Tensor:
 def _inverse_norm(cb: Tensor) -> Tensor:
     n = cb.shape[1]
     i = torch.arange(n, device=cb.device)
-    alternating = torch.where(i % 2 == 0, 1, -1) * (1 + i / max(n - 1, 1))
-    starts = cho_solve(cb, torch.stack([torch.full_like(alternating, 1 / n), alternating], 1).to(cb.dtype))
+    alternating = torch.where(i % 2 == 0, 1, -1) * (1 + i.to(cb.dtype) / max(n - 1, 1))
+    starts = cho_solve(cb, torch.stack([torch.full_like(alternating, 1 / n), alternating], 1))
     estimate, other = starts.abs().sum(0).unbind()
     other = other * 2 / (3 * n)
 

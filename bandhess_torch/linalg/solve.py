@@ -8,11 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..band.storage import as_band, as_index, as_rhs, clear_unused, product
-from ..framework.transforms import apply, batch, vmap_solve
-from . import cholesky as _cholesky
+from bandhess_common.checks import as_index
+
+from ..band.storage import as_band, as_rhs, clear_unused, product
+from ..framework.kernels import kernel
+from ..framework.transforms import apply, batch, eager, recorded, vmap_solve
 from . import lapack, partition
-from .cholesky import columns, outer_band, raise_minor
+from .cholesky import raise_minor
+from .ldl import raw_columns
+from .triangular import columns, outer_band
 
 PARTITION_EVERYWHERE = False  # private: tests set it to run CUDA's path on a CPU
 
@@ -21,9 +25,18 @@ def partitioned(ab: Tensor) -> bool:
     return PARTITION_EVERYWHERE or ab.device.type == "cuda"
 
 
-def _substitute(parts: Sequence[Tensor], b: Tensor) -> Tensor:
-    """x for b `(..., n, k)`; LAPACK's factor is one band, the parts of a reduction are blocks."""
-    return lapack.pbtrs(parts[0], b) if parts[0].ndim == b.ndim else partition.substitute(parts, b)
+class Way(NamedTuple):
+    """How a solve goes."""
+
+    refine: int = 0  # corrections of a float32 factor's solution
+    raw: bool = False  # the factor's columns hold d, d m instead of d, m
+
+
+def _substitute(parts: Sequence[Tensor], b: Tensor, raw: bool) -> Tensor:
+    """x for b `(..., n, k)`; the columns of M D M^T are one tensor, the parts of a reduction are blocks."""
+    if parts[0].ndim == b.ndim:
+        return kernel("substitute", lapack.substitute, parts[0], b, raw=raw)
+    return partition.substitute(parts, b)
 
 
 class _Solve(torch.autograd.Function):
@@ -33,19 +46,20 @@ class _Solve(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(b: Tensor, ab: Tensor, refine: int, *parts: Tensor) -> Tensor:
-        return _refined(ab, parts, b, refine) if refine else _substitute(parts, b)
+    def forward(b: Tensor, ab: Tensor, way: Way, *parts: Tensor) -> Tensor:
+        return _refined(ab, parts, b, way) if way.refine else _substitute(parts, b, way.raw)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, ab, ctx.refine, *parts = inputs
+        _, ab, ctx.way, *parts = inputs
         ctx.save_for_backward(output, ab, *parts)
         ctx.save_for_forward(output, ab, *parts)
 
     @staticmethod
+    @eager
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         x, ab, *parts = ctx.saved_tensors
-        v = _Solve.apply(cotangent, ab, ctx.refine, *parts)
+        v = _Solve.apply(cotangent, ab, ctx.way, *parts)
         g = outer_band(v, x, ab.shape[-2]) + outer_band(x, v, ab.shape[-2])
         return v, torch.cat([-g[..., :1, :] / 2, -g[..., 1:, :]], -2), None, *[None] * len(parts)
 
@@ -53,31 +67,32 @@ class _Solve(torch.autograd.Function):
     def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None, *_: None) -> Tensor:
         x, ab, *parts = ctx.saved_tensors
         db = torch.zeros_like(x) if db is None else db
-        return _Solve.apply(db if dab is None else db - product(dab, x), ab, ctx.refine, *parts)
+        return _Solve.apply(db if dab is None else db - product(dab, x), ab, ctx.way, *parts)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, refine: int, *parts: Tensor) -> tuple:
+    def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, way: Way, *parts: Tensor) -> tuple:
         def solve(b: Tensor, ab: Tensor, *parts: Tensor) -> Tensor:
-            return _Solve.apply(b, ab, refine, *parts)
+            return _Solve.apply(b, ab, way, *parts)
 
         return vmap_solve(solve, info, (*in_dims[:2], *in_dims[3:]), b, ab, *parts)
 
 
 class _FactorSolve(torch.autograd.Function):
-    """`(H^-1 b, factor)` by LAPACK, a piece of a batch after the other: both while it is in cache."""
+    """`(H^-1 b, factor)` in one call, each system's while it is in cache."""
 
     @staticmethod
     def forward(b: Tensor, ab: Tensor) -> tuple[Tensor, Tensor]:
-        x, cb, info = lapack.pbsv(ab, b)
+        x, info, columns = kernel("solve", lapack.solve, ab, b)
         raise_minor(info)
-        return x, cb
+        return x, columns
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        _Solve.setup_context(ctx, (*inputs, 0, output[1]), output[0])
+        _Solve.setup_context(ctx, (*inputs, Way(), output[1]), output[0])
         ctx.mark_non_differentiable(output[1])
 
     @staticmethod
+    @eager
     def backward(ctx: Any, cotangent: Tensor, _factor: Tensor) -> tuple[Tensor | None, ...]:
         return _Solve.backward(ctx, cotangent)[:2]
 
@@ -89,9 +104,17 @@ class _FactorSolve(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor) -> tuple:
         if in_dims[1] is None:  # one matrix takes all right-hand sides as columns
             wide = b.movedim(in_dims[0], -1)
-            x, cb = _FactorSolve.apply(wide.flatten(-2), ab)
-            return (x.unflatten(-1, wide.shape[-2:]), cb), (wide.ndim - 1, None)
+            x, columns = _FactorSolve.apply(wide.flatten(-2), ab)
+            return (x.unflatten(-1, wide.shape[-2:]), columns), (wide.ndim - 1, None)
         return _FactorSolve.apply(*batch(info, in_dims, b, ab)), (0, 0)
+
+
+def _factor_solve(b: Tensor, ab: Tensor) -> Tensor:
+    if recorded(b, ab):
+        return _FactorSolve.apply(b, ab)[0]
+    x, info = kernel("solve", lapack.solve, ab, b, results=2)
+    raise_minor(info)
+    return x
 
 
 class _Check(torch.autograd.Function):
@@ -100,7 +123,7 @@ class _Check(torch.autograd.Function):
     @staticmethod
     def forward(ok: Tensor, ab: Tensor) -> Tensor:
         if not ok.all():
-            info = lapack.pbtrf(ab)[1]
+            info = kernel("columns", lapack.columns, ab)[1]
             # Singular to rounding: it depends on the order of elimination which minor fails.
             raise_minor(torch.where(ok, 0, torch.where(info == 0, ab.shape[-1], info)))
         return ok.clone()
@@ -126,19 +149,22 @@ class Factor(NamedTuple):
         """True where H is positive definite; elsewhere `solve` and `logdet` give NaN."""
         return self.info == 0
 
+    @eager
     def solve(self, b: Tensor) -> Tensor:
         """x with H x = b, for b `(n,)` or `(n, k)`. A reverse pass makes one more solve, and no factorisation."""
         parts = [part.detach() for part in self.parts]
-        x = columns(lambda b: apply(_Solve, b, self.ab, 0, *parts), as_rhs(b, self.ab))
+        x = columns(lambda b: apply(_Solve, b, self.ab, Way(raw=True), *parts), as_rhs(b, self.ab))
         return torch.where(self.ok, x, torch.nan)
 
+    @eager
     def logdet(self) -> Tensor:
         """log det H, a scalar."""
         partitioned = self.parts[0].ndim != self.ab.ndim
-        value = partition.logdet(self.parts) if partitioned else _cholesky.logdet(self.parts[0])
+        value = partition.logdet(self.parts) if partitioned else self.parts[0][:, 0].log().sum()
         return torch.where(self.ok, value, torch.nan)
 
 
+@eager
 def factor(ab: Tensor) -> Factor:
     """Factorise the band `ab` `(w + 1, n)` of a positive definite H once, to solve with it many times.
 
@@ -148,8 +174,8 @@ def factor(ab: Tensor) -> Factor:
     if partitioned(ab):
         parts, ok = partition.reduce(clear_unused(ab))
         return Factor(ab, parts, (~ok).to(torch.int32))
-    cb, info = _cholesky.cholesky_ex(ab)
-    return Factor(ab, (cb,), info)
+    pairs, info = raw_columns(ab)
+    return Factor(ab, (pairs,), info)
 
 
 def _unit_diagonal(ab: Tensor) -> Tensor:
@@ -160,7 +186,7 @@ def _unit_diagonal(ab: Tensor) -> Tensor:
     return (clear_unused(ab) * scale * scale[row.clamp(max=n - 1)]).float()
 
 
-def _refined(ab: Tensor, parts: Sequence[Tensor], b: Tensor, refine: int) -> Tensor:
+def _refined(ab: Tensor, parts: Sequence[Tensor], b: Tensor, way: Way) -> Tensor:
     """H^-1 b by the float32 factor of the scaled H, and `refine` corrections."""
     scale = ab[..., 0, :, None].rsqrt()
 
@@ -168,14 +194,15 @@ def _refined(ab: Tensor, parts: Sequence[Tensor], b: Tensor, refine: int) -> Ten
         r = r * scale
         size = r.abs().amax(-2, keepdim=True)
         size = torch.where(size > 0, size, 1)
-        return _substitute(parts, (r / size).float()).to(b.dtype) * size * scale
+        return _substitute(parts, (r / size).float(), way.raw).to(b.dtype) * size * scale
 
     x = approximate(b)
-    for _ in range(refine):
+    for _ in range(way.refine):
         x = x + approximate(b - product(ab, x))
     return x
 
 
+@eager
 def solve(ab: Tensor, b: Tensor, *, refine: int = 0) -> Tensor:
     """x with H x = b for positive definite H.
 
@@ -197,11 +224,13 @@ def solve(ab: Tensor, b: Tensor, *, refine: int = 0) -> Tensor:
     b, refine = as_rhs(b, ab), as_index(refine, "refine")
     refine = refine if b.numel() else 0
     if not refine and not partitioned(ab):
-        return columns(lambda b: apply(_FactorSolve, b, ab)[0], b)
+        return columns(lambda b: _factor_solve(b, ab), b)
     constant = _unit_diagonal(ab.detach()) if refine else ab.detach()
     if partitioned(ab):
         parts, ok = partition.reduce(clear_unused(constant))
         _Check.apply(ok, constant)
     else:
-        parts = (_cholesky.cholesky(constant),)
-    return columns(lambda b: apply(_Solve, b, ab, refine, *parts), b)
+        pairs, info = raw_columns(constant)
+        _Check.apply(info == 0, constant)
+        parts = (pairs,)
+    return columns(lambda b: apply(_Solve, b, ab, Way(refine, raw=True), *parts), b)

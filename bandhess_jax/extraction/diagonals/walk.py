@@ -1,19 +1,4 @@
-"""The band of a linear program without a probe: its diagonals, carried from operation to operation.
-
-A linear program of slices, paddings, sums and products with coefficients maps v to values of which every entry is a
-sum over a few neighbours of v. Such a value, of any shape, is kept as
-
-    value[i] = sum over o, and over grids that hold i, of part[i] v[o + strides . i]         (i a multi-index)
-
-where a part is an array on a regular grid (start, size and step along every axis). Slices, paddings and concatenations
-move grids and offsets o and form nothing, sums merge parts that are alike, and products multiply them. The parts of
-the result at o = -r make the diagonal r places below the main one. (Griewank and Walther, Evaluating Derivatives, 2008,
-chapter 7: sparse vector mode; here the pattern is a few diagonals.)
-
-Compared with probing no column is computed that is zero, none twice, and nothing above the diagonal: for a window of
-w + 1 entries (w + 1)(w + 2) / 2 multiplications an entry instead of some 2 (w + 1)^2. A program with other operations
-(loops, gathers, foreign calls), or too long if unrolled like this, is left to probing.
-"""
+"""A linear program walked through with a value in the place of v, and the band read off what comes out."""
 
 from __future__ import annotations
 
@@ -24,68 +9,78 @@ import numpy as np
 from jax import Array, lax
 from jax.extend.core import ClosedJaxpr, Literal
 
+from bandhess_common.diagonals import band
+from bandhess_common.diagonals.fallback import UnknownError, carry_or_none
+from bandhess_common.diagonals.values import Value, vector
+
 from ...framework.fusion import arranged
 from ...framework.programs import bind, flattened, needed
-from .blocks import Blocks, apply, is_linear, whole
-from .rules import ARITHMETIC, ELEMENTWISE, widened
-from .values import UnknownError, Value, formed, moved
+from .blocks import Blocks, apply, flat, is_linear
+from .coefficients import Coefficient
+from .translator import ARITHMETIC, ELEMENTWISE, widen
 
 
-def _carry(closed: ClosedJaxpr, n: int, dtype: Any, most: int) -> Value:
-    values: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-    values[closed.jaxpr.invars[0]] = Value((n,), (1,), dtype, {(0, ((0, n, 1),)): np.ones((), dtype)})
+def carry(program: ClosedJaxpr, n: int, rows: int, budget: int) -> Array | None:
+    """The lower band `(rows, n)` of a flat linear program of vectors `(n,)`, or None: see the package's docstring.
+
+    The budget is the number of operations that the band takes.
+    """
+
+    def carried() -> Array | None:
+        most = budget + 1200  # some turn out not to be needed
+        with np.errstate(all="ignore"):  # of constants
+            arithmetic, shape = flattened(lambda: _band(follow(program, most), rows))
+        if arithmetic is None or len(needed(arithmetic.jaxpr, arithmetic.jaxpr.outvars, ())) > budget:
+            return None
+        return arranged(arithmetic, shape)()
+
+    return carry_or_none(carried)
+
+
+def follow(program: ClosedJaxpr, most: int) -> Value:
+    """What the program makes of v, by arithmetic on at most so many parts."""
+    jaxpr = program.jaxpr
+    (v,) = jaxpr.invars
+    values: dict[Any, Any] = dict(zip(jaxpr.constvars, program.consts, strict=True))
+    values[v] = vector(v.aval.shape[0], v.aval.dtype, Coefficient(np.ones((), v.aval.dtype)))
     spent = 0
 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, Literal) else values[atom]
 
-    for equation in needed(closed.jaxpr, closed.jaxpr.outvars, ()):
-        operands, name = [read(atom) for atom in equation.invars], equation.primitive.name
+    for equation in needed(jaxpr, jaxpr.outvars, ()):
+        operands = [read(atom) for atom in equation.invars]
         if any(map(is_linear, operands)):
-            params = {} if name in ELEMENTWISE else equation.params
-            if name in ELEMENTWISE and not any(isinstance(a, Blocks) for a in operands):
-                operands = [
-                    widened(a, equation.outvars[0].aval.shape)  # type: ignore[attr-defined]
-                    for a in operands
-                ]
-            results = apply(name, operands, params)
-            results = results if isinstance(results, list) else [results]
-            if name in ARITHMETIC:
+            results = _results(equation, operands)
+            if equation.primitive.name in ARITHMETIC:
                 spent += sum(len(a.parts) for a in (*operands, *results) if is_linear(a))
             if spent > most:
-                raise UnknownError
+                raise UnknownError("too long")
         else:
             results = bind(equation, operands)
         values |= zip(equation.outvars, results, strict=True)
-    result = read(closed.jaxpr.outvars[0])
+    result = read(jaxpr.outvars[0])
     if not is_linear(result):
-        raise UnknownError
-    return moved(whole(result), 0, 1)
+        raise UnknownError("no part of it depends on v")
+    return flat(result)
 
 
-def diagonals(closed: ClosedJaxpr, n: int, rows: int, dtype: Any, longest: int) -> Array | None:
-    """The lower band `(rows, n)` of a flat linear program by at most so many operations; or None: it takes probes."""
-    try:
-        with np.errstate(all="ignore"):  # of constants
-            most = longest + 1200  # some turn out not to be needed
-            flat, shape = flattened(lambda: _band(_carry(closed, n, dtype, most), rows))
-    except UnknownError:
-        return None
-    if flat is None or len(needed(flat.jaxpr, flat.jaxpr.outvars, ())) > longest:
-        return None
-    return arranged(flat, shape)()
+def _results(equation: Any, operands: list[Any]) -> list[Any]:
+    """Of an equation with operands that depend on v: each of the shape and type that the equation says."""
+    name, expected = equation.primitive.name, [variable.aval for variable in equation.outvars]
+    if name in ELEMENTWISE and not any(isinstance(a, Blocks) for a in operands):
+        operands = [widen(a, expected[0].shape) for a in operands]
+    results = apply(name, operands, equation.params)
+    for result, aval in zip(results, expected, strict=True):
+        if (*result.shape,) != aval.shape or result.dtype != aval.dtype:
+            raise TypeError(f"{name} gave {result.shape} {result.dtype} in the place of {aval.str_short()}")
+    return results
 
 
 def _band(value: Value, rows: int) -> Array:
     n, dtype = value.shape[0], value.dtype
-    band = [jnp.zeros(n, dtype)] * rows
-    for (o, grid), part in value.parts.items():
-        start, size, step = grid[0]
-        if start + o >= n or start + (size - 1) * step + o < 0:
-            continue  # zeros, from where `_unmerged` filled a grid up
-        if abs(o) >= rows:
-            raise UnknownError
-        if o <= 0:
-            config = [(start + o, n - (start + o) - (size - 1) * step - 1, step - 1)]
-            band[-o] = band[-o] + lax.pad(formed(grid, part, dtype), jnp.zeros((), dtype), config)
-    return jnp.stack(band)
+    ab = [jnp.zeros(n, dtype)] * rows
+    for r, (start, size, step), part in band.diagonals(value, rows):
+        config = [(start, n - start - (size - 1) * step - 1, step - 1)]
+        ab[r] = ab[r] + lax.pad(part.formed([(start, size, step)], dtype), jnp.zeros((), dtype), config)
+    return jnp.stack(ab)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ...band.storage import as_index
+from bandhess_common.checks import as_index
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bandhess_common.status import History, Status, StepInfo, print_progress
+from bandhess_common.checks import as_index, as_positive, check_args
+from bandhess_common.progress import print_progress
+from bandhess_common.status import History, Status, StepInfo
 
 from ...band.stages import Layout
-from ...band.storage import as_index, clear_unused
+from ...band.storage import clear_unused
 from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.linearise import linearize_gradient, linearize_residuals
 from ...extraction.objective import Objective
@@ -22,7 +24,8 @@ from ...extraction.products import ChunkSize, Extraction, extract
 from ...framework.clock import check_host, in_pieces, is_traced
 from ...framework.jit import Host, jit_call, prepare
 from .implicit import close, implicit_solution
-from .trust_region import Functions, Options, State, advance, initial
+from .point import Functions, Options
+from .trust_region import State, advance, initial
 
 
 class NewtonResult(NamedTuple):
@@ -193,12 +196,6 @@ def _empty(problem: Problem, user: User, x0: Any) -> tuple:
     return x0, value, zero, jnp.int32(0), status, history
 
 
-def _positive(name: str, number: Any) -> float:
-    if not (isinstance(number, float | int) and number > 0):
-        raise ValueError(f"{name} must be positive, a number, got {number!r}")
-    return float(number)
-
-
 def _check_scale(scale: Any, layout: Layout) -> str:
     """ "none", "diagonal" or "given"."""
     if scale is None or (isinstance(scale, str) and scale == "diagonal"):
@@ -279,27 +276,35 @@ def newton(
     a derivative one Hessian, two factorisations, one solve. One `lax.while_loop`: works under jit and vmap (lanes
     that end stay as they are).
     """
-    if not isinstance(args, tuple):
-        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
+    check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0")
     layout = objective.layout
     kind = "given" if callable(hessian) else hessian
     if kind not in ("given", "exact", "gauss_newton"):
         raise ValueError(f'hessian must be "exact", "gauss_newton" or a function (x, *args) -> ab, got {hessian!r}')
-    tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else _positive("tol", tol)
+    tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else as_positive(tol, "tol")
     scaling = _check_scale(scale, layout)
     if bandwidth is None:
         bandwidth = detect_bandwidth(_squared(fun) if kind == "gauss_newton" else fun)(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
     width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and kind != "given"
-    options = Options(layout, width, scaling, tol, as_index(max_steps, "max_steps"), check_band, bool(history))
+    options = Options(
+        layout,
+        width,
+        scaling,
+        tol,
+        as_index(max_steps, "max_steps"),
+        check_band,
+        bool(history),
+        jax.config.jax_debug_nans,
+    )
     problem = Problem(objective, extraction, kind, options)
     callbacks = tuple(Host(each) for each in (print_progress if verbose else None, callback) if each)
     user = User(fun, args, hessian, scale if scaling == "given" else None, callbacks)
     if layout.n == 0:
         out = _empty(problem, user, x0)
     else:
-        limit = None if max_seconds is None else _positive("max_seconds", max_seconds)
+        limit = None if max_seconds is None else as_positive(max_seconds, "max_seconds")
         out = _eager(problem, user, x0, limit) or jit_call(_newton, problem, user, x0)
     x, value, grad_norm, steps, status, way = out
     if not isinstance(status, jax.core.Tracer):

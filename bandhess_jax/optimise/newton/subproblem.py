@@ -12,14 +12,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from bandhess_common.trust_region import GROW, HARD, NEAR, TRIES
+
 from ...band.structures import shifted
 from ...framework.kernels import kernel
 from ...linalg import solve as solver
-
-NEAR = 0.03  # how far |p| may be from the radius; at 0.1 the steps along GENROSE's valley hang on rounding
-HARD = 0.02  # tolerance of the model where an eigenvector helps; at 0.2 chance picks among local minima
-GROW = 8.0  # of a shift that fails, at most: Gershgorin's bound of the shift may be far off
-TRIES = 60  # factorisations spent on one step before giving up
 
 
 class Query(NamedTuple):
@@ -31,7 +28,7 @@ class Query(NamedTuple):
     high: Any
     guess: Any  # tried where H + shift I is not positive definite
     soft: Any  # less curvature than this counts as none
-    enough: Any  # g^T (H + shift I)^-1 g not worth a step, where the gradient is small; else negative
+    enough: Any  # g^T (H + shift I)^-1 g / 2 not worth a step, where the gradient is small; else negative
     grow: Any  # where the first shift serves, the radius grows to its step
     idle: Any  # nothing is asked
 

@@ -1,6 +1,6 @@
 """Minimisation under constraints that are local in stages: SQP on a condensed band, with an interior point.
 
-Here: arguments, results, and how x depends on them; the loop is in `primal_dual.py`, derivatives in `kkt.py`.
+Here: arguments, results, and how x depends on them; the loop is in `primal_dual.py`, derivatives in `implicit.py`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bandhess_common.status import SQPHistory, Status, StepInfo, print_progress
+from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none
+from bandhess_common.progress import print_progress
+from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.noise import hash_noise
-from ...band.stages import Layout
-from ...band.storage import as_index
 from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
 from ...framework.clock import check_host, in_pieces, is_traced
 from ...framework.jit import Host, jit_call, prepare
-from .barrier import MU_START, SLACK
-from .condensed import Functions, largest
-from .constraints import Bounds, Outputs, check_bounds
-from .kkt import differentiable_where, implicit_solve
-from .primal_dual import Iterate, Options, State, advance, initial
+from .condensed import largest
+from .constraints import check_bounds
+from .implicit import differentiable_where
+from .kkt import conditions, implicit_solve
+from .primal_dual import Options, State, advance, initial
+from .problem import Problem, Setting
 
 
 class SQPResult(NamedTuple):
@@ -49,77 +50,6 @@ class SQPResult(NamedTuple):
     inequality_multipliers: Any = None
 
 
-class Problem(NamedTuple):
-    """The three functions, made one: `functions(x) -> (f, c, G)` on flat vectors."""
-
-    functions: Functions
-    x: Array  # x0, flat
-    equalities: Outputs
-    inequalities: Outputs
-
-    @classmethod
-    def of(cls, objective: Objective, funs: tuple, x0: Any, bounds: Bounds | None, args: tuple) -> Problem:
-        fun, constraints, inequalities = funs
-        flat_fun, flat = objective.bind(fun, (x0, *args), {})
-        layout = objective.layout
-        outputs = Outputs.of(constraints, "constraints", (x0, *args), layout.dtype)
-        positive = Outputs.of(inequalities, "inequalities", (x0, *args), layout.dtype)
-
-        def functions(x: Array) -> tuple[Array, Array, Array]:
-            inside = x if bounds is None else bounds.hold(x)
-            tree = layout.unravel(inside)
-            value = flat_fun(inside)[0].astype(layout.dtype)
-            c = outputs.ravel(() if constraints is None else constraints(tree, *args))
-            g = positive.ravel(() if inequalities is None else inequalities(tree, *args))
-            return value, c, g if bounds is None else jnp.concatenate([bounds.distances(inside), g])
-
-        return cls(functions, flat, outputs, positive)
-
-
-class Setting(NamedTuple):
-    """A problem in the loop's terms."""
-
-    problem: Problem
-    box: Bounds | None
-    hold: Array  # 1 on dummies and fixed variables
-    active: Array  # the entries of G that bound
-    resting: Array  # where held variables are
-
-    @classmethod
-    def of(cls, options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> Setting:
-        layout = options.objective.layout
-        box = None if bounds is None else Bounds.of(bounds, layout)
-        problem = Problem.of(options.objective, funs, x0, box, args)
-        hold, active = layout.dummies(), jnp.ones(problem.inequalities.size, bool)
-        resting = jnp.zeros(layout.n, layout.dtype)
-        if box is not None:
-            hold, active = jnp.maximum(hold, box.fixed), jnp.concatenate([box.active, active])
-            resting = jnp.where(box.fixed > 0, box.lower, 0)
-        return cls(problem, box, hold, active, resting)
-
-    def start(self, x: Array, y: Array) -> Iterate:
-        x = x if self.box is None else self.box.inside(x)
-        g = self.problem.functions(x)[2]
-        s = jnp.where(self.active, jnp.maximum(jnp.abs(g), SLACK), 1)
-        return Iterate(x, s, y, jnp.where(self.active, MU_START / s, 0).astype(x.dtype))
-
-    def multipliers(self, given: Any, dtype: Any) -> Array:
-        equalities = self.problem.equalities
-        return jnp.zeros(equalities.size, dtype) if given is None else equalities.ravel(given)
-
-    def result(self, layout: Layout, x: Array, y: Array, z: Array, notes: tuple, has_inequalities: bool) -> tuple:
-        """The parts of an `SQPResult`; notes: grad_norm, violation, steps, status, history."""
-        _, _, equalities, inequalities = self.problem
-        value, sides = self.problem.functions(x)[0], None
-        grad_norm, violation, steps, status, history = notes
-        if self.box is not None:
-            n, x = layout.n, self.box.hold(x)
-            sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
-        below = inequalities.unravel(z) if has_inequalities else None
-        y = equalities.unravel(y)
-        return layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below
-
-
 def _notes(end: State) -> tuple:
     return end.best.grad_norm, end.best.violation, end.steps, end.status, end.history
 
@@ -131,22 +61,17 @@ def _sqp(
     if layout.n == 0:
         return _without_variables(options, funs, x0, bounds, args)
     setting = Setting.of(options, funs, x0, bounds, args)
-    functions, hold, active = setting.problem.functions, setting.hold, setting.active
-
-    def optimality(v: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        """Zero at a solution, as a function of all that x depends on."""
-        x, y, z = v
-        (_, c, g), pull = jax.vjp(functions, x)
-        return pull((jnp.ones((), x.dtype), y, -z))[0] + hold * (x - setting.resting), c, z * g
+    functions, held, active = setting.problem.functions, setting.held, setting.active
+    optimality = functools.partial(conditions, functions, held, setting.resting, active)
 
     def solve(_: Callable, start: tuple[Array, Array, Array]) -> tuple:
         state = initial(options, setting.start(*start[:2]), multipliers is None)
-        end = advance(options, functions, active, hold, callback, state)
+        end = advance(options, functions, active, held, callback, state)
         # custom_root wants floats.
         return (end.best.x, end.best.y, end.best.z), jax.tree.map(lambda a: a.astype(layout.dtype), _notes(end))
 
     start = (setting.problem.x, setting.multipliers(multipliers, layout.dtype), jnp.zeros(len(active), layout.dtype))
-    tangent_solve = functools.partial(implicit_solve, layout, options.extraction, hold, active)
+    tangent_solve = functools.partial(implicit_solve, layout, options.extraction, held)
     solution, notes = lax.custom_root(optimality, start, solve, tangent_solve, has_aux=True)
     grad_norm, violation, steps, status, history = notes
     steps, status = steps.astype(jnp.int32), status.astype(jnp.int32)
@@ -165,7 +90,7 @@ def _turns(
     options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, callback: Any, state: State, limits: tuple
 ) -> State:
     setting = Setting.of(options, funs, x0, bounds, args)
-    return advance(options, setting.problem.functions, setting.active, setting.hold, callback, state, limits)
+    return advance(options, setting.problem.functions, setting.active, setting.held, callback, state, limits)
 
 
 def _finish(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, end: State) -> tuple:
@@ -222,7 +147,9 @@ def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args
     zero, history = jnp.zeros((), c.dtype), None
     if options.history:
         first = SQPHistory(value, zero, violation, zero, zero, zero, zero)
-        history = jax.tree.map(lambda a: jnp.full(options.max_steps + 1, jnp.nan, c.dtype).at[0].set(a), first)
+        history = jax.tree.map(
+            lambda a: jnp.full(options.max_steps + 1, jnp.nan if options.blank else 0, c.dtype).at[0].set(a), first
+        )
     return x0, value, zero, jnp.int32(0), status.astype(jnp.int32), y, violation, history, sides, below
 
 
@@ -288,28 +215,29 @@ def sqp(
     Cost: a step takes one linearisation, 2 (2k + 1) d products with it, and about one banded factorisation.
     One `lax.while_loop`: works under jit and vmap (lanes that end stay as they are). x, value and multipliers are
     differentiable with respect to args and bounds, to any order and in both modes, by the implicit function theorem:
-    one more linearisation and solve; the derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR.
+    one more linearisation and solve. A derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR, and
+    where the conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
     """
-    if not isinstance(args, tuple):
-        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
+    check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0")
     layout = objective.layout
     if tol is None:
         tol = float(jnp.finfo(layout.dtype).eps) ** 0.5
-    for name, number in (("tol", tol), ("max_seconds", max_seconds)):
-        if number is not None and not (isinstance(number, float | int) and number > 0):
-            raise ValueError(f"{name} must be positive, a number, got {number!r}")
+    tol = as_positive(tol, "tol")
+    if max_seconds is not None:
+        max_seconds = as_positive(max_seconds, "max_seconds")
     check_bounds(bounds, layout)
-    for name, other in (("constraints", constraints), ("inequalities", inequalities)):
-        if other is not None and not callable(other):
-            raise TypeError(f"{name} must be a function or None, got {type(other).__name__}")
+    check_function_or_none(constraints, "constraints")
+    check_function_or_none(inequalities, "inequalities")
     if bandwidth is None:
         bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
     if extraction.chunk_size == "auto":  # on a CPU: folded products gain nothing from a batch (benchmarks/README.md)
         extraction = extraction._replace(chunk_size=1)
     steps_bound = as_index(max_steps, "max_steps")
-    options = Options(objective, extraction, float(tol), steps_bound, bool(check_band), bool(history))
+    options = Options(
+        objective, extraction, tol, steps_bound, bool(check_band), bool(history), not jax.config.jax_debug_nans
+    )
     if callback is not None and verbose:
         user = callback
 

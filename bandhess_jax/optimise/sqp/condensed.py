@@ -23,22 +23,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from bandhess_common.tolerances import GAMMA, NULL, PASSES, POOR, SHIFTS, dependent_rows
+
 from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...band.storage import matvec
-from ...band.structures import shifted
+from ...band.structures import diagonal, shifted
 from ...extraction.bandwidth import too_narrow
 from ...extraction.products import Extraction, extract
 from ...framework.fusion import materialise, tidy
 from ...linalg.solve import Factor, factor
-
-# gamma, relative to |A|^2 / |W|: rounding errors in M against the work of further passes
-GAMMA = {"float64": 1e-8, "float32": 1e-5}
-PASSES = 8  # of refinement, at most
-FAR, NEAR = 1e-6, 1e-8  # relative residual with which a step is content: one pass, far from the end, and two near it
-SHIFTS = 60  # factorisations spent on one shift before giving up
-POOR = 12  # of them, those that succeed but give a poor step
-NULL = 6  # products that single out a null vector of A^T
 
 Functions = Callable[[Array], tuple[Array, Array, Array]]  # x -> f, c (equalities), g (inequalities)
 
@@ -89,7 +83,7 @@ class Bands(NamedTuple):
 
     h: Array
     a: Array
-    hold: Array
+    held: Array
     size_w: Array  # of W, root mean square of W v
     size_a: Array  # of A^T A, mean of its diagonal
 
@@ -102,7 +96,7 @@ def extract_bands(
     push: Callable[[Array], tuple],
     pull: Callable[[Array, Array], Array],
     sigma: Array,
-    hold: Array,
+    held: Array,
     layout: Layout,
     extraction: Extraction,
     check: Array,
@@ -129,7 +123,7 @@ def extract_bands(
 
     h = band(hessian)
     a = band(gram) if m else jnp.zeros_like(h)
-    noise = hash_noise(x, 1) * (1 - hold)
+    noise = hash_noise(x, 1) * (1 - held)
     # In memory: XLA would fuse the product into the sum of its squares, entry by entry.
     curved = materialise(lambda v: push(v)[0] if len(sigma) else matvec(h, v), noise)
     size_w = jnp.linalg.norm(curved) / jnp.linalg.norm(noise)
@@ -137,14 +131,14 @@ def extract_bands(
     least = jnp.finfo(dtype).eps ** 0.25 * largest(grad_f) / jnp.maximum(1, largest(x))
     size_w = jnp.maximum(size_w, least)
     size_w = jnp.where(size_w > 0, size_w, 1)
-    size_a = jnp.mean(a[0])
+    size_a = jnp.mean(diagonal(a))
     size_a = jnp.where(size_a > 0, size_a, size_w)
     level = size_w / size_a  # puts both bands on one scale
 
     def narrow() -> Array:
         return too_narrow(lambda v: hessian(v) + level * gram(v), h + level * a)
 
-    return Bands(h, a, hold, size_w, size_a), only_if(check, narrow, jnp.bool_(False))
+    return Bands(h, a, held, size_w, size_a), only_if(check, narrow, jnp.bool_(False))
 
 
 def factor_shifted(
@@ -153,15 +147,15 @@ def factor_shifted(
     """M with the first shift at which it factors and `step(factored, shift) -> (good, parts)` is good: 0, or a third of
     the last one, or eightfold steps from there. Returns factor, shift and parts."""
     m = bands.h + bands.a / bands.gamma
-    m = shifted(m, bands.hold * bands.size_w)
+    m = shifted(m, bands.held * bands.size_w)
 
     def attempt(t: tuple) -> tuple:
         _, shift, count, poor, *_ = t
-        factored = factor(shifted(m, (1 - bands.hold) * shift))
+        factored = factor(shifted(m, (1 - bands.held) * shift))
         good, parts = step(factored, shift)
         first = jnp.where(last > 0, last / 3, 1e-3 * bands.size_w)
         larger = jnp.where(shift > 0, 8 * shift, first)
-        return factored, larger, count + 1, poor + factored.ok, good, shift, parts
+        return factored, larger, count + 1, poor + factored.ok.astype(jnp.int32), good, shift, parts
 
     def wanted(t: tuple) -> Array:
         _, _, count, poor, good, *_ = t
@@ -228,6 +222,10 @@ class System(NamedTuple):
             return u - self.push(self.factored.solve(force / self.gamma)), jnp.linalg.norm(force)
 
         return lax.fori_loop(0, NULL, once, (hash_noise(like, 2), jnp.zeros((), like.dtype)))[1]
+
+    def deficient(self, like: Array) -> Array:
+        """True where rows of A are dependent."""
+        return self.null_size(like) <= dependent_rows(float(jnp.finfo(like.dtype).eps)) * self.size_a**0.5
 
 
 class _Pass(NamedTuple):

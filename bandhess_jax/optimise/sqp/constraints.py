@@ -1,4 +1,4 @@
-"""What constrains x, made flat: the outputs of functions, bounds, and what they hold or leave inactive."""
+"""What constrains x, made flat: the outputs of functions, bounds, and what they fix or leave inactive."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from bandhess_common.checks import wrong_bounds
 
 from ...band.stages import Layout
 
@@ -77,7 +79,7 @@ class Bounds(NamedTuple):
         free = self.fixed == 0
         return jnp.concatenate([jnp.isfinite(self.lower) & free, jnp.isfinite(self.upper) & free])
 
-    def hold(self, x: Array) -> Array:
+    def fix(self, x: Array) -> Array:
         return jnp.where(self.fixed > 0, self.lower, x)
 
     def distances(self, x: Array) -> Array:
@@ -95,7 +97,7 @@ class Bounds(NamedTuple):
         high = self.upper - jnp.minimum(KEEP * jnp.maximum(1, jnp.abs(self.upper)), room)
         x = jnp.where(jnp.isfinite(self.lower), jnp.maximum(x, low), x)
         x = jnp.where(jnp.isfinite(self.upper), jnp.minimum(x, high), x)
-        return self.hold(x)
+        return self.fix(x)
 
 
 def spread(side: Any, layout: Layout, none: float) -> Any:
@@ -131,6 +133,7 @@ def check_bounds(bounds: Any, layout: Layout) -> None:
     with jax.ensure_compile_time_eval():  # inside jit, too
         sides = (layout.ravel(spread(side, layout, none)) for side, none in zip(bounds, (-np.inf, np.inf), strict=True))
         lower, upper = map(np.asarray, sides)
-    if not np.all(lower <= upper):  # NaN included
-        i = int(np.argmin(lower <= upper))
-        raise ValueError(f"bounds must have lower <= upper, got {lower[i]} > {upper[i]} (flat entry {i})")
+    good = (lower <= upper) & (lower < np.inf) & (upper > -np.inf)  # not where one is NaN
+    if not np.all(good):
+        i = int(np.argmin(good))
+        raise ValueError(wrong_bounds(i, float(lower[i]), float(upper[i])))

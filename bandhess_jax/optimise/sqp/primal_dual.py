@@ -19,13 +19,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bandhess_common.status import SQPHistory, Status, StepInfo
+from bandhess_common.tolerances import FAR, NEAR
 
 from ...band.storage import matvec
+from ...band.structures import shifted
 from ...extraction.objective import Objective
 from ...extraction.products import Extraction
 from ...linalg.solve import Factor
 from .barrier import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
-from .condensed import FAR, NEAR, Functions, System, extract_bands, factor_shifted, largest, linearise, only_if
+from .condensed import Functions, System, extract_bands, factor_shifted, largest, linearise, only_if
 
 RUNNING = -1
 ARMIJO = 1e-4
@@ -41,6 +43,7 @@ class Options(NamedTuple):
     max_steps: int
     check_band: bool
     history: bool
+    blank: bool  # where nothing is known: NaN, or numbers under jax_debug_nans
 
 
 class Iterate(NamedTuple):
@@ -99,8 +102,8 @@ def initial(options: Options, start: Iterate, estimate: bool) -> State:
     """Nothing is known yet. With `estimate` the first turn estimates the multipliers of c."""
     dtype = options.objective.layout.dtype
     zero, none = jnp.zeros((), dtype), jnp.int32(0)
-    unknown = zero + jnp.nan
-    rows = jnp.full(options.max_steps + 1, jnp.nan, dtype)
+    unknown = zero + (jnp.nan if options.blank else jnp.inf)
+    rows = jnp.full(options.max_steps + 1, jnp.nan if options.blank else 0, dtype)
     return State(
         now=start,
         best=Report(start.x, start.y, start.z, unknown, unknown, unknown),
@@ -126,7 +129,7 @@ def advance(
     options: Options,
     functions: Functions,
     active: Array,
-    hold: Array,
+    held: Array,
     callback: Callable | None,
     state: State,
     bounds: tuple[Any, Any] | None = None,
@@ -137,7 +140,7 @@ def advance(
     dtype = layout.dtype
     eps = float(jnp.finfo(dtype).eps)
     tol = options.tol
-    n_active = jnp.sum(active)
+    n_active = jnp.sum(active.astype(dtype))
     has_g = len(state.now.s) > 0
 
     def barrier_sum(s: Array) -> Array:
@@ -176,10 +179,10 @@ def advance(
         near = (grad_norm <= tol**0.5 * grad_unit) & (violation <= tol**0.5)
         check = jnp.bool_(options.check_band) & ((st.turns == 0) | (near & ~st.checked))
         bands, narrow = extract_bands(
-            lin.push, lin.pull, barrier.sigma, hold, layout, options.extraction, check, (len(c), lin.grad_f, x)
+            lin.push, lin.pull, barrier.sigma, held, layout, options.extraction, check, (len(c), lin.grad_f, x)
         )
         # To estimate multipliers, the Hessian is a multiple of the identity: least squares.
-        identity = jnp.zeros_like(bands.h).at[0].set(bands.size_w * (1 - hold))
+        identity = shifted(jnp.zeros_like(bands.h), bands.size_w * (1 - held))
         bands = bands._replace(h=jnp.where(st.estimate, identity, bands.h))
         zero_c, zero_g = jnp.zeros_like(c), jnp.zeros_like(s)
         b1 = -lin.grad - (lin.pull(zero_c, jnp.where(st.estimate, 0, barrier.force)) if has_g else 0)
@@ -194,7 +197,7 @@ def advance(
             return 64 * eps * (unit + barrier_mu * n_active) + 2 * eps * penalty * len(c) * sizes
 
         def system(factored: Factor, shift: Array) -> System:
-            diagonal = hold * bands.size_w + (1 - hold) * shift
+            diagonal = held * bands.size_w + (1 - held) * shift
             return System(
                 lambda v: matvec(bands.h, v) + diagonal * v,
                 lambda v: lin.push(v)[1],
@@ -306,10 +309,7 @@ def advance(
         ).astype(jnp.int32)  # fmt: skip
         if len(c):
             finished = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR) | (status == Status.STALLED)
-            size = only_if(
-                finished, lambda: system(factored, shift).null_size(c), jnp.ones((), dtype) * bands.size_a**0.5
-            )
-            deficient = finished & (size <= eps**0.5 * bands.size_a**0.5)
+            deficient = only_if(finished, lambda: system(factored, shift).deficient(c), jnp.bool_(False))
             status = jnp.where(deficient, jnp.int32(Status.RANK_DEFICIENT), status)
 
         moved = (status == RUNNING) & ~st.estimate
@@ -329,7 +329,7 @@ def advance(
             shift=jnp.where(st.estimate, 0, shift),
             step=jnp.where(st.estimate, 0, jnp.linalg.norm(trial.x - x)),
             fraction=jnp.where(st.estimate, 0, trial.length),
-            steps=st.steps + moved,
+            steps=st.steps + moved.astype(jnp.int32),
             turns=st.turns + 1,
             checked=st.checked | near,
             estimate=jnp.bool_(False),

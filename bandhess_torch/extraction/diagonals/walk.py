@@ -1,46 +1,86 @@
-"""The band of a linear program without a probe: its diagonals, carried from operation to operation.
+"""The gradient's graph walked through by autograd itself, with a value in the place of v.
 
-What `bandhess_jax/_diagonals.py` does with a traced program happens here in the backward pass itself: the gradient's
-graph pulls back a `Carried` in place of a probe, a tensor without data that knows its value as
-
-    value[i] = sum over o, and over grids that hold i, of part[i] v[o + strides . i]         (i a multi-index)
-
-where a part is an array on a regular grid (start, size and step along every axis). Slices, paddings and concatenations
-move grids and offsets o and form nothing, sums merge parts that are alike, and products multiply them. The parts of
-the result at o = -r make the diagonal r places below the main one; what no part of them needs is never formed.
-(Griewank and Walther, Evaluating Derivatives, 2008, chapter 7: sparse vector mode.)
-
-A graph with other operations, or too long, is left to probing.
+The engine pulls back a `Carried` in place of a probe: a tensor without data, that knows its value. What no part of the
+band needs is never formed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
-from .rules import OPERATIONS
-from .values import LIMIT, Late, Part, UnknownError, Value, formed, moved
+from bandhess_common.diagonals import band, fallback
+from bandhess_common.diagonals.fallback import UnknownError, carry_or_none
+from bandhess_common.diagonals.values import Value, vector
+
+from .coefficients import Coefficient, Late, form
+from .translator import TRANSLATIONS
 
 
-class Program:
-    """What the values of one program have in common."""
+class Program(NamedTuple):
+    """A linear function of vectors of a type and on a device."""
 
-    def __init__(self, like: Tensor) -> None:
-        self.dtype, self.device = like.dtype, like.device
-        self.spent = 0
+    function: Callable[[Tensor], Tensor]
+    dtype: torch.dtype
+    device: torch.device
+
+
+def carry(program: Program, n: int, rows: int, budget: int) -> Tensor | None:
+    """The lower band `(rows, n)` of a linear program of vectors `(n,)`, or None: see the package's docstring.
+
+    The budget is the number of parts that all its operations give together.
+    """
+
+    @torch.no_grad()
+    def carried() -> Tensor | None:
+        out = program.function(start(program, n, budget))
+        return _band(out, rows) if isinstance(out, Carried) else None
+
+    return carry_or_none(carried)
+
+
+def start(program: Program, n: int, budget: int) -> Carried:
+    """v itself, as the program takes it."""
+    return Carried(vector(n, program.dtype, Coefficient(1.0, None)), Walk(program.dtype, program.device, budget))
+
+
+class Operation(NamedTuple):
+    """What becomes of an operation, and what it does to its first operand."""
+
+    translate: Callable[..., Any]
+    writes: bool  # to it
+    views: bool  # gives a view of it: nothing may be written to either from then on
+
+
+def _operation(func: Any) -> Operation:
+    alias = func._schema.returns[0].alias_info  # (a!) for what is written to, (a) for what gives a view
+    writes = alias is not None and alias.is_write
+    return Operation(TRANSLATIONS[func], writes, alias is not None and not writes)
+
+
+OPERATIONS = {func: _operation(func) for func in TRANSLATIONS}
+
+
+class Walk:
+    """What the values of one walk have in common."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device, budget: int) -> None:
+        self.dtype, self.device, self.left = dtype, device, budget
         self.seen: list[tuple[Tensor, int]] = []  # coefficients, and of which version
 
     def operand(self, a: Any, ndim: int) -> Any:
+        """As the translations take it, beside a value of so many axes."""
         if type(a) is Carried:
             return a.value
         if type(a) is list:
             return [self.operand(each, ndim) for each in a]
         if isinstance(a, Tensor):
             if a.layout != torch.strided or (a.dtype != self.dtype and self._converts(a, ndim)):
-                raise UnknownError
+                raise UnknownError("another type")
             self.seen.append((a, a._version))
         return a
 
@@ -49,83 +89,79 @@ class Program:
         return torch.result_type(torch.empty([1] * ndim, dtype=self.dtype), factor) != self.dtype
 
     def spend(self, parts: int) -> None:
-        self.spent += parts
-        if self.spent > LIMIT:
-            raise UnknownError
+        self.left -= parts
+        if self.left < 0:
+            raise UnknownError("too long")
 
 
 class Carried(torch.Tensor):
     """A tensor without data that knows its `Value`."""
 
     value: Value
-    program: Program
+    walk: Walk
     shared: bool  # with a view
 
     @staticmethod
-    def __new__(cls, value: Value, program: Program, shared: bool = False) -> Carried:
-        new = torch.Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype, device=program.device)
-        new.value, new.program, new.shared = value, program, shared
+    def __new__(cls, value: Value, walk: Walk, shared: bool = False) -> Carried:
+        new = torch.Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype, device=walk.device)
+        new.value, new.walk, new.shared = value, walk, shared
         return new
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        rule, writes, views = OPERATIONS.get(func, (None, False, False))
-        if rule is None:
+        operation = OPERATIONS.get(func)
+        if operation is None:
             raise UnknownError(str(func))
+        translate, writes, views = operation
         like = args[0] if type(args[0]) is Carried else _first(args)
-        program = like.program
-        if kwargs and kwargs.get("dtype") not in (None, program.dtype):
-            raise UnknownError
-        operands = [a.value if type(a) is Carried else program.operand(a, like.ndim) for a in args]
-        out = rule(*operands, **kwargs) if kwargs else rule(*operands)
+        walk = like.walk
+        if kwargs and kwargs.get("dtype") not in (None, walk.dtype):
+            raise UnknownError("another type")
+        operands = [a.value if type(a) is Carried else walk.operand(a, like.ndim) for a in args]
+        out = translate(*operands, **kwargs) if kwargs else translate(*operands)
+        if fallback.strict:
+            _compare(func, args, kwargs or {}, out)
         if type(out) is not Value:  # several, or none
             if type(out) is not list:
                 return out
             like.shared = True
-            program.spend(sum(len(each.parts) for each in out))
-            return [Carried(each, program, True) for each in out]
-        program.spend(len(out.parts))
+            walk.spend(sum(len(each.parts) for each in out))
+            return [Carried(each, walk, True) for each in out]
+        walk.spend(len(out.parts))
         if writes:
             if type(args[0]) is not Carried or like.shared or out.shape != like.value.shape:
-                raise UnknownError
+                raise UnknownError("writes what another reads")
             like.value = out
             return like
         if views:
             like.shared = True
-        return Carried(out, program, views)
+        return Carried(out, walk, views)
 
 
 def _first(args: Any) -> Carried:
     return next(a for each in args for a in (each if type(each) is list else [each]) if type(a) is Carried)
 
 
-@torch.no_grad()
-def diagonals(product: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor | None:
-    """The lower band `(rows, n)` of a linear program of vectors like x, or None where it is left to probing."""
-    n, program = len(x), Program(x)
-    v = Carried(Value((n,), (1,), x.dtype, {(0, ((0, n, 1),)): Part(1.0, None)}), program)
-    try:
-        out = product(v)
-        return _band(out, rows) if isinstance(out, Carried) else None
-    except Exception:  # a backward function of the user's may ask a tensor without data for anything
-        return None
+def _compare(func: Any, args: Any, kwargs: dict, out: Any) -> None:
+    """A translation's result with what ATen says of tensors without data: shapes and types. In the tests alone, for it
+    costs more than the translation; the engine itself compares what a node returns with what it was given."""
+    bare = lambda a: torch.empty(a.shape, dtype=a.dtype, device="meta") if isinstance(a, Tensor) else a  # noqa: E731
+    expected = func(*tree_map(bare, args), **kwargs)
+    for one, other in zip(out, expected, strict=True) if isinstance(out, list) else [(out, expected)]:
+        if isinstance(one, Value) and (one.shape, one.dtype) != (tuple(other.shape), other.dtype):
+            raise TypeError(f"{func} gave {one.shape} {one.dtype} in the place of {tuple(other.shape)} {other.dtype}")
 
 
 def _band(out: Carried, rows: int) -> Tensor:
-    parts = moved(out.value, 0, 1).parts
-    written = any(a._version != version for a, version in out.program.seen)
-    if written or any(abs(o) >= rows for o, _ in parts):
-        raise UnknownError
-    band = torch.zeros(rows, *out.shape, dtype=out.dtype, device=out.device)
-    for (o, grid), (scale, array) in parts.items():
-        if o > 0:
-            continue
-        start, size, step = grid[0]
-        cells = band[-o, start + o : start + o + (size - 1) * step + 1 : step]
+    if any(a._version != version for a, version in out.walk.seen):
+        raise UnknownError("a coefficient was written to")
+    ab = torch.zeros(rows, *out.shape, dtype=out.dtype, device=out.device)
+    for r, (start, size, step), (scale, array) in band.diagonals(out.value, rows):
+        cells = ab[r, start : start + (size - 1) * step + 1 : step]
         if array is None:
             cells += scale
         elif isinstance(array, Late) and array.fun is torch.mul and array.made is None:
-            cells.addcmul_(*map(formed, array.args), value=scale)
+            cells.addcmul_(*map(form, array.args), value=scale)
         else:
-            cells.add_(formed(array), alpha=scale)
-    return band
+            cells.add_(form(array), alpha=scale)
+    return ab

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from ...band.storage import clear_beyond_stages
 
 SHORT = 2**12  # up to here a copy costs less than the calls that would avoid it
 
@@ -36,8 +39,13 @@ class Direct:
 
     Column (t, i) has colour (t mod (2k + 1)) d + i. `(2k + 1) d` products (never more than T d); exact: every entry
     is read off as it stands. Where the program allows it, the same entries come without products, by its diagonals
-    (`extraction/diagonals/walk.py`); a subclass always forms them.
+    (`extraction/diagonals`); a subclass forms them, unless it declares `exact_entries`, too.
     """
+
+    exact_entries: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        cls.exact_entries = cls.__dict__.get("exact_entries", False)  # of the subclass' own methods, not of these
 
     def count(self, T: int, d: int, k: int) -> int:
         return min(2 * k + 1, T) * d
@@ -52,15 +60,7 @@ class Direct:
 
     def decode(self, kept: Tensor, T: int, d: int, k: int) -> Tensor:
         band = kept.permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
-        return clear_foreign(band.reshape((k + 1) * d, -1)[:, : T * d], d)
-
-
-def clear_foreign(ab: Tensor, d: int) -> Tensor:
-    """Zeros, in place, past what belongs to a column: scalar i of a stage reaches i rows less far down than the first
-    one, before the next column of its colour shows."""
-    for i in range(1, d):
-        ab[-i:, i::d] = 0
-    return ab
+        return clear_beyond_stages(band.reshape((k + 1) * d, -1)[:, : T * d], d)
 
 
 class Cells:
@@ -92,4 +92,4 @@ class Cells:
             self.ab = end.contiguous()
         else:
             self.ab[:, self.inner * self.count :] = end
-        return clear_foreign(self.ab, self.d), ()
+        return clear_beyond_stages(self.ab, self.d), ()

@@ -9,6 +9,9 @@ A probing is a small frozen object. For T stages of d scalars and bandwidth k (k
 
 `keep` runs beside its product, so that a bounded `chunk_size` bounds the memory of the decoding, too.
 Unused cells need no care: they are cleared after `decode`.
+
+A probing whose `decode` gives H's entries as they stand may declare `exact_entries = True`: where a graph's diagonals
+can be carried (`extraction/diagonals`), they then serve for it, and no product is formed.
 """
 
 from __future__ import annotations
@@ -35,9 +38,14 @@ class Probing(Protocol):
     def decode(self, kept: Tensor, T: int, d: int, k: int) -> Tensor: ...
 
 
+# Whose methods are known, and done faster. By the class itself: a subclass may do otherwise.
+PERIODIC = {Direct, Substitution}  # probe c is 1 at every `count`-th entry from c on
+IN_PLACE = {Direct}  # a product's entries go into the band as they stand
+
+
 def make_probes(probing: Any, colours: range, T: int, d: int, k: int, like: Tensor) -> Tensor:
     """The probes of a range of colours, `(len(colours), T * d)`, not to be written to."""
-    if type(probing) in (Direct, Substitution):
+    if type(probing) in PERIODIC:
         return one_of_every(probing.count(T, d, k), colours, T * d, like)
     return torch.stack([probing.probe(c, T, d, k, like) for c in colours])
 
@@ -69,7 +77,7 @@ class Kept:
 
 
 def collect(probing: Probing, T: int, d: int, k: int) -> Kept | Cells:
-    return Cells(T, d, k) if type(probing) is Direct else Kept(probing, T, d, k)
+    return Cells(T, d, k) if type(probing) in IN_PLACE else Kept(probing, T, d, k)
 
 
 PROBINGS: dict[str, Probing] = {

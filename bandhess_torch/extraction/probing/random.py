@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from bandhess_common.checks import as_index
+
 from ...band.noise import gaussian
-from ...band.storage import as_index
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ...framework.kernels import kernel
+from ...framework.transforms import recorded
 from .direct import one_of_every
 
 
@@ -34,6 +36,35 @@ def _from_both_ends(steps: Tensor, sizes: Tensor) -> Tensor:
         return pad(x[1:].flip(0).cumsum(0).flip(0), (0, 0, 0, 1))
 
     return torch.where(after(sizes) <= half, -after(steps), steps.cumsum(0))
+
+
+def _decode(kept: Tensor, d: int) -> Tensor:
+    """The band `(C, n)` from the products `(C, n)`."""
+    C, n = kept.shape
+    periods = -(-n // C)
+    Z = pad(kept, (0, periods * C - n)).reshape(C, periods, C)
+
+    # Tables: which pairs of colours make a chain, and where each cell of one period finds its value.
+    stage = np.arange(C) // d
+    p, q = np.nonzero(stage[:, None] < stage[None, :])
+    chain = np.zeros((C, C), int)
+    chain[p, q] = np.arange(len(p))
+    offset, column = np.indices((C, C))
+    row = (column + offset) % C
+    inside = torch.tensor(column % d + offset < C, device=kept.device)
+    later, same = stage[row] > stage[column], stage[row] == stage[column]
+    where = np.where(same, row * C + column, C * C + chain[np.minimum(row, column), np.maximum(row, column)])
+    where = np.where(later, where + len(p), where)
+
+    Zt = Z.transpose(1, 2)  # (colour, row within the period, period)
+    values = Zt.reshape(C * C, periods)
+    if len(p):
+        ahead, behind = Zt[p, q], Zt[q, p]
+        G = _from_both_ends((ahead - behind).T, (ahead.abs() + behind.abs()).T).T
+        F = behind - pad(G[:, :-1], (1, 0))
+        values = torch.cat([values, G, F])
+    cells = torch.where(inside[..., None], values[where], 0)
+    return cells.transpose(1, 2).reshape(C, periods * C)[:, :n]
 
 
 @dataclass(frozen=True)
@@ -56,28 +87,4 @@ class Substitution:
         return y
 
     def decode(self, kept: Tensor, T: int, d: int, k: int) -> Tensor:
-        C, n = (k + 1) * d, T * d
-        periods = -(-n // C)
-        Z = pad(kept, (0, periods * C - n)).reshape(C, periods, C)
-
-        # Tables: which pairs of colours make a chain, and where each cell of one period finds its value.
-        stage = np.arange(C) // d
-        p, q = np.nonzero(stage[:, None] < stage[None, :])
-        chain = np.zeros((C, C), int)
-        chain[p, q] = np.arange(len(p))
-        offset, column = np.indices((C, C))
-        row = (column + offset) % C
-        inside = torch.tensor(column % d + offset < C, device=kept.device)
-        later, same = stage[row] > stage[column], stage[row] == stage[column]
-        where = np.where(same, row * C + column, C * C + chain[np.minimum(row, column), np.maximum(row, column)])
-        where = np.where(later, where + len(p), where)
-
-        Zt = Z.transpose(1, 2)  # (colour, row within the period, period)
-        values = Zt.reshape(C * C, periods)
-        if len(p):
-            ahead, behind = Zt[p, q], Zt[q, p]
-            G = _from_both_ends((ahead - behind).T, (ahead.abs() + behind.abs()).T).T
-            F = behind - pad(G[:, :-1], (1, 0))
-            values = torch.cat([values, G, F])
-        cells = torch.where(inside[..., None], values[where], 0)
-        return cells.transpose(1, 2).reshape(C, periods * C)[:, :n]
+        return _decode(kept, d) if recorded(kept) else kernel("symmetry", _decode, kept, d=d)

@@ -9,17 +9,23 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from bandhess_common.status import History, Status, StepInfo, print_progress
+from bandhess_common.checks import as_index, as_positive, check_args
+from bandhess_common.progress import print_progress
+from bandhess_common.status import History, Status, StepInfo
 
 from ...band.stages import Layout
-from ...band.storage import as_index, clear_unused
-from ...extraction.bandwidth import detect_bandwidth
-from ...extraction.hessian import ChunkSize, Extraction, Objective, extract, linearize_gradient, linearize_residuals
+from ...band.storage import clear_unused
+from ...extraction.bandwidth import bandwidth_of
+from ...extraction.linearise import linearize_gradient, linearize_residuals
+from ...extraction.objective import Objective, parameters, with_parameters
 from ...extraction.probing.protocol import Probing
+from ...extraction.products import ChunkSize, Extraction, extract
+from ...framework.transforms import eager
 from .implicit import Implicit, solution
-from .trust_region import Functions, Options, minimise
+from .point import Functions, Options
+from .trust_region import minimise
 
 
 class NewtonResult(NamedTuple):
@@ -95,21 +101,22 @@ def _functions(problem: Problem, args: tuple) -> Functions:
 def _newton(problem: Problem, x0: Any, args: tuple, scale: Any) -> tuple:
     """`(x, value, status, steps, grad_norm, *history)`, tensors all; x is flat."""
     layout = problem.objective.layout
-    leaves, treedef = tree_flatten(args)
+    leaves, treedef = tree_flatten((args, parameters(problem.fun)))
     where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    start = layout.ravel(tree_map(Tensor.detach, x0))
-    sizes = [] if scale is None else [layout.ravel(tree_map(Tensor.detach, scale))]
+    start = layout.ravel(x0).detach()
+    sizes = [] if scale is None else [layout.ravel(scale).detach()]
 
-    def rebuild(tensors: list[Tensor]) -> tuple:
+    def rebuild(tensors: list[Tensor]) -> tuple[Problem, tuple]:
         every = list(leaves)
         for i, tensor in zip(where, tensors, strict=True):
             every[i] = tensor
-        return tree_unflatten(every, treedef)
+        args, given = tree_unflatten(every, treedef)
+        return problem._replace(fun=with_parameters(problem.fun, given)), args
 
     def run(tensors: list[Tensor]) -> tuple:
         x, *tensors = tensors
         scale = tensors.pop(0) if sizes else None
-        functions = _functions(problem, rebuild(tensors))
+        functions = _functions(*rebuild(tensors))
         end = minimise(problem.options, functions, x, scale, problem.report if problem.callbacks else None)
         # Tensors of their own: views, or an input, may not be the output of an autograd.Function.
         integers = (torch.tensor(i, dtype=torch.int32, device=x.device) for i in (end.status, end.steps))
@@ -117,7 +124,8 @@ def _newton(problem: Problem, x0: Any, args: tuple, scale: Any) -> tuple:
         return end.x.clone(), x.new_tensor(end.value), *integers, *rest
 
     def value(x: Tensor, tensors: list[Tensor]) -> Tensor:
-        return _value(problem, x, rebuild(tensors[1 + len(sizes) :]))
+        here, args = rebuild(tensors[1 + len(sizes) :])
+        return _value(here, x, args)
 
     implicit = Implicit(run, value, layout, problem.extraction)
     return solution(implicit, [start, *sizes, *(leaves[i] for i in where)])
@@ -132,12 +140,6 @@ def _empty(problem: Problem, x0: Any, args: tuple) -> tuple:
     return x0, value, status, 0, zero, *(rows if problem.options.history else ())
 
 
-def _positive(name: str, number: Any) -> float:
-    if not (isinstance(number, float | int) and number > 0):
-        raise ValueError(f"{name} must be positive, a number, got {number!r}")
-    return float(number)
-
-
 def _check_scale(scale: Any, layout: Layout) -> str:
     """ "none", "diagonal" or "given"."""
     if scale is None or (isinstance(scale, str) and scale == "diagonal"):
@@ -149,11 +151,12 @@ def _check_scale(scale: Any, layout: Layout) -> str:
         raise ValueError(
             f"scale must have the structure of x0, leaves of shapes {list(layout.shapes)}, got {list(given.shapes)}"
         )
-    if not all(bool(((leaf > 0) & leaf.isfinite()).all()) for leaf in tree_leaves(scale)):
+    if not all(bool(((leaf > 0) & leaf.isfinite()).all()) for leaf in tree_leaves(scale) if leaf is not None):
         raise ValueError("scale must be positive and finite throughout: it gives the size of each variable")
     return "given"
 
 
+@eager
 def newton(
     fun: Callable,
     x0: Any,
@@ -208,24 +211,24 @@ def newton(
 
     Derivatives: x and value are differentiable with respect to the tensors in `args` by the implicit function
       theorem, in autograd and `torch.func`: in both modes, to any order, never through the iterations, with the exact
-      Hessian whatever `hessian=` is. What `fun` closes over is a constant: pass it in `args` to have its gradient.
+      Hessian whatever `hessian=` is; likewise to the parameters of a `torch.nn.Module` where `fun` is one, or a method
+      of one. What another `fun` closes over is a constant: pass it in `args` to have its gradient.
       Nothing flows to x0, nor through grad_norm and history. Derivatives are NaN where the status is neither CONVERGED
       nor PRECISION_FLOOR, and where H is singular to rounding (its least eigenvalue not above 8 eps |H|).
 
     Cost: a step takes one `value_grad_hessian`, about 1 to 5 banded Cholesky factorisations, and one value per trial;
     a derivative one Hessian, two factorisations, one solve. `torch.func.vmap` solves one lane after the other.
     """
-    if not isinstance(args, tuple):
-        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
-    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
+    check_args(args)
+    objective = Objective.of(fun, 0, None, (x0, *args), "x0")
     layout = objective.layout
     if not (callable(hessian) or hessian in ("exact", "gauss_newton")):
         raise ValueError(f'hessian must be "exact", "gauss_newton" or a function (x, *args) -> ab, got {hessian!r}')
-    tol = torch.finfo(layout.dtype).eps ** 0.5 if tol is None else _positive("tol", tol)
-    seconds = math.inf if max_seconds is None else _positive("max_seconds", max_seconds)
+    tol = torch.finfo(layout.dtype).eps ** 0.5 if tol is None else as_positive(tol, "tol")
+    seconds = math.inf if max_seconds is None else as_positive(max_seconds, "max_seconds")
     scaling = _check_scale(scale, layout)
     if bandwidth is None:
-        bandwidth = detect_bandwidth(_squared(fun) if hessian == "gauss_newton" else fun)(x0, *args)
+        bandwidth = bandwidth_of(_squared(fun) if hessian == "gauss_newton" else fun, (x0, *args))
     extraction = Extraction.of(bandwidth, probing, chunk_size)
     width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and not callable(hessian)
     steps_bound = as_index(max_steps, "max_steps")

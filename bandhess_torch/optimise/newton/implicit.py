@@ -16,7 +16,9 @@ from bandhess_common.status import Status
 
 from ...band.stages import Layout
 from ...band.structures import row_sums, shifted
-from ...extraction.hessian import Extraction, extract, linearize_gradient
+from ...extraction.linearise import linearize_gradient
+from ...extraction.products import Extraction, extract
+from ...framework.transforms import eager
 from ...linalg.solve import factor
 
 
@@ -42,7 +44,7 @@ class Implicit:
         norm = row_sums(fixed).max()
         regular = factor(shifted(fixed, -8 * torch.finfo(x.dtype).eps * norm)).ok
         solved = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
-        valid = torch.where(solved & regular, 1.0, torch.nan).to(x.dtype)
+        valid = torch.where(solved & regular, x.new_ones(()), torch.nan)
         factored = factor(fixed)._replace(ab=ab)
         moving = [i for i, tensor in enumerate(tensors) if tensor.is_floating_point()]
 
@@ -70,6 +72,7 @@ class _Solution(torch.autograd.Function):
         ctx.save_for_forward(output[0], output[2], *tensors)
 
     @staticmethod
+    @eager
     def backward(ctx: Any, dx: Tensor, dvalue: Tensor, *_: Any) -> tuple:
         x, status, *tensors = ctx.saved_tensors
         moving, grad, solve, pull = ctx.implicit.linearise(x, status, tensors)

@@ -4,26 +4,22 @@ p = -(H + shift I)^-1 g, with the shift that makes H + shift I positive definite
 where the Newton step fits (Moré and Sorensen 1983; Conn, Gould, Toint, Trust-Region Methods, section 7.3). The shift
 is found by trial: one factorisation each, which fails where H + shift I is not positive definite.
 
-On a CPU the vectors of the search are NumPy arrays, whose operations cost a fraction of torch's on short ones.
+On a CPU the compiled kernel searches (`bandhess_common/kernels/trust_region.h`), by the same algorithm.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ...band.structures import shifted
-from ...linalg import lapack
-from ...linalg import solve as solver
+from bandhess_common.trust_region import GROW, HARD, NEAR, TRIES
 
-NEAR = 0.03  # how far |p| may be from the radius; at 0.1 the steps along GENROSE's valley hang on rounding
-HARD = 0.02  # tolerance of the model where an eigenvector helps; at 0.2 chance picks among local minima
-GROW = 8.0  # of a shift that fails, at most: Gershgorin's bound of the shift may be far off
-TRIES = 60  # factorisations spent on one step before giving up
+from ...band.structures import shifted
+from ...framework.kernels import kernel
+from ...linalg import solve as solver
 
 
 class Query(NamedTuple):
@@ -35,7 +31,7 @@ class Query(NamedTuple):
     high: float
     guess: float  # tried where H + shift I is not positive definite
     soft: float  # less curvature than this counts as none
-    enough: float  # g^T (H + shift I)^-1 g not worth a step, where the gradient is small; else negative
+    enough: float  # g^T (H + shift I)^-1 g / 2 not worth a step, where the gradient is small; else negative
     grow: bool  # where the first shift serves, the radius grows to its step
 
 
@@ -63,8 +59,8 @@ def secular(shift: float, length: float, bend: float, radius: float) -> float:
     return shift + (length / radius - 1) * length * length / bend if bend else math.nan
 
 
-class _OnDevice:
-    """H + shift I for tensors of any device."""
+class _Shifted:
+    """H + shift I and its factor."""
 
     def __init__(self, ab: Tensor) -> None:
         self.ab = ab
@@ -83,13 +79,21 @@ class _OnDevice:
 def minimise_model(g: Tensor, ab: Tensor, start: Tensor, query: Query) -> tuple[Tensor, Answer]:
     """`(p, Answer)` for g, start `(n,)` and ab `(w + 1, n)`; start is where an eigenvector is looked for."""
     if ab.device.type != "cpu" or solver.partitioned(ab):
-        return _search(_OnDevice(ab), g, start, query)
-    with np.errstate(all="ignore"):
-        p, answer = _search(lapack.Shifted(ab), g.numpy(), start.numpy(), query)
-    return torch.from_numpy(p), answer
+        return _search(g, ab, start, query)
+    numbers = torch.tensor([*query, 0], dtype=ab.dtype, device="cpu")  # the last: nothing is asked
+    p, answer = kernel("subproblem", _search_packed, g, ab, start, numbers)
+    facts = Answer(*answer.tolist())
+    return p, facts._replace(found=bool(facts.found), settled=bool(facts.settled))
 
 
-def _search(model: Any, g: Any, start: Any, query: Query) -> tuple[Any, Answer]:
+def _search_packed(g: Tensor, ab: Tensor, start: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    *query, _ = numbers.tolist()
+    p, answer = _search(g, ab, start, Query(*query))
+    return p, torch.tensor(answer, dtype=ab.dtype)
+
+
+def _search(g: Tensor, ab: Tensor, start: Tensor, query: Query) -> tuple[Tensor, Answer]:
+    model = _Shifted(ab)
     radius, shift, low, high, guess, soft, enough, grow = query
     failed, z, warm = False, start, False
     for tries in range(TRIES + 1):

@@ -9,79 +9,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bandhess_common.status import History, Status, StepInfo
+from bandhess_common.stopping import ACCEPT, CREEP, GOOD, SearchFacts, StepFacts, search_ends, step_ends
 
 from ...band.noise import hash_noise
-from ...band.stages import Layout
-from ...band.storage import matvec
-from ...band.structures import diagonal, shifted
-from ...band.structures import scaled as scaled_band
-from ...extraction.bandwidth import too_narrow
-from .subproblem import Query, inside, minimise_model, secular
-
-ACCEPT = 0.25  # least ratio of actual to predicted decrease; accepting less lets early steps land far from the valley
-CREEP = 32  # so many accepted steps in a row of at most 128 eps |x| end the run: between kinks they may never end
-
-
-class Options(NamedTuple):
-    layout: Layout
-    width: int  # rows of the band
-    scale: str  # "none", "diagonal", "given"
-    tol: float
-    max_steps: int
-    max_seconds: float
-    check_band: bool
-    history: bool
-
-
-class Functions(NamedTuple):
-    """All that the loop sees of the objective, on the ravelled vector."""
-
-    value: Callable[[Tensor], Tensor]
-    derivatives: Callable[[Tensor], tuple]  # x -> (value, grad, product; None where the band is given)
-    band: Callable[[Tensor, Callable], Tensor]  # (x, product) -> ab
-
-
-class Point(NamedTuple):
-    """An iterate, and what is known there of the loop's variables, x / scale."""
-
-    x: Tensor
-    value: float
-    grad: Tensor
-    ab: Tensor
-    scale: Tensor | None  # (n,), powers of two
-    grad_length: float  # |g|
-    length: float  # |x|
-    grad_norm: float  # max|g|
-    least: float  # the least diagonal entry of H
-    low: float  # Gershgorin's bounds of the spectrum
-    high: float
-    rounding: float  # size of the gradient's rounding errors, eps |H| |x|, at its largest
-    wide: Callable[[], bool]  # has the Hessian entries outside the band?
-
-    @property
-    def norm(self) -> float:
-        return max(abs(self.low), abs(self.high))
-
-    @property
-    def report(self) -> float:
-        """max|g|, not scaled."""
-        return self.grad_norm if self.scale is None else float((self.grad / self.scale).abs().max())
-
-    @property
-    def finite(self) -> bool:
-        return math.isfinite(self.value) and math.isfinite(self.grad_norm) and math.isfinite(self.norm)
-
-    def bracket(self, radius: float) -> tuple[float, float]:
-        """Bounds of the shift."""
-        wanted = self.grad_length / radius
-        low = max(0.0, -self.least, wanted - self.norm)
-        return low, max(low, wanted + max(0.0, -self.low))
+from .point import Functions, Options, Point, soft, visit
+from .refinement import refine
+from .subproblem import Answer, Query, inside, minimise_model, secular
 
 
 class End(NamedTuple):
@@ -93,9 +33,148 @@ class End(NamedTuple):
     history: History | None
 
 
-def _power_of_two(x: Tensor) -> Tensor:
-    """The power of two next above x > 0: scaling by it rounds nothing."""
-    return x / torch.frexp(x).mantissa
+class Search(NamedTuple):
+    """Between two turns."""
+
+    radius: float
+    shift: float  # tried first
+    low: float  # the wanted shift lies between these two
+    high: float
+    guess: float  # of the shift where `low` will not do
+    grad_unit: float  # the largest max|g| met so far, scaled
+    value_floor: float  # for objectives that end at 0
+    fall: float  # the size of f: |f(x0)|, or the first predicted decrease
+    crept: int  # short and poor accepted steps in a row
+
+
+class Tried(NamedTuple):
+    """A step that was tried, and its outcome."""
+
+    new: Point  # where the next turn begins
+    value: float
+    ratio: float  # actual over predicted decrease
+    moved: bool
+    bad: bool
+    floor: bool
+
+
+@dataclass
+class Reports:
+    """What a callback sees, and the history."""
+
+    callback: Callable | None
+    keep: bool
+    rows: list[tuple] = field(default_factory=list)
+
+    def __call__(self, steps: int, point: Point, step: float, shift: float, radius: float, ratio: float) -> None:
+        if self.keep:
+            self.rows.append((point.value, point.report, step, shift, radius, ratio))
+        if self.callback is not None:
+            self.callback(StepInfo(steps, point.value, point.report, shift, radius))
+
+
+def _first(cases: list[tuple[bool, Status]]) -> Status | None:
+    """The status of the first case that holds."""
+    return next((status for holds, status in cases if holds), None)
+
+
+def _begin(options: Options, point: Point) -> Search:
+    radius = max(1.0, point.length)
+    low, high = point.bracket(radius)
+    floor = options.eps**0.25 * min(1.0, abs(point.value))
+    guess = point.grad_length / radius
+    return Search(radius, low, low, high, guess, point.grad_norm, floor, abs(point.value), 0)
+
+
+class Outlook(NamedTuple):
+    """What a turn reads off its state."""
+
+    unit: float  # the size of f
+    noise: float  # of differences of f
+    soft: float  # less curvature than this is lost to rounding
+    flat: bool  # max|g| <= tol G
+    small: bool  # the gradient is: flat, or at rounding level
+    enough: float  # a step that promises less is not worth making; negative where the gradient is not small
+
+
+def _look(options: Options, point: Point, at: Search) -> Outlook:
+    unit = max(abs(point.value), at.value_floor)
+    flat = point.grad_norm <= options.tol * at.grad_unit
+    small = flat or point.grad_norm <= 8 * point.rounding
+    noise = max(options.eps**0.6 * unit, 16 * options.eps * at.fall)
+    enough = options.tol**1.5 * unit if small else -1.0
+    return Outlook(unit, noise, soft(options, point), flat, small, enough)
+
+
+def _refined(point: Point, start: Tensor, p: Tensor, t: Answer, view: Outlook, grow: bool) -> tuple[Tensor, Answer]:
+    """The step by exact products, where the one found rests on curvature that is lost to rounding."""
+    end = refine(point, start, max(t.shift, view.soft), t.radius, grow)
+    if not end.turns:
+        return p, t
+    size = float(end.step.norm())
+    answer = t._replace(
+        radius=max(t.radius, size),
+        size=size,
+        slope=float(point.grad @ end.step),
+        predicted=end.predicted,
+        settled=end.predicted <= view.enough,
+    )
+    return end.step, answer
+
+
+def _try(options: Options, evaluate: Callable, point: Point, view: Outlook, p: Tensor, t: Answer) -> Tried:
+    """evaluate is `(functions.value, x -> Point)`."""
+    value_at, visit_at = evaluate
+    trial = point.moved(p)
+    value = float(value_at(trial))
+    ratio = (point.value - value) / t.predicted if t.predicted else math.nan
+    accepted = t.predicted > 0 and ratio >= ACCEPT
+    # Near the end differences of f are noise: where they do not speak for the step, the slopes at its ends do
+    # (the trapezoidal rule; Hager and Zhang 2005), or the gradient.
+    polish = not accepted and t.shift <= view.soft and t.predicted <= view.noise and value <= point.value + view.noise
+    new = visit_at(trial) if polish or accepted else point
+    bad = not (math.isfinite(value) and new.finite)
+    earned = polish and -(t.slope + _slope(new, point, p)) / 2 >= ACCEPT * t.predicted > 0
+    moved = not bad and (accepted or (polish and (earned or new.grad_norm < point.grad_norm)))
+    floor = polish and not bad and not new.grad_norm <= point.grad_norm / 2
+    floor = floor and (t.predicted <= 32 * options.eps * view.unit or (view.small and not earned))
+    return Tried(new if moved else point, value, ratio, moved, bad, floor)
+
+
+def _slope(new: Point, old: Point, p: Tensor) -> float:
+    """g^T p at the new point, whose scale may have changed."""
+    return float(new.grad @ (p if new.scale is None else p * (old.scale / new.scale)))
+
+
+def _next(options: Options, at: Search, t: Answer, tried: Tried, steps: int, short: bool) -> Search:
+    point, fall = tried.new, max(at.fall, t.predicted) if steps == 0 else at.fall
+    if tried.moved:
+        grown = tried.ratio > GOOD and t.size >= 0.8 * t.radius
+        radius = max(t.radius, 2 * t.size) if grown else t.radius
+        low, high = point.bracket(radius)
+        # The Newton step itself is tried first. Where it fails, a shift like the last one; or, as without curvature,
+        # |g| / radius.
+        guess = t.shift / 3 if t.shift > 0 else point.grad_length / radius
+        crept = (at.crept + (tried.ratio <= GOOD)) if short else 0
+        unit = max(at.grad_unit, point.grad_norm)
+        return Search(radius, low, low, high, guess, unit, at.value_floor, fall, crept)
+    curved = tried.value - point.value - t.slope
+    cut = -t.slope / (2 * curved) if math.isfinite(curved) and curved > 0 else 0.1
+    radius = min(max(cut, 0.1), 0.5) * t.size
+    if not radius > 0:
+        return at._replace(radius=radius, fall=fall)
+    low, high = point.bracket(radius)
+    low = max(low, t.shift)  # after a rejection the shift must grow
+    high = max(low, high)
+    newton = secular(t.shift, t.length, t.bend, radius)
+    shift = newton if low < newton < high else min(2 * t.shift, high) if t.shift > 0 else inside(low, high)
+    return at._replace(radius=radius, shift=shift, low=low, high=high, fall=fall)
+
+
+def _collapsed(options: Options, point: Point, view: Outlook, t: Answer, radius: float) -> bool:
+    """The next step would be some roundings of x, and what it promises some roundings of f."""
+    unseen = radius <= 4 * options.eps * point.length and t.predicted <= 32 * options.eps * view.unit
+    return unseen or radius <= options.tiny**0.5
 
 
 def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | None, callback: Callable | None) -> End:
@@ -105,140 +184,48 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
     at the start and after every accepted step.
     """
     began = time.perf_counter()
-    layout = options.layout
-    eps, tiny = torch.finfo(layout.dtype).eps, torch.finfo(layout.dtype).tiny
-    dummies = layout.dummies() if layout.ragged else None
-    start = hash_noise(x, 0) if dummies is None else hash_noise(x, 0) * (1 - dummies)
-
-    def visit(x: Tensor, old: Tensor | None) -> Point:
-        value, grad, product = functions.derivatives(x)
-        raw = functions.band(x, product)
-        if dummies is not None:
-            raw = shifted(raw, -dummies * diagonal(raw))
-        units, ab, in_units = None, raw, x
-        if options.scale != "none":
-            if scale is not None:
-                units = scale if dummies is None else torch.where(dummies > 0, 1, scale)
-            else:  # the smallest met (Moré 1978)
-                sizes = diagonal(raw).abs()
-                sizes = sizes.clamp(min=eps**0.5 * float(sizes.max()))
-                units = torch.where(sizes > 0, sizes, 1) ** -0.5
-                units = units if old is None else torch.minimum(units, old)
-            units = _power_of_two(units)
-            grad, ab, in_units = units * grad, scaled_band(raw, units), x / units
-        absolute = ab.abs()
-        sums, noise = matvec(absolute, torch.stack([torch.ones_like(x), eps * in_units.abs()]).mT).unbind(1)
-        centres = diagonal(ab)
-        radii = sums - centres.abs()  # of Gershgorin's discs
-        largest = torch.stack([grad.abs(), -centres, radii - centres, radii + centres, noise]).amax(1)
-        lengths = torch.linalg.vector_norm(torch.stack([grad, in_units]), dim=1)
-        facts = torch.cat([value[None], lengths, largest]).tolist()  # one wait for the device
-        f, grad_length, length, grad_norm, least, low, high, rounding = facts
-        if dummies is not None:
-            # Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
-            ab = shifted(ab, (max(abs(low), abs(high)) or 1.0) * dummies)
-
-        def wide() -> bool:
-            return options.check_band and bool(too_narrow(product, raw))
-
-        return Point(x, f, grad, ab, units, grad_length, length, grad_norm, -least, -low, high, rounding, wide)
-
-    rows: list[tuple] = []
-
-    def arrive(step: float, shift: float, ratio: float) -> None:
-        if options.history:
-            rows.append(History(point.value, point.report, step, shift, radius, ratio))
-        if callback is not None:
-            callback(StepInfo(steps, point.value, point.report, shift, radius))
-
-    point = visit(x, None)
-    value_floor = eps**0.25 * min(1.0, abs(point.value))  # for objectives that end at 0
-    grad_unit = point.grad_norm  # the largest max|g| met so far, scaled
-    fall = abs(point.value)  # the size of f: |f(x0)|, or the first predicted decrease
-    radius = max(1.0, point.length)
-    low, high = point.bracket(radius)  # the wanted shift lies between these two
-    shift = low
-    guess = point.grad_length / radius  # of the shift where `low` will not do
-    steps = turns = crept = 0
-    status = None
-    if not point.finite:
-        status = Status.NONFINITE
-    elif point.wide():
-        status = Status.BAND_TOO_NARROW
-    arrive(0.0, 0.0, math.nan)
+    layout, report = options.layout, Reports(callback, options.history)
+    start = hash_noise(x, 0) if not layout.ragged else hash_noise(x, 0) * (1 - layout.dummies())
+    point = visit(options, functions, scale, x, None)
+    at = _begin(options, point)
+    steps = turns = 0
+    first = StepFacts(not point.finite, False, False, False, False, False, False)
+    status = _first(step_ends(first._replace(narrow=not first.bad_start and point.wide())))
+    report(0, point, 0.0, 0.0, at.radius, math.nan)
 
     while status is None:
         if time.perf_counter() - began >= options.max_seconds:
             status = Status.TIME_LIMIT
             break
-        unit = max(abs(point.value), value_floor)
-        soft = max(eps**0.5 * point.norm, tiny)  # less curvature than this counts as none
-        small = point.grad_norm <= max(options.tol * grad_unit, 8 * point.rounding)
-        enough = 2 * options.tol**1.5 * unit if small else -1.0
-        query = Query(radius, shift, low, high, guess, soft, enough, turns == 0)
+        view = _look(options, point, at)
+        query = Query(at.radius, at.shift, at.low, at.high, at.guess, view.soft, view.enough, turns == 0)
         p, t = minimise_model(point.grad, point.ab, start, query)
+        if t.found and options.tiny < t.shift <= view.soft:
+            p, t = _refined(point, start, p, t, view, turns == 0)
         turns += 1
-        if t.settled:
-            status = Status.CONVERGED
-        elif steps >= options.max_steps:
-            status = Status.MAX_STEPS
-        elif not t.found:
-            status = Status.STALLED
-        else:  # try the step
-            trial = point.x + (p if point.scale is None else point.scale * p)
-            value, predicted = float(functions.value(trial)), t.predicted
-            ratio = (point.value - value) / predicted if predicted else math.nan
-            # Near the end differences of f are noise: where they do not speak for the step, the gradient decides.
-            rounding = eps**0.6 * unit
-            accepted = predicted > 0 and ratio >= ACCEPT
-            polish = not accepted and t.shift <= soft and predicted <= rounding and value <= point.value + rounding
-            new = visit(trial, point.scale) if polish or accepted else point
-            bad = not (math.isfinite(value) and new.finite)
-            floor = polish and not bad and not new.grad_norm <= point.grad_norm / 2
-            floor = floor and (small or predicted <= 32 * eps * unit)
-            moved = not bad and (accepted or (polish and new.grad_norm < point.grad_norm))
-            if steps == 0:
-                fall = max(fall, predicted)
-            if moved:
-                grown = ratio > 0.75 and t.size >= 0.8 * t.radius
-                radius = max(t.radius, 2 * t.size) if grown else t.radius
-                grad_unit = max(grad_unit, new.grad_norm)
-                crept = crept + 1 if t.size <= 128 * eps * point.length else 0
-                collapsed, steps = False, steps + 1
-                low, high = new.bracket(radius)
-                shift = low  # 0, mostly: the Newton step itself is tried first
-                # Where that fails, a shift like the last one is tried; or, as without curvature, |g| / radius.
-                guess = t.shift / 3 if t.shift > 0 else new.grad_length / radius
-            else:
-                curved = value - point.value - t.slope
-                cut = -t.slope / (2 * curved) if math.isfinite(curved) and curved > 0 else 0.1
-                radius = min(max(cut, 0.1), 0.5) * t.size
-                collapsed = radius <= max(4 * eps * point.length, tiny**0.5)
-                if not collapsed:
-                    low, high = point.bracket(radius)
-                    low = max(low, t.shift)  # after a rejection the shift must grow
-                    high = max(low, high)
-                    newton = secular(t.shift, t.length, t.bend, radius)
-                    if low < newton < high:
-                        shift = newton
-                    else:
-                        shift = min(2 * t.shift, high) if t.shift > 0 else inside(low, high)
-            if value <= -(eps**-1.5) * fall:  # -inf included
-                status = Status.UNBOUNDED
-            elif floor:
-                status = Status.PRECISION_FLOOR
-            elif collapsed:
-                status = Status.NONFINITE if bad else Status.STALLED
-            elif crept >= CREEP:
-                status = Status.STALLED
-            if moved:
-                point = new
-                arrive(t.size, t.shift, ratio)
+        proven = t.shift <= options.tiny and view.flat
+        status = _first(search_ends(SearchFacts(t.settled, proven, steps >= options.max_steps, not t.found)))
+        if status is not None:
+            break
+
+        def visit_at(x: Tensor, old: Point = point) -> Point:
+            return visit(options, functions, scale, x, old.scale)
+
+        tried = _try(options, (functions.value, visit_at), point, view, p, t)
+        short = t.size <= 128 * options.eps * point.length
+        ahead = _next(options, at, t, tried, steps, short)
+        collapsed = not tried.moved and _collapsed(options, point, view, t, ahead.radius)
+        falling = tried.value <= -(options.eps**-1.5) * ahead.fall  # -inf included
+        facts = StepFacts(False, False, falling, tried.floor, collapsed, tried.bad, ahead.crept >= CREEP)
+        status, point, at = _first(step_ends(facts)), tried.new, ahead
+        if tried.moved:
+            steps += 1
+            report(steps, point, t.size, t.shift, at.radius, tried.ratio)
 
     # Couplings may vanish at x0 (products of zeros): the end is checked, too.
     if status in (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED) and steps and point.wide():
         status = Status.BAND_TOO_NARROW
     history = None
     if options.history:
-        history = History(*torch.tensor(rows, dtype=layout.dtype, device=layout.device).unbind(1))
+        history = History(*torch.tensor(report.rows, dtype=layout.dtype, device=layout.device).unbind(1))
     return End(point.x, point.value, point.report, steps, status, history)

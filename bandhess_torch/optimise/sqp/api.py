@@ -1,30 +1,34 @@
 """Minimisation under constraints that are local in stages: SQP on a condensed band, with an interior point.
 
-Here: arguments, results, and how x depends on them; the loop is in `primal_dual.py`, derivatives in `kkt.py`.
+Here: arguments, results, and how x depends on them; the loop is in `primal_dual.py`, derivatives in `implicit.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from bandhess_common.status import SQPHistory, Status, StepInfo, print_progress
+from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none
+from bandhess_common.progress import print_progress
+from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.noise import hash_noise
-from ...band.storage import as_index
-from ...extraction.bandwidth import detect_bandwidth
-from ...extraction.hessian import ChunkSize, Extraction, Objective
+from ...extraction.bandwidth import bandwidth_of
+from ...extraction.objective import Objective, parameters, with_parameters
 from ...extraction.probing.protocol import Probing
-from .barrier import MU_START, SLACK
-from .condensed import Functions
-from .constraints import Bounds, Outputs, check_bounds
-from .kkt import Conditions, Implicit
-from .primal_dual import Iterate, Options, minimise
+from ...extraction.products import ChunkSize, Extraction
+from ...framework.transforms import eager
+from .constraints import check_bounds
+from .implicit import solution
+from .kkt import Implicit
+from .primal_dual import Options, advance
+from .problem import Problem, Setting
 
 
 class SQPResult(NamedTuple):
@@ -44,34 +48,6 @@ class SQPResult(NamedTuple):
     inequality_multipliers: Any = None
 
 
-class Problem(NamedTuple):
-    """The three functions, made one: `functions(x) -> (f, c, G)` on flat vectors."""
-
-    functions: Functions
-    x: Tensor  # x0, flat
-    equalities: Outputs
-    inequalities: Outputs
-
-    @classmethod
-    def of(cls, objective: Objective, funs: tuple, x0: Any, bounds: Bounds | None, args: tuple) -> Problem:
-        fun, constraints, inequalities = funs
-        flat_fun, flat = objective.bind(fun, (x0, *args), {})
-        layout = objective.layout
-        like = torch.empty(0, dtype=layout.dtype, device=layout.device)
-        outputs = Outputs.of(constraints, "constraints", (x0, *args), like)
-        positive = Outputs.of(inequalities, "inequalities", (x0, *args), like)
-
-        def functions(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            inside = x if bounds is None else bounds.hold(x)
-            tree = layout.unravel(inside)
-            value = flat_fun(inside)[0].to(layout.dtype)
-            c = outputs.ravel(() if constraints is None else constraints(tree, *args))
-            g = positive.ravel(() if inequalities is None else inequalities(tree, *args))
-            return value, c, g if bounds is None else torch.cat([bounds.distances(inside), g])
-
-        return cls(functions, flat, outputs, positive)
-
-
 def _detach(tree: Any) -> Any:
     return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
 
@@ -80,58 +56,44 @@ def _sqp(
     options: Options, funs: tuple, x0: Any, multipliers: Any, bounds: Any, args: tuple, callback: Callable | None
 ) -> tuple:
     layout = options.objective.layout
-    n = layout.n
-    if n == 0:
+    if layout.n == 0:
         return _without_variables(options, funs, x0, bounds, args)
-    x0, outer = _detach(x0), (args, bounds)
-    args, bounds = _detach(outer)
-    with torch.no_grad():
-        still = None if bounds is None else Bounds.of(bounds, layout)
-        problem = Problem.of(options.objective, funs, x0, still, args)
-        functions, x, equalities, inequalities = problem
-        hold, active = layout.dummies(), torch.ones(inequalities.size, dtype=torch.bool, device=layout.device)
-        if still is not None:
-            hold, active = torch.maximum(hold, still.fixed), torch.cat([still.active, active])
-            x = still.inside(x)
-        g = functions(x)[2]
-        s = torch.where(active, g.abs().clamp(min=SLACK), 1)
-        z = torch.where(active, MU_START / s, 0)
-        y = x.new_zeros(equalities.size)
-        if multipliers is not None:
-            y = equalities.ravel(_detach(multipliers))
-        start = Iterate(x, s, y, z)
-        end = minimise(options, functions, start, active, hold, multipliers is None, callback)
-    best, steps, status = end.best, end.steps, end.status
-    x, y, z = best.x, best.y, best.z
-    leaves, treedef = tree_flatten(outer)
-    moving = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    leaves, treedef = tree_flatten((args, bounds, [parameters(fun) for fun in funs]))
+    where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    equalities = Setting.of(options, funs, *_detach((x0, bounds, args))).problem.equalities
+    estimate = multipliers is None
+    y = equalities.like.new_zeros(equalities.size) if estimate else equalities.ravel(_detach(multipliers))
 
-    def bind(*tensors: Tensor) -> tuple[Functions, Tensor, Bounds | None]:
-        every = dict(enumerate(leaves)) | dict(zip(moving, tensors, strict=True))
-        args, bounds = tree_unflatten(list(every.values()), treedef)
-        box = None if bounds is None else Bounds.of(bounds, layout)
-        resting = torch.zeros_like(best.x) if box is None else torch.where(box.fixed > 0, box.lower, 0)
-        return Problem.of(options.objective, funs, x0, box, args).functions, resting, box
+    def setting(tensors: list[Tensor]) -> Setting:
+        """For the start, and what of args, bounds and modules' parameters is a tensor."""
+        flat, _, *tensors = tensors
+        every = dict(enumerate(leaves)) | dict(zip(where, tensors, strict=True))
+        args, bounds, given = tree_unflatten(list(every.values()), treedef)
+        live = tuple(map(with_parameters, funs, given))
+        return Setting.of(options, live, layout.unravel(flat), bounds, args)
 
-    box = still
-    if torch.is_grad_enabled() and moving:
-        tensors = [leaves[i] for i in moving]
-        solved = status in (Status.CONVERGED, Status.PRECISION_FLOOR)
-        conditions = Conditions(lambda *tensors: bind(*tensors)[:2], hold, layout, options.extraction)
-        x, y, z = Implicit.apply(conditions, solved, x, y, z, *tensors)
-        live, _, box = bind(*tensors)
-        value = live(x)[0]
-    else:
-        value = x.new_tensor(best.value)
-    x = x if box is None else box.hold(x)
-    grad_norm, violation = best.x.new_tensor(best.grad_norm), best.x.new_tensor(best.violation)
-    if box is None:
-        sides = None
-    else:
+    def minimise(tensors: list[Tensor]) -> tuple:
+        with torch.no_grad():
+            given = setting(tensors)
+            end = advance(
+                options, given.problem.functions, given.start(tensors[1]), given.active, given.held, estimate, callback
+            )
+        # Tensors of their own: views, or an input, may not be the output of an autograd.Function.
+        x, y, z = (part.clone() for part in end.best[:3])
+        integers = (torch.tensor(i, dtype=torch.int32, device=x.device) for i in (end.status, end.steps))
+        rows = () if end.history is None else map(x.new_tensor, zip(*end.history, strict=True))
+        return x, y, z, *integers, x.new_tensor(end.best.grad_norm), x.new_tensor(end.best.violation), *rows
+
+    tensors = [layout.ravel(_detach(x0)), y, *(leaves[i] for i in where)]
+    implicit = Implicit(minimise, lambda tensors: setting(tensors).terms, layout, options.extraction)
+    x, y, z, status, steps, grad_norm, violation, *rows = solution(implicit, tensors)
+    problem, box, *_ = setting(tensors)
+    value, sides = problem.functions(x)[0], None
+    if box is not None:
+        n, x = layout.n, box.fix(x)
         sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
-    below = inequalities.unravel(z) if funs[2] is not None else None
-    history = None if end.history is None else SQPHistory(*map(best.x.new_tensor, zip(*end.history, strict=True)))
-    y = equalities.unravel(y)
+    below = problem.inequalities.unravel(z) if funs[2] is not None else None
+    y, history = problem.equalities.unravel(y), SQPHistory(*rows) if rows else None
     return layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below
 
 
@@ -152,6 +114,7 @@ def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args
     return x0, value, zero, 0, status, y, violation, history, sides, below
 
 
+@eager
 def sqp(
     fun: Callable,
     constraints: Callable | None,
@@ -211,28 +174,28 @@ def sqp(
       derivatives.
 
     Cost: a step takes one linearisation, 2 (2k + 1) d products with it, and about one banded factorisation. x, value
-    and multipliers have an autograd graph to those tensors in args and bounds that require gradients, by the implicit
-    function theorem, to any order: one more linearisation and solve each time; the derivative is NaN where the status
-    is not CONVERGED or PRECISION_FLOOR.
+    and multipliers are differentiable with respect to the tensors in args and bounds, in autograd and `torch.func`, to
+    any order and in both modes (but not forward over forward, which PyTorch loses: RuntimeError), by the implicit
+    function theorem: one more linearisation and solve each time. A derivative is NaN where the status is not CONVERGED
+    or PRECISION_FLOOR, and where the conditions at the solution are singular to rounding (the Hessian on the null space
+    of the constraints). `torch.func.vmap` solves one lane after the other.
     """
-    if not isinstance(args, tuple):
-        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
-    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
+    check_args(args)
+    objective = Objective.of(fun, 0, None, (x0, *args), "x0")
     layout = objective.layout
     if tol is None:
         tol = torch.finfo(layout.dtype).eps ** 0.5
-    for name, number in (("tol", tol), ("max_seconds", max_seconds)):
-        if number is not None and not (isinstance(number, float | int) and number > 0):
-            raise ValueError(f"{name} must be positive, a number, got {number!r}")
+    tol = as_positive(tol, "tol")
+    if max_seconds is not None:
+        max_seconds = as_positive(max_seconds, "max_seconds")
     check_bounds(bounds, layout)
-    for name, other in (("constraints", constraints), ("inequalities", inequalities)):
-        if other is not None and not callable(other):
-            raise TypeError(f"{name} must be a function or None, got {type(other).__name__}")
+    check_function_or_none(constraints, "constraints")
+    check_function_or_none(inequalities, "inequalities")
     if bandwidth is None:
-        bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(_detach(x0), *_detach(args))
+        bandwidth = bandwidth_of(_couplings(fun, constraints, inequalities), (_detach(x0), *_detach(args)))
     extraction = Extraction.of(bandwidth, probing, chunk_size)
     steps_bound, seconds = as_index(max_steps, "max_steps"), math.inf if max_seconds is None else max_seconds
-    options = Options(objective, extraction, float(tol), steps_bound, seconds, bool(check_band), bool(history))
+    options = Options(objective, extraction, tol, steps_bound, seconds, bool(check_band), bool(history))
     reporters = [reporter for reporter in (print_progress if verbose else None, callback) if reporter]
 
     def report(info: StepInfo) -> None:
@@ -240,8 +203,10 @@ def sqp(
             reporter(info)
 
     funs = (fun, constraints, inequalities)
-    parts = _sqp(options, funs, x0, multipliers, bounds, args, report if reporters else None)
-    return SQPResult(*parts)
+    result = SQPResult(*_sqp(options, funs, x0, multipliers, bounds, args, report if reporters else None))
+    with suppress(RuntimeError):  # inside vmap values cannot be looked at
+        result = result._replace(steps=int(result.steps), status=Status(int(result.status)))
+    return result
 
 
 def _couplings(fun: Callable, constraints: Callable | None, inequalities: Callable | None) -> Callable:

@@ -22,21 +22,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bandhess_common.tolerances import GAMMA, NULL, PASSES, POOR, SHIFTS, dependent_rows
+
 from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...band.storage import matvec
+from ...band.structures import diagonal, shifted
 from ...extraction.bandwidth import too_narrow
-from ...extraction.hessian import Extraction, extract
-from ...framework.transforms import check_recorded
+from ...extraction.products import Extraction, extract
+from ...framework.autograd import check_recorded
 from ...linalg.solve import Factor, factor
-
-# gamma, relative to |A|^2 / |W|: rounding errors in M against the work of further passes
-GAMMA = {torch.float64: 1e-8, torch.float32: 1e-5}
-PASSES = 8  # of refinement, at most
-FAR, NEAR = 1e-6, 1e-8  # relative residual with which a step is content: one pass, far from the end, and two near it
-SHIFTS = 60  # factorisations spent on one shift before giving up
-POOR = 12  # of them, those that succeed but give a poor step
-NULL = 6  # products that single out a null vector of A^T
 
 Functions = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # x -> f, c (equalities), g (inequalities)
 
@@ -101,19 +96,19 @@ class Bands(NamedTuple):
 
     h: Tensor
     a: Tensor
-    hold: Tensor
+    held: Tensor
     size_w: float  # of W, root mean square of W v
     size_a: float  # of A^T A, mean of its diagonal
 
     @property
     def gamma(self) -> float:
-        return GAMMA[self.h.dtype] * self.size_a / self.size_w
+        return GAMMA[str(self.h.dtype).removeprefix("torch.")] * self.size_a / self.size_w
 
 
 def extract_bands(
     lin: Linearisation,
     sigma: Tensor,
-    hold: Tensor,
+    held: Tensor,
     layout: Layout,
     extraction: Extraction,
     check: bool,
@@ -131,22 +126,20 @@ def extract_bands(
 
     def band(product: Callable[[Tensor], Tensor]) -> Tensor:
         ab = extract(product, layout, extraction)
-        if layout.ragged:
-            ab[0] -= layout.dummies()
-        return ab
+        return shifted(ab, -layout.dummies()) if layout.ragged else ab
 
     h = band(hessian)
     a = band(gram) if len(lin.c) else torch.zeros_like(h)
-    noise = hash_noise(x, 1) * (1 - hold)
+    noise = hash_noise(x, 1) * (1 - held)
     curved = lin.curve(noise) if len(sigma) else matvec(h, noise)
     length = float(torch.linalg.vector_norm(noise))
     size_w = float(torch.linalg.vector_norm(curved)) / length if length else 0.0
     # Where the Lagrangian is linear, its gradient over the size of x stands in.
     size_w = max(size_w, torch.finfo(x.dtype).eps ** 0.25 * largest(lin.grad_f) / max(1.0, largest(x))) or 1.0
-    size_a = float(a[0].mean()) or size_w
+    size_a = float(diagonal(a).mean()) or size_w
     level = size_w / size_a  # puts both bands on one scale
     narrow = check and too_narrow(lambda v: hessian(v) + level * gram(v), h + level * a)
-    return Bands(h, a, hold, size_w, size_a), bool(narrow)
+    return Bands(h, a, held, size_w, size_a), bool(narrow)
 
 
 def factor_shifted(
@@ -154,12 +147,10 @@ def factor_shifted(
 ) -> tuple[Factor, float, Any]:
     """M with the first shift at which it factors and `step(factored, shift) -> (good, parts)` is good: 0, or a third of
     the last one, or eightfold steps from there. Returns factor, shift and parts."""
-    m = bands.h + bands.a / bands.gamma
-    m[0] += bands.hold * bands.size_w
+    m = shifted(bands.h + bands.a / bands.gamma, bands.held * bands.size_w)
     shift, poor = 0.0, 0
     for _ in range(tries):
-        shifted = torch.cat([m[:1] + (1 - bands.hold) * shift, m[1:]])
-        factored = factor(shifted)
+        factored = factor(shifted(m, (1 - bands.held) * shift))
         good, parts = step(factored, shift)
         poor += bool(factored.ok)
         if good or poor >= POOR:
@@ -220,6 +211,10 @@ class System(NamedTuple):
             force = self.pull(u)
             u = u - self.push(self.factored.solve(force / self.gamma))
         return float(torch.linalg.vector_norm(force))
+
+    def deficient(self, like: Tensor) -> bool:
+        """True where rows of A are dependent."""
+        return self.null_size(like) <= dependent_rows(torch.finfo(like.dtype).eps) * self.size_a**0.5
 
 
 def largest(a: Tensor) -> float:

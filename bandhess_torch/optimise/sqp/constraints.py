@@ -1,14 +1,17 @@
-"""What constrains x, made flat: the outputs of functions, bounds, and what they hold or leave inactive."""
+"""What constrains x, made flat: the outputs of functions, bounds, and what they fix or leave inactive."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from bandhess_common.checks import wrong_bounds
 
 from ...band.stages import Layout, _sort_keys
 
@@ -75,7 +78,7 @@ class Bounds(NamedTuple):
         free = self.fixed == 0
         return torch.cat([self.lower.isfinite() & free, self.upper.isfinite() & free])
 
-    def hold(self, x: Tensor) -> Tensor:
+    def fix(self, x: Tensor) -> Tensor:
         return torch.where(self.fixed > 0, self.lower, x)
 
     def distances(self, x: Tensor) -> Tensor:
@@ -93,12 +96,12 @@ class Bounds(NamedTuple):
         high = self.upper - torch.minimum(KEEP * self.upper.abs().clamp(min=1), room)
         x = torch.where(self.lower.isfinite(), torch.maximum(x, low), x)
         x = torch.where(self.upper.isfinite(), torch.minimum(x, high), x)
-        return self.hold(x)
+        return self.fix(x)
 
 
 def spread(side: Any, layout: Layout, none: float) -> Any:
     """One side of the bounds as a full tree: None, a number, or a tree like x whose leaves are None or broadcast."""
-    if side is None or isinstance(side, (float, int)) or (isinstance(side, Tensor) and side.ndim == 0):
+    if side is None or (not isinstance(side, (dict, list, tuple)) and getattr(side, "ndim", 0) == 0):
         parts = [side] * len(layout.shapes)
     else:
         try:
@@ -115,7 +118,7 @@ def spread(side: Any, layout: Layout, none: float) -> Any:
             leaves.append(leaf.expand(shape))
         except RuntimeError:
             raise ValueError(f"a bound of shape {tuple(leaf.shape)} does not fit x0's leaf of shape {shape}") from None
-    return tree_unflatten(leaves, layout.treedef)
+    return layout.treedef.unflatten(leaves)
 
 
 def check_bounds(bounds: Any, layout: Layout) -> None:
@@ -127,6 +130,8 @@ def check_bounds(bounds: Any, layout: Layout) -> None:
     lower, upper = (
         layout.ravel(spread(side, layout, none)) for side, none in zip(bounds, (-math.inf, math.inf), strict=True)
     )
-    if not bool((lower <= upper).all()):  # NaN included
-        i = int((lower <= upper).to(torch.int8).argmin())
-        raise ValueError(f"bounds must have lower <= upper, got {float(lower[i])} > {float(upper[i])} (flat entry {i})")
+    good = (lower <= upper) & (lower < math.inf) & (upper > -math.inf)  # not where one is NaN
+    with suppress(RuntimeError):  # inside vmap values cannot be looked at
+        if not bool(good.all()):
+            i = int(good.to(torch.int8).argmin())
+            raise ValueError(wrong_bounds(i, float(lower[i]), float(upper[i])))

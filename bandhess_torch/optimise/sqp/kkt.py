@@ -1,117 +1,117 @@
-"""Derivatives of a solution by the implicit function theorem: one solve with the KKT matrix there."""
+"""Derivatives of a solution by the implicit function theorem: one solve with the KKT matrix there.
+
+With L = f + y^T c - z^T G, the conditions grad L = 0, c = 0, mu / z - G = 0 have the symmetric Jacobian
+
+        [  W   A^T  -B^T ]      W: Hessian of L         D = mu / z^2 = G / z
+    K = [  A    0     0  ]      A: Jacobian of c
+        [ -B    0    -D  ]      B: Jacobian of G
+
+mu is what z G has come to. K is solved as a step is (`condensed.py`): a factorisation of M = W + A^T A / gamma +
+B^T (D + gamma_b)^-1 B, which belongs to the matrix with -gamma and -gamma_b added on its lower right, and passes of
+refinement, which remove them again. Without gamma_b the entries of D, of rounding size where an inequality is active,
+would divide rounding errors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from bandhess_common.tolerances import GAMMA, REFINEMENTS
+
+from ...band.noise import hash_noise
 from ...band.stages import Layout
-from ...band.storage import matvec
-from ...extraction.hessian import Extraction
-from .condensed import Functions, System, extract_bands, factor_shifted, linearise
+from ...extraction.products import Extraction
+from .condensed import Functions, Linearisation, extract_bands, factor_shifted, largest, linearise
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
 
-class Conditions(NamedTuple):
-    """`grad L + hold (x - resting) = 0, c = 0, z G = 0`, as functions of (x, y, z) and of what a solution depends on.
+class Terms(NamedTuple):
+    """What the conditions consist of, for given args and bounds."""
 
-    build takes the latter, tensors, and returns the problem's functions and the point where held variables rest.
+    functions: Functions
+    held: Tensor  # 1 on dummies and fixed variables
+    resting: Tensor  # where those are
+    active: Tensor  # the entries of G that bound
+
+
+def conditions(terms: Terms, v: Triple) -> Triple:
+    """Zero at a solution v = (x, y, z), as a function of all that v depends on. K is its Jacobian, with 1 on the
+    diagonal for a held variable and -1 for an entry of G that bounds nothing."""
+    functions, held, resting, active = terms
+    x, y, z = v
+
+    def lagrangian(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        f, c, g = functions(x)
+        return f + y @ c - z @ g, (c, g)
+
+    grad, (c, g) = torch.func.grad(lagrangian, has_aux=True)(x)
+    mu = (z * g).detach()
+    bounding = active & (z > 0)
+    gap = torch.where(bounding, mu / torch.where(bounding, z, 1) - g, -z)
+    return grad + held * (x - resting), c, gap
+
+
+class Implicit(NamedTuple):
+    """What `solution` needs.
+
+    minimise takes tensors and returns `(x, y, z, status, *rest)`, tensors all; build takes the same and returns the
+    terms of the conditions that (x, y, z) meets.
     """
 
-    build: Callable[..., tuple[Functions, Tensor]]
-    hold: Tensor
+    minimise: Callable[[list[Tensor]], tuple]
+    build: Callable[[list[Tensor]], Terms]
     layout: Layout
     extraction: Extraction
 
-    def residuals(self, x: Tensor, y: Tensor, z: Tensor, *tensors: Tensor) -> Triple:
-        functions, resting = self.build(*tensors)
+    def product(self, v: Tensor, x: Tensor, y: Tensor, z: Tensor, *tensors: Tensor) -> Tensor:
+        """K v at (x, y, z); K is symmetric, so a pull back."""
+        terms = self.build(list(tensors))
+        pull = torch.func.vjp(lambda *point: conditions(terms, point), x, y, z)[1]
+        return torch.cat(pull(tuple(v.split([len(x), len(y), len(z)]))))
 
-        def lagrangian(x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            f, c, g = functions(x)
-            return f + y @ c - z @ g, (c, g)
-
-        grad, (c, g) = torch.func.grad(lagrangian, has_aux=True)(x)
-        return grad + self.hold * (x - resting), c, z * g
-
-    def product(self, v: Triple, transpose: bool, x: Tensor, y: Tensor, z: Tensor, *tensors: Tensor) -> Triple:
-        """K v or K^T v."""
-
-        def here(*point: Tensor) -> Triple:
-            return self.residuals(*point, *tensors)
-
-        if transpose:
-            return torch.func.vjp(here, x, y, z)[1](v)
-        return torch.func.jvp(here, (x, y, z), v)[1]
+    def residuals(self, point: Triple, tensors: list[Tensor]) -> Tensor:
+        return torch.cat(conditions(self.build(tensors), point))
 
 
-def kkt_solve(
-    conditions: Conditions, transpose: bool, b: Any, x: Tensor, y: Tensor, z: Tensor, *tensors: Any
-) -> Triple:
-    """v with K v = b, or K^T v = b, K the Jacobian of the conditions at a solution (x, y, z):
-    K (dx, dy, dz) = (W dx + A^T dy - B^T dz + hold dx, A dx, z B dx + G dz).
-
-    The third part is eliminated; what remains is symmetric and solved like a step, without a shift.
-    """
-    build, hold, layout, extraction = conditions
-    b1, b2, b3 = b
-    lin = linearise(build(*[tensor.detach() for tensor in tensors])[0], x, y, z)
-    zero_c, zero_g = torch.zeros_like(y), torch.zeros_like(z)
-    bands, _ = extract_bands(lin, z / lin.g, hold, layout, extraction, False, x)
-    factored, _, _ = factor_shifted(bands, 0.0, lambda f, _: (bool(f.ok), ()), tries=1)
-    system = System(
-        lambda v: matvec(bands.h, v) + bands.hold * bands.size_w * v,
-        lambda v: lin.push(v)[0],
-        lambda u: lin.pull(u, zero_g),
-        factored,
-        bands.gamma,
-        bands.size_a,
-    )
+def implicit_solve(implicit: Implicit, b: Tensor, x: Tensor, y: Tensor, z: Tensor, *tensors: Tensor) -> Tensor:
+    """v with K v = b. NaN where M is not positive definite, or the passes do not converge."""
+    functions, held, _, active = implicit.build([tensor.detach() for tensor in tensors])
+    lin, sizes = linearise(functions, x, y, z), [len(x), len(y), len(z)]
+    bounding = active & (z > 0)
+    d_of_k = torch.where(bounding, lin.g / torch.where(bounding, z, 1), 1)
+    d = regular(lin, d_of_k, held)
+    bands, _ = extract_bands(lin, 1 / d, held, implicit.layout, implicit.extraction, False, torch.zeros_like(x))
+    factored = factor_shifted(bands, 0.0, lambda f, _: (bool(f.ok), ()), tries=1)[0]
     if not factored.ok:
-        return torch.full_like(x, torch.nan), torch.full_like(y, torch.nan), torch.full_like(z, torch.nan)
-    into, out_of = (-z, torch.ones_like(z)) if transpose else (torch.ones_like(z), -z)
-    rhs = b1 + lin.pull(zero_c, into * b3 / lin.g) if len(z) else b1
-    rhs = torch.where(hold > 0, bands.size_w * rhs, rhs)  # a held variable's own equation is dx = b1
-    v1, v2, *_ = system.solve(rhs, b2, target=0)
-    return v1, v2, (b3 + out_of * lin.push(v1)[1]) / lin.g
+        return torch.full_like(b, torch.nan)
+    unit = torch.where(held > 0, bands.size_w, 1).to(b)  # M has this on the diagonal, and K 1
+
+    v, r = torch.zeros_like(b), b
+    size, greatest, eps = 1.0, 0.0, torch.finfo(b.dtype).eps
+    for count in range(REFINEMENTS):
+        r1, r2, r3 = r.split(sizes)
+        ex = factored.solve(unit * r1 + lin.pull(r2 / bands.gamma, -r3 / d))
+        Aex, Bex = lin.push(ex)
+        ey, ez = (Aex - r2) / bands.gamma, -(r3 + Bex) / d
+        last, size = size, max(bands.size_w * largest(ex), bands.size_a**0.5 * largest(ey), largest(ez))
+        greatest = max(size, greatest)
+        if count and not size <= last / 2:
+            break
+        Ke = (lin.curve(ex) + held * ex + lin.pull(ey, -ez), Aex, -Bex - d_of_k * ez)
+        v, r = v + torch.cat([ex, ey, ez]), r - torch.cat(Ke)
+        if not size > eps * greatest:
+            break
+    return v if size <= eps**0.25 * greatest else torch.full_like(b, torch.nan)
 
 
-class Solve(torch.autograd.Function):
-    """`kkt_solve` as a function of b, of the solution, and of what that depends on: differentiable to any order."""
-
-    @staticmethod
-    def forward(ctx: Any, conditions: Conditions, transpose: bool, *operands: Tensor) -> Triple:
-        v = kkt_solve(conditions, transpose, operands[:3], *operands[3:])
-        ctx.conditions, ctx.transpose = conditions, transpose
-        ctx.save_for_backward(*operands[3:], *v)
-        return v
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> tuple:
-        *point, v1, v2, v3 = ctx.saved_tensors
-        u = Solve.apply(ctx.conditions, not ctx.transpose, *cotangents, *point)
-        pull = torch.func.vjp(partial(ctx.conditions.product, (v1, v2, v3), ctx.transpose), *point)[1]
-        return None, None, *u, *[-part for part in pull(u)]
-
-
-class Implicit(torch.autograd.Function):
-    """A solution (x, y, z) as a function of tensors, by the implicit function theorem."""
-
-    @staticmethod
-    def forward(ctx: Any, conditions: Conditions, solved: bool, *operands: Tensor) -> Triple:
-        x, y, z = (part.clone() for part in operands[:3])
-        ctx.conditions, ctx.solved = conditions, solved
-        ctx.save_for_backward(x, y, z, *operands[3:])
-        return x, y, z
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> tuple:
-        x, y, z, *tensors = ctx.saved_tensors
-        v = Solve.apply(ctx.conditions, True, *cotangents, x, y, z, *tensors)
-        pull = torch.func.vjp(partial(ctx.conditions.residuals, x, y, z), *tensors)[1]
-        sign = -1.0 if ctx.solved else torch.nan
-        return None, None, None, None, None, *pull(tuple(sign * part for part in v))
+def regular(lin: Linearisation, d: Tensor, held: Tensor) -> Tensor:
+    """D + gamma_b, with gamma_b to |B|^2 / |W| as gamma is to |A|^2 / |W|."""
+    noise = hash_noise(held, 1) * (1 - held)
+    Wv, Bv = lin.curve(noise), lin.push(noise)[1]
+    size_w, size_b = float(torch.linalg.vector_norm(Wv) * torch.linalg.vector_norm(noise)), float(Bv @ Bv)
+    return d.clamp(min=0) + GAMMA[str(d.dtype).removeprefix("torch.")] * size_b / (size_w or 1.0)

@@ -17,12 +17,15 @@ import torch
 from torch import Tensor
 
 from bandhess_common.status import SQPHistory, Status, StepInfo
+from bandhess_common.tolerances import FAR, NEAR
 
 from ...band.storage import matvec
-from ...extraction.hessian import Extraction, Objective
+from ...band.structures import shifted
+from ...extraction.objective import Objective
+from ...extraction.products import Extraction
 from ...linalg.solve import Factor
 from .barrier import MU_START, Barrier, clip_multipliers, next_mu, to_boundary
-from .condensed import FAR, NEAR, Functions, System, extract_bands, factor_shifted, largest, linearise
+from .condensed import Functions, System, extract_bands, factor_shifted, largest, linearise
 
 ARMIJO = 1e-4
 DROP = 0.1  # share of the predicted decrease in violation that the merit must keep
@@ -99,12 +102,12 @@ def initial(options: Options, start: Iterate, estimate: bool) -> State:
     )
 
 
-def minimise(
+def advance(
     options: Options,
     functions: Functions,
     start: Iterate,
     active: Tensor,
-    hold: Tensor,
+    held: Tensor,
     estimate: bool,
     callback: Callable | None,
 ) -> State:
@@ -151,16 +154,14 @@ def minimise(
         mu = st.mu
         if has_g and not estimate:
             mu = next_mu(mu, barrier_error, tol * unit / (10 * max(n_active, 1)))
-        barrier = Barrier(s, z, r, torch.where(active, mu, 0.0).to(layout.dtype))
+        barrier = Barrier(s, z, r, torch.where(active, torch.full_like(s, mu), 0))
 
         # Couplings may vanish at x0 (products of zeros): the band is checked again near the end.
         near = grad_norm <= tol**0.5 * grad_unit and violation <= tol**0.5
         check = options.check_band and (not st.turns or (near and not st.checked))
-        bands, narrow = extract_bands(lin, barrier.sigma, hold, layout, options.extraction, check, x)
+        bands, narrow = extract_bands(lin, barrier.sigma, held, layout, options.extraction, check, x)
         if estimate:  # the Hessian is a multiple of the identity: least squares
-            identity = torch.zeros_like(bands.h)
-            identity[0] = bands.size_w * (1 - hold)
-            bands = bands._replace(h=identity)
+            bands = bands._replace(h=shifted(torch.zeros_like(bands.h), bands.size_w * (1 - held)))
         if narrow:
             return st._replace(best=best, status=Status.BAND_TOO_NARROW)
         zero_c, zero_g = torch.zeros_like(c), torch.zeros_like(s)
@@ -176,7 +177,7 @@ def minimise(
             return 64 * eps * (unit + barrier_mu * n_active) + 2 * eps * penalty * len(c) * sizes
 
         def system(factored: Factor, shift: float) -> System:
-            diagonal = hold * bands.size_w + (1 - hold) * shift
+            diagonal = held * bands.size_w + (1 - held) * shift
             return System(
                 lambda v: matvec(bands.h, v) + diagonal * v,
                 lambda v: lin.push(v)[0],
@@ -276,10 +277,9 @@ def minimise(
             status = Status.PRECISION_FLOOR
         elif given_up:
             status = Status.STALLED
-        if len(c) and status in (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED):
-            unit_a = bands.size_a**0.5
-            if system(factored, shift).null_size(c) <= eps ** (2 / 3) * unit_a:
-                status = Status.RANK_DEFICIENT
+        finished = status in (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED)
+        if len(c) and finished and system(factored, shift).deficient(c):
+            status = Status.RANK_DEFICIENT
         st = st._replace(penalty=penalty, shift=shift, fraction=length, idle=idle, error=error, status=status)
         if status is not None:
             return st

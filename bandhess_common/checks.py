@@ -1,0 +1,83 @@
+"""Checks of arguments that need no framework, and the texts of their errors: what came, what was expected, what to do.
+
+Where a value belongs to a framework, its shape is given as a tuple and its entries as numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+
+def as_index(value: Any, name: str, least: int = 0) -> int:
+    """`value` as a Python int that is at least `least`, or an error that names the argument."""
+    try:
+        if isinstance(value, bool) or hasattr(value, "requires_grad"):  # a tensor: on a GPU, reading it would wait
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int >= {least}, got {value!r} of type {type(value).__name__}") from None
+    if number < least:
+        raise ValueError(f"{name} must be an int >= {least}, got {number}")
+    return number
+
+
+def as_positive(value: Any, name: str) -> float:
+    """`value` as a Python float that is positive (infinity included), or an error that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, float | int) or not value > 0:
+        raise ValueError(f"{name} must be positive, a number, got {value!r}")
+    return float(value)
+
+
+def as_chunk_size(value: Any) -> int | str | None:
+    """`value` as an int >= 1, None or "auto"."""
+    if value is None or (isinstance(value, str) and value == "auto"):
+        return value
+    try:
+        return as_index(value, "chunk_size", least=1)
+    except TypeError:
+        raise TypeError(f'chunk_size must be an int >= 1, None or "auto", got {value!r}') from None
+
+
+def check_argnums(value: Any) -> int:
+    """`value` as the place of one argument, negative from the end."""
+    try:
+        return as_index(value, "argnums", least=-(2**31))
+    except TypeError:
+        raise TypeError(f"argnums must be one int, got {value!r}; ravel several arguments into one pytree") from None
+
+
+def check_args(args: Any) -> None:
+    if not isinstance(args, tuple):
+        raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")
+
+
+def check_function_or_none(fun: Any, name: str) -> None:
+    if fun is not None and not callable(fun):
+        raise TypeError(f"{name} must be a function or None, got {type(fun).__name__}")
+
+
+def check_band_shape(shape: tuple[int, ...], name: str, batches: str) -> None:
+    """batches: the transformation by which the framework forms batches."""
+    if len(shape) != 2 or shape[0] == 0:
+        raise ValueError(
+            f"{name} must be 2-D, shape (w + 1, n) in lower band storage, got shape {shape}; use {batches} for batches"
+        )
+
+
+def check_rhs_shape(shape: tuple[int, ...], ab: tuple[int, ...], name: str) -> None:
+    n = ab[1]
+    if len(shape) not in (1, 2) or shape[0] != n:
+        raise ValueError(f"{name} must have shape ({n},) or ({n}, k) to match ab of shape {ab}, got {shape}")
+
+
+def wrong_bounds(i: int, low: float, high: float) -> str:
+    """What is wrong with the bounds of flat entry i; right are low <= high, low < inf, high > -inf."""
+    if math.isnan(low) or math.isnan(high):
+        expected = "have lower <= upper, not NaN (None or an infinite one where nothing bounds)"
+    elif low > high:
+        expected = "have lower <= upper"
+    else:
+        expected = "have lower < inf and upper > -inf (where nothing bounds: -inf or None below, inf or None above)"
+    return f"bounds must {expected}, got lower {low} and upper {high} (flat entry {i})"

@@ -1,0 +1,137 @@
+// The front for C callers, such as ctypes: a function bandhess_NAME for each kernel. It knows no framework.
+//
+//     int bandhess_NAME(const int64_t* arrays, int64_t operands, int64_t results, const double* options,
+//                       int64_t threads, char* message, int64_t room)
+//
+// arrays describes the operands and then the results, one after the other: the address of its data, its dtype (0
+// float32, 1 float64, 2 int32), its rank r, and r sizes. Arrays are contiguous, row by row. options are the kernel's
+// numbers in the list's order. Returns 0, or 1 for arguments that do not fit, 2 without memory; then message says what
+// is wrong.
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "kernels.h"
+
+namespace bandhess {
+namespace {
+
+// Threads for the time of one call: at most the given number, the caller's among them.
+class Threads : public Pool {
+ public:
+  explicit Threads(Index count) : count_(std::max<Index>(1, count)) {}
+
+  ~Threads() override {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      closing_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& helper : helpers_) helper.join();
+  }
+
+  Index threads() const override { return count_; }
+
+  void start(std::function<void()> task) override {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      tasks_.push_back(std::move(task));
+    }
+    wake_.notify_one();
+    if (static_cast<Index>(helpers_.size()) + 1 >= count_) return;
+    try {
+      helpers_.emplace_back([this] { help(); });
+    } catch (const std::system_error&) {  // the system has no more: the caller does the work alone
+    }
+  }
+
+ private:
+  const Index count_;
+  std::vector<std::thread> helpers_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<std::function<void()>> tasks_;
+  bool closing_ = false;
+
+  void help() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (true) {
+      wake_.wait(lock, [this] { return closing_ || !tasks_.empty(); });
+      if (closing_) return;
+      const std::function<void()> task = std::move(tasks_.front());
+      tasks_.pop_front();
+      lock.unlock();
+      task();
+      lock.lock();
+    }
+  }
+};
+
+const std::int64_t* read_array(const std::int64_t* words, Array* array) {
+  const std::int64_t code = words[1];
+  array->data = reinterpret_cast<void*>(words[0]);
+  array->dtype = code >= 0 && code <= 2 ? static_cast<DType>(code) : DType::kOther;
+  array->rank = words[2];
+  array->dims = words + 3;
+  if (array->rank < 0) throw Invalid("an array of negative rank");
+  Index size = 1;
+  for (Index i = 0; i < array->rank; ++i) {
+    if (array->dims[i] < 0) throw Invalid("an array of negative size");
+    size *= array->dims[i];
+  }
+  if (size > 0 && !array->data) throw Invalid("an array without data");
+  return array->dims + array->rank;
+}
+
+void unpack_and_run(const Kernel& kernel, const std::int64_t* words, Index operands, Index results,
+                    const double* options, Index threads) {
+  Array arrays[2 * Call::kMostArrays];
+  if (operands < 0 || results < 0 || operands + results > 2 * Call::kMostArrays) throw Invalid("too many arrays");
+  for (Index i = 0; i < operands + results; ++i) words = read_array(words, arrays + i);
+  Threads pool(threads);
+  const int given = static_cast<int>(operands);
+  Call call(pool, kernel.name, arrays, given, arrays + given, static_cast<int>(results), options);
+  run_kernel(kernel, call);
+}
+
+void say(const char* text, char* message, Index room) {
+  if (room <= 0) return;
+  std::strncpy(message, text, room - 1);
+  message[room - 1] = 0;
+}
+
+int handle(const Kernel& kernel, const std::int64_t* arrays, Index operands, Index results, const double* options,
+           Index threads, char* message, Index room) {
+  try {
+    unpack_and_run(kernel, arrays, operands, results, options, threads);
+    return 0;
+  } catch (const std::bad_alloc&) {
+    say("out of memory", message, room);
+    return 2;
+  } catch (const std::exception& error) {
+    say(error.what(), message, room);
+    return 1;
+  }
+}
+
+}  // namespace
+}  // namespace bandhess
+
+#define BANDHESS_FUNCTION(name, ...) \
+  extern "C" __attribute__((visibility("default"))) int bandhess_##name( \
+      const std::int64_t* arrays, std::int64_t operands, std::int64_t results, const double* options, \
+      std::int64_t threads, char* message, std::int64_t room) { \
+    return bandhess::handle(bandhess::k_##name, arrays, operands, results, options, threads, message, room); \
+  }
+BANDHESS_KERNELS(BANDHESS_FUNCTION)
+#undef BANDHESS_FUNCTION
+
+// The list as it was compiled, a line a kernel: Python compares it with its own.
+#define BANDHESS_LINE(...) #__VA_ARGS__ "\n"
+extern "C" __attribute__((visibility("default"))) const char* bandhess_list() {
+  return BANDHESS_KERNELS(BANDHESS_LINE);
+}
+#undef BANDHESS_LINE

@@ -1,0 +1,61 @@
+// What all kernels compute with: the index type, elements that are numbers or vectors of them, and a few sums.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+// `always_inline`, so that a kernel is compiled once for every processor that `run` in dispatch.h tells apart.
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 17")
+
+namespace bandhess {
+
+using Index = std::int64_t;
+
+constexpr int kLaneBytes = 32;  // one register of AVX2, two of SSE2 or NEON
+
+// The element of L systems side by side: the number T, or a vector with one system per lane.
+template <class T, int L>
+struct Element {
+  typedef T type __attribute__((vector_size(L * sizeof(T))));
+};
+template <class T>
+struct Element<T, 1> {
+  typedef T type;
+};
+
+template <class T>
+constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+
+// Whether a pivot lies in (0, inf); false for NaN.
+template <class T>
+INLINE bool positive(T pivot) {
+  return pivot > 0 && pivot < std::numeric_limits<T>::infinity();
+}
+
+// Eight partial sums: the compiler keeps the order of additions, so one sum would be one chain of them.
+template <class V>
+struct Sum {
+  static constexpr int kParts = 8;
+  V part[kParts] = {};
+
+  INLINE V total() const {
+    return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+  }
+};
+
+// a^T b for vectors of n entries.
+template <class V>
+INLINE V dot(const V* a, const V* b, Index n) {
+  constexpr int P = Sum<V>::kParts;
+  Sum<V> sum;
+  Index i = 0;
+  for (; i + P <= n; i += P) {
+    UNROLL for (int l = 0; l < P; ++l) sum.part[l] += a[i + l] * b[i + l];
+  }
+  for (; i < n; ++i) sum.part[i % P] += a[i] * b[i];
+  return sum.total();
+}
+
+}  // namespace bandhess

@@ -1,0 +1,39 @@
+// The algorithms, compiled for float32 and float64 under the names of the list in kernels.h.
+#include "kernels.h"
+
+#include "cholesky.h"
+#include "inverse.h"
+#include "ldl.h"
+#include "lu.h"
+#include "solve.h"
+#include "substitution_probing.h"
+#include "trust_region.h"
+
+namespace bandhess {
+
+template <class Float, class Double>
+void by_dtype(Call& call, const Float& in_float, const Double& in_double) {
+  switch (call.operands[0].dtype) {
+    case DType::kFloat32:
+      return in_float(call);
+    case DType::kFloat64:
+      return in_double(call);
+    default:
+      throw Invalid(std::string(call.kernel) + ": kernels take float32 and float64");
+  }
+}
+
+#define BANDHESS_DEFINE(KERNEL, OPERANDS, LEAST, MOST, ...)             \
+  const Kernel k_##KERNEL{"bandhess_" #KERNEL, OPERANDS, LEAST, MOST, {__VA_ARGS__}, \
+                          [](Call& call) { by_dtype(call, KERNEL<float>, KERNEL<double>); }};
+BANDHESS_KERNELS(BANDHESS_DEFINE)
+#undef BANDHESS_DEFINE
+
+void run_kernel(const Kernel& kernel, Call& call) {
+  const bool fits = call.operand_count == kernel.operands && call.result_count >= kernel.least_results &&
+                    call.result_count <= kernel.most_results;
+  if (!fits) throw Invalid(std::string(kernel.name) + ": wrong number of operands or results");
+  kernel.run(call);
+}
+
+}  // namespace bandhess

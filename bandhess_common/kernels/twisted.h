@@ -1,0 +1,132 @@
+// H x = b for one large system from both ends at once, by two threads: a twisted factorisation.
+//
+//     columns 0 .. top are eliminated downwards,  columns n - 1 .. top + w upwards,  the w between them last
+//
+// Neither end meets the other before those w columns, so there is no fill-in and as many operations as from one end.
+// What either has pending then lies on them alone. Upwards the kernels of ldl.h see the reversed matrix,
+// H[n-1-i, n-1-j].
+// (Meurant 1992, SIAM J. Matrix Anal. Appl. 13, 707, for tridiagonal H.)
+#pragma once
+
+#include "ldl.h"
+
+namespace bandhess {
+
+template <class T>
+class Twisted {
+ public:
+  static bool worth(const Bands& s) { return s.batch == 1 && s.n * s.stride >= kParallel && s.n > 4 * s.w; }
+  static Index scratch(const Bands& s) { return 4 * s.state() + s.n * (s.stride + 1); }
+
+  Twisted(const Bands& s, const T* ab, const T* b, T* x, T* scratch)
+      : s_(s), ab_(ab), b_(b), x_(x), top_((s.n - s.w) / 2), bottom_(s.n - s.w - top_) {
+    T* columns = scratch + 4 * s.state();
+    above_ = {scratch, scratch + s.state(), columns, x};
+    middle_ = columns + top_ * s.stride;
+    below_ = {scratch + 2 * s.state(), scratch + 3 * s.state(), middle_ + s.w * s.stride, columns + s.n * s.stride};
+  }
+
+  // Returns whether all pivots are in (0, inf); x is of no use where not.
+  bool solve(Pool& pool) {
+    const Index workers = std::min<Index>(2, pool.threads());
+    parallel(pool, 2, workers, [&](Index, Index end) {
+      if (end) {
+        eliminate_from_below();
+      } else {
+        eliminate_from_above();
+      }
+    });
+    join();
+    parallel(pool, 2, workers, [&](Index, Index end) {
+      if (end) {
+        substitute(below_, bottom_);
+        std::reverse_copy(below_.y, below_.y + bottom_, x_ + s_.n - bottom_);
+      } else {
+        substitute(above_, top_);
+      }
+    });
+    return above_.ok && below_.ok;
+  }
+
+ private:
+  struct End {
+    T* state;    // pending on the coming columns
+    T* pending;  // and on the coming right-hand sides; upwards, the unknowns below
+    T* columns;
+    T* y;  // right-hand side, then unknowns, in the order of elimination
+    bool ok = true;
+  };
+
+  const Bands& s_;
+  const T* ab_;
+  const T* b_;
+  T* x_;
+  Index top_;
+  Index bottom_;
+  End above_;
+  T* middle_;
+  End below_;
+
+  // Eliminates columns [j, j + count) of an end, which fetch has put into their tile.
+  void eliminate(End& end, Index j, Index count) {
+    T* tile = end.columns + j * s_.stride;
+    eliminate_tile<false>(s_, end.state, tile, count);
+    for (Index t = 0; t < count; ++t) end.ok &= positive(tile[t * s_.stride]);
+    forward<T>(s_, end.pending, tile, end.y, 1, j, count);
+  }
+
+  void begin(End& end) {
+    std::fill_n(end.state, s_.state(), T(0));
+    std::fill_n(end.pending, s_.state(), T(0));
+  }
+
+  void eliminate_from_above() {
+    const Lanes<const T, 1> from(ab_, s_.rows * s_.n, 0, 1);
+    begin(above_);
+    tiles(top_, [&](Index j, Index count) {
+      gather(above_.columns + j * s_.stride, s_.stride, from, s_.w + 1, s_.n, j, count);
+      std::copy_n(b_ + j, count, above_.y + j);
+      eliminate(above_, j, count);
+    });
+  }
+
+  void eliminate_from_below() {
+    begin(below_);
+    tiles(bottom_, [&](Index j, Index count) {
+      T* tile = below_.columns + j * s_.stride;
+      for (Index i = 0; i < s_.stride; ++i) {
+        const T* last = ab_ + i * s_.n + (s_.n - 1 - j - i);  // of the reversed column j
+        for (Index t = 0; t < count; ++t) tile[t * s_.stride + i] = i <= s_.w ? last[-t] : T(0);
+      }
+      std::reverse_copy(b_ + s_.n - j - count, b_ + s_.n - j, below_.y + j);
+      eliminate(below_, j, count);
+    });
+  }
+
+  // The columns between the ends, as the last ones from above, without what is pending from below.
+  void join() {
+    const Index w = s_.w;
+    const Index wide = s_.stride - 1;
+    std::fill_n(middle_, w * s_.stride, T(0));
+    for (Index k = 0; k < w; ++k)
+      for (Index i = 0; i + k < w; ++i) {
+        const Index column = w - 1 - k - i;
+        middle_[column * s_.stride + i] = ab_[i * s_.n + top_ + column] - below_.state[k * wide + i];
+      }
+    for (Index t = 0; t < w; ++t) x_[top_ + t] = b_[top_ + t] - below_.pending[w - 1 - t];
+    eliminate(above_, top_, w);
+    // Upwards again. Where a column has fewer than `wide` unknowns below it, its multipliers are zero.
+    std::fill_n(above_.pending, s_.state(), T(0));
+    std::fill_n(below_.pending, s_.state(), T(0));
+    backward<T>(s_, above_.pending, middle_, x_, 1, top_, w);
+    std::reverse_copy(x_ + top_, x_ + top_ + w, below_.pending);
+  }
+
+  void substitute(End& end, Index count) {
+    tiles_upwards(count, [&](Index j, Index within) {
+      backward<T>(s_, end.pending, end.columns + j * s_.stride, end.y, 1, j, within);
+    });
+  }
+};
+
+}  // namespace bandhess

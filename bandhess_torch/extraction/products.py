@@ -1,0 +1,166 @@
+"""A product v -> H v -> the band of H: the one core of extraction, and `from_matvec`, which is it for any operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bandhess_common.checks import as_chunk_size, as_index
+
+from ..band.stages import Layout
+from ..band.storage import clear_beyond_stages
+from ..band.structures import shifted
+from ..framework.autograd import Pullback, nodes, user_defined
+from ..framework.transforms import eager
+from .diagonals import Program, carry
+from .probing.protocol import Probing, as_probing, collect, make_probes
+
+ChunkSize = int | str | None
+
+LONG = 2**13  # entries, from where on diagonals are tried
+ROOM = 2**26  # numbers, at most, in as many of the function's largest tensors as the band has rows
+PARTS = 6000  # of diagonals, that all operations give together, at most
+MANY = 1000  # nodes of a graph that are too many for it
+
+
+class Extraction(NamedTuple):
+    """What decides the extraction's program, checked."""
+
+    bandwidth: int
+    probing: Probing
+    chunk_size: ChunkSize
+
+    @classmethod
+    def of(cls, bandwidth: int, probing: str | Probing, chunk_size: ChunkSize) -> Extraction:
+        return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), as_chunk_size(chunk_size))
+
+    def batches(self, count: int, layout: Layout, matvec: Any) -> list[range]:
+        """The colours of each batched call. "auto": so many that a batch stays in cache (some 2^19 numbers on a CPU),
+        where batching saves the calls' overhead; past that it only moves more memory."""
+        if self.chunk_size == "auto":
+            size = max(layout.n, 1)
+            if size * count > 2**15 and isinstance(matvec, Pullback) and matvec.grad.requires_grad:
+                size = max(size, matvec.largest())  # a function may hold more than its argument
+            chunk = max(1, (2**19 if layout.device.type == "cpu" else 2**26) // size)
+        else:
+            chunk = count if self.chunk_size is None else int(self.chunk_size)
+        parts = -(-count // chunk)
+        return [range(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
+@cache
+def settle_heap() -> None:
+    """Has glibc's malloc keep what is freed, up to 62 MiB, for the next temporary. It raises its limits to the largest
+    block it was ever given back (mallopt(3), M_MMAP_THRESHOLD; 32 MiB at most), and this one costs nothing, as nothing
+    is written to it. Below them, every temporary is returned to the system and comes back page by page, zeroed, which
+    takes longer than the arithmetic: twice for batches of 1e5 numbers, as measured."""
+    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
+
+
+def _finished(ab: Tensor, layout: Layout, k: int, near: int) -> Tensor:
+    if near < k:
+        ab = torch.nn.functional.pad(ab, (0, 0, 0, (k - near) * layout.d))
+    return shifted(ab, layout.dummies()) if layout.ragged else ab
+
+
+def _by_diagonals(product: Pullback, rows: int) -> Tensor | None:
+    """The band without probes, where the graph allows it and it is worth it: by what was measured on CPUs, an
+    operation on diagonals costs the interpreter 10 us and its arithmetic a part of what it costs a batch."""
+    x, grad = product.x, product.grad
+    if product.attached or len(x) < LONG or x.device.type != "cpu" or not grad.requires_grad:
+        return None
+    if torch.is_anomaly_enabled():  # it looks into every number, which diagonals do not have
+        return None
+    graph = [node for node, _ in islice(nodes(grad.grad_fn), MANY)]
+    if len(graph) == MANY or any(map(user_defined, graph)):  # a user's backward may do with numbers what is not seen
+        return None
+    if product.largest() * rows > ROOM:
+        return None
+    return carry(Program(product, x.dtype, x.device), len(x), rows, PARTS)
+
+
+def _batched(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
+    if isinstance(matvec, Pullback):
+        return matvec(probes)
+    return torch.func.vmap(matvec)(probes.contiguous())  # unshared: it might be written to
+
+
+def _multiply(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
+    """H times each of the probes `(m, n)`: at once, or one after the other where torch knows no batches of what the
+    function does (writing into strided clones, looking at values, as anomaly detection does at all of them)."""
+    if len(probes) == 1:
+        return matvec(probes[0])[None]
+    if not (isinstance(matvec, Pullback) and torch.is_anomaly_check_nan_enabled()):
+        with suppress(RuntimeError):  # one of another cause comes again below
+            return _batched(matvec, probes)
+    # Copies: a product may write to its probe, and reuse the memory of its result.
+    return torch.stack([matvec(v.clone()).clone() for v in probes])
+
+
+def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Any:
+    """The band of `matvec`, a symmetric operator on the ravelled vector; `(ab, *notes)` if the probing adds some."""
+    T, d, k = layout.T, layout.d, options.bandwidth
+    if layout.n == 0:
+        return torch.zeros(((k + 1) * d, 0), dtype=layout.dtype, device=layout.device)
+    settle_heap()
+    near = min(k, T - 1)  # blocks further off than T - 1 stages do not exist
+    probing = options.probing
+    exact = getattr(probing, "exact_entries", False) and not isinstance(options.chunk_size, int)
+    if exact and isinstance(matvec, Pullback):
+        ab = _by_diagonals(matvec, (near + 1) * d)
+        if ab is not None:
+            return _finished(clear_beyond_stages(ab, d), layout, k, near)
+    like = torch.empty((), dtype=layout.dtype, device=layout.device)
+    count = probing.count(T, d, near)
+    found = collect(probing, T, d, near)
+    for colours in options.batches(count, layout, matvec):
+        found.add(colours, _multiply(matvec, make_probes(probing, colours, T, d, near, like)))
+    ab, notes = found.band()
+    ab = _finished(ab, layout, k, near)
+    return (ab, *notes) if notes else ab
+
+
+def extract(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Tensor:
+    """The band alone, for those who have no use for notes."""
+    out = extract_noted(matvec, layout, options)
+    return out[0] if isinstance(out, tuple) else out
+
+
+@eager
+def from_matvec(
+    matvec: Callable[[Any], Any],
+    like: Any,
+    bandwidth: int,
+    *,
+    probing: str | Probing = "direct",
+    chunk_size: ChunkSize = "auto",
+) -> Tensor:
+    """The band of any symmetric banded linear operator.
+
+    Args:
+      matvec: the operator: takes and returns a tree of the structure of `like`.
+      like: a tensor or tree of tensors that gives structure, shapes, dtype and device.
+      bandwidth: k >= 0, in stages: stage t couples to stages t - k .. t + k.
+      probing: which probes, and how the band is read off them: "direct", "substitution", "fourier", "random", or
+        an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with the same methods.
+      chunk_size: probes multiplied at a time: an int bounds the memory to that many products (1 never vmaps; it
+        is always probes then), None takes all in one batched call, "auto" as many as fit the cache. A product that
+        vmap does not take is formed for one probe after the other.
+
+    Returns: `ab` `((k + 1) d, T d)` in lower band storage, for T stages of d scalars; `(k + 1, n)` for a vector.
+      Dummy variables of ragged leaves have a unit diagonal.
+
+    Raises: TypeError or ValueError for a wrong argument.
+
+    Cost: products: (2k + 1) d for "direct", (k + 1) d for "substitution", 2 (k + 1) d - 1 for "fourier", twice those of
+    "direct" for "random"; never more than T d for the first two.
+    """
+    layout = Layout.of(like, "like")
+    extraction = Extraction.of(bandwidth, probing, chunk_size)
+    return extract_noted(lambda v: layout.ravel(matvec(layout.unravel(v))), layout, extraction)

@@ -1,0 +1,88 @@
+"""The compiled CPU kernels (`bandhess_common/kernels`) on tensors, in the place of LAPACK's and NumPy's routines.
+
+An algorithm calls `kernel(name, plain, *operands)`: the compiled kernel serves float32 and float64; for other dtypes,
+and where the library is not built, `plain` serves, which takes the same operands and gives the same results. Tensors on
+a GPU make the trip to the CPU and back. Derivative rules stand around these calls, so they are the same in both.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bandhess_common.kernels import KERNELS, View, call, why_not
+
+from .transforms import resolved
+
+_CODES = {torch.float32: 0, torch.float64: 1, torch.int32: 2}
+_INTEGERS = ("info", "swaps")
+
+
+def cpu_kernels() -> str:
+    """Which programs serve on CPU: "compiled", or "pure: " and the reason why the compiled kernels do not.
+
+    Compiled kernels are built by `pip install` where a C++ compiler is at hand. They take float32 and float64. Where
+    they are missing LAPACK serves, through SciPy, with the same results to rounding, one system after the other.
+    """
+    return "pure: " + why_not() if why_not() else "compiled"
+
+
+class _Layout(NamedTuple):
+    """The shapes in the table, "unit (n, r - 1)": per array a tuple of (letter, what is added to it)."""
+
+    operands: tuple[tuple[tuple[str, int], ...], ...]
+    results: tuple[tuple[bool, tuple[tuple[str, int], ...]], ...]  # with: is it of integers?
+
+
+def _dims(text: str) -> tuple[tuple[str, int], ...]:
+    dims = text.split("(", 1)[1].rstrip(")").split(",")
+    parts = (dim.split("-") for dim in dims if dim.strip())
+    return tuple((first.strip(), -sum(map(int, rest))) for first, *rest in parts)
+
+
+@functools.cache
+def _layout(name: str) -> _Layout:
+    operands, results = KERNELS[name].operands, KERNELS[name].results
+    return _Layout(
+        tuple(map(_dims, operands)), tuple((text.split(" ")[0] in _INTEGERS, _dims(text)) for text in results)
+    )
+
+
+def _served(operands: tuple[Tensor, ...]) -> bool:
+    dtype = operands[0].dtype
+    return dtype in (torch.float32, torch.float64) and not why_not()
+
+
+def _view(t: Tensor) -> View:
+    return t.data_ptr(), _CODES[t.dtype], t.ndim, *t.shape
+
+
+def kernel(name: str, plain: Callable, *operands: Tensor, results: int | None = None, **options: float) -> Any:
+    """`plain(*operands, **options)`, by the compiled kernel `name` where that serves: a tensor, or a tuple of them.
+
+    All operands have the same batch in front. results: the first so many are wanted; by default all.
+    """
+    first = operands[0]
+    if not _served(operands):
+        found = plain(*operands, **options)
+        return found if isinstance(found, Tensor) else found[0] if results == 1 else found[:results]
+    on_cpu = [resolved(t).cpu().contiguous() for t in operands]
+    layout, sizes = _layout(name), dict(options)
+    batch = first.shape[: first.ndim - len(layout.operands[0])]
+    for dims, t in zip(layout.operands, on_cpu, strict=True):
+        for (letter, added), size in zip(dims, t.shape[len(batch) :], strict=True):
+            sizes[letter] = size - added
+    made = []
+    for integers, dims in layout.results[:results]:
+        shape = [int(letter if letter.isdigit() else sizes[letter]) + added for letter, added in dims]
+        # Zeros where there is no system: the kernel then writes nothing, and info is 0.
+        make = torch.empty if first.numel() else torch.zeros
+        made.append(make((*batch, *shape), dtype=torch.int32 if integers else first.dtype, device="cpu"))
+    call(name, list(map(_view, on_cpu)), list(map(_view, made)), threads=torch.get_num_threads(), **options)
+    if first.device.type != "cpu":
+        made = [t.to(first.device) for t in made]
+    return made[0] if len(made) == 1 else tuple(made)

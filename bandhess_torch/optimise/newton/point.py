@@ -1,0 +1,144 @@
+"""A point of the trust-region method: the derivatives there, in the loop's variables x / scale, and what they tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bandhess_common.stopping import LOST, UNSURE
+
+from ...band.stages import Layout
+from ...band.storage import matvec
+from ...band.structures import diagonal, shifted
+from ...band.structures import scaled as scaled_band
+from ...extraction.bandwidth import too_narrow
+
+
+class Options(NamedTuple):
+    layout: Layout
+    width: int  # rows of the band
+    scale: str  # "none", "diagonal", "given"
+    tol: float
+    max_steps: int
+    max_seconds: float
+    check_band: bool
+    history: bool
+
+    @property
+    def eps(self) -> float:
+        return torch.finfo(self.layout.dtype).eps
+
+    @property
+    def tiny(self) -> float:
+        return torch.finfo(self.layout.dtype).tiny
+
+
+class Functions(NamedTuple):
+    """All that the loop sees of the objective, on the ravelled vector."""
+
+    value: Callable[[Tensor], Tensor]
+    derivatives: Callable[[Tensor], tuple]  # x -> (value, grad, product; None where the band is given)
+    band: Callable[[Tensor, Callable], Tensor]  # (x, product) -> ab
+
+
+class Point(NamedTuple):
+    """An iterate, and what is known there of the loop's variables, x / scale."""
+
+    x: Tensor
+    value: float
+    grad: Tensor
+    ab: Tensor  # H, less UNSURE eps of its diagonal: what is positive definite then, is so in spite of rounding
+    scale: Tensor | None  # (n,), powers of two
+    grad_length: float  # |g|
+    length: float  # |x|
+    grad_norm: float  # max|g|
+    least: float  # the least diagonal entry of H
+    low: float  # Gershgorin's bounds of the spectrum
+    high: float
+    rounding: float  # size of the gradient's rounding errors, eps |H| |x|, at its largest
+    product: Callable[[Tensor], Tensor]  # v -> H v: by derivatives where they are known, more exact than the band
+    wide: Callable[[], bool]  # has the Hessian entries outside the band?
+
+    @property
+    def norm(self) -> float:
+        return max(abs(self.low), abs(self.high))
+
+    @property
+    def report(self) -> float:
+        """max|g|, not scaled."""
+        return self.grad_norm if self.scale is None else float((self.grad / self.scale).abs().max())
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.value) and math.isfinite(self.grad_norm) and math.isfinite(self.norm)
+
+    def bracket(self, radius: float) -> tuple[float, float]:
+        """Bounds of the shift."""
+        wanted = self.grad_length / radius
+        low = max(0.0, -self.least, wanted - self.norm)
+        return low, max(low, wanted + max(0.0, -self.low))
+
+    def moved(self, p: Tensor) -> Tensor:
+        """x after a step p in the loop's variables."""
+        return self.x + (p if self.scale is None else self.scale * p)
+
+
+def _power_of_two(x: Tensor) -> Tensor:
+    """The power of two next above x > 0: scaling by it rounds nothing."""
+    return x / torch.frexp(x).mantissa
+
+
+def _units(options: Options, ab: Tensor, scale: Tensor | None, old: Tensor | None) -> Tensor:
+    """Sizes of the variables: those given, or the smallest |H[j, j]|^(-1/2) met (Moré 1978)."""
+    if scale is not None:
+        dummies = options.layout.dummies() if options.layout.ragged else None
+        return _power_of_two(scale if dummies is None else torch.where(dummies > 0, 1, scale))
+    sizes = diagonal(ab).abs()
+    sizes = sizes.clamp(min=options.eps**0.5 * float(sizes.max()))
+    units = torch.where(sizes > 0, sizes, 1) ** -0.5
+    return _power_of_two(units if old is None else torch.minimum(units, old))
+
+
+def visit(options: Options, functions: Functions, scale: Tensor | None, x: Tensor, old: Tensor | None) -> Point:
+    """The point x `(n,)`; scale is what the user gave, old the sizes at the point before."""
+    value, grad, product = functions.derivatives(x)
+    raw = functions.band(x, product)
+    dummies = options.layout.dummies() if options.layout.ragged else None
+    if dummies is not None:
+        raw = shifted(raw, -dummies * diagonal(raw))
+    units, ab, in_units = None, raw, x
+    if options.scale != "none":
+        units = _units(options, raw, scale, old)
+        grad, ab, in_units = units * grad, scaled_band(raw, units), x / units
+    absolute, centres = ab.abs(), diagonal(ab)
+    sums, noise = matvec(absolute, torch.stack([torch.ones_like(x), options.eps * in_units.abs()]).mT).unbind(1)
+    radii = sums - centres.abs()  # of Gershgorin's discs
+    largest = torch.stack([grad.abs(), -centres, radii - centres, radii + centres, noise]).amax(1)
+    lengths = torch.linalg.vector_norm(torch.stack([grad, in_units]), dim=1)
+    facts = torch.cat([value[None], lengths, largest]).tolist()  # one wait for the device
+    f, grad_length, length, grad_norm, least, low, high, rounding = facts
+    doubt = -UNSURE * options.eps * centres.abs()
+    if dummies is not None:
+        # Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
+        doubt = doubt + (max(abs(low), abs(high)) or 1.0) * dummies
+    lowered = shifted(ab, doubt)
+
+    def scaled_product(v: Tensor) -> Tensor:
+        if product is None:
+            return matvec(ab, v)
+        return product(v) if units is None else units * product(units * v)
+
+    def wide() -> bool:
+        return options.check_band and bool(too_narrow(product, raw))
+
+    facts = f, grad, lowered, units, grad_length, length, grad_norm, -least, -low, high, rounding
+    return Point(x, *facts, scaled_product, wide)
+
+
+def soft(options: Options, point: Point) -> float:
+    """Less curvature than this is lost to rounding."""
+    return max(LOST * options.eps * point.norm, options.tiny)

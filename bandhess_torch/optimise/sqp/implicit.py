@@ -1,0 +1,151 @@
+"""A solution as a function of what the problem depends on: derivative rules for the loop, and for the solve with K.
+
+With F(v, p) = 0 the conditions at a solution v, dv = -K^-1 (dF/dp) dp: never through the iterations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bandhess_common.status import Status
+
+from ...framework.transforms import apply, eager
+from .kkt import Implicit, implicit_solve
+
+
+def lanes(function: Any, info: Any, in_dims: tuple, first: Any, *tensors: Tensor) -> list[Any]:
+    """`function.apply(first, *tensors)` for one lane of a vmap after the other."""
+    pairs = list(zip(tensors, in_dims[1:], strict=True))
+    return [
+        function.apply(first, *(t if dim is None else t.select(dim, i) for t, dim in pairs))
+        for i in range(info.batch_size)
+    ]
+
+
+def pushed(fun: Callable[..., Tensor], at: list[Tensor], tangents: list[Tensor | None]) -> Tensor:
+    """The derivative of fun along tangents (None: zero): its pull back, which is linear, pulled back in its turn."""
+    out, pull, *_ = torch.func.vjp(fun, *at)
+    given = tuple(torch.zeros_like(t) if dt is None else dt for t, dt in zip(at, tangents, strict=True))
+    return torch.func.vjp(pull, torch.zeros_like(out))[1](given)[0]
+
+
+class _Solve(torch.autograd.Function):
+    """`implicit_solve`, as a function of b, of the solution, and of what that depends on."""
+
+    @staticmethod
+    def forward(implicit: Implicit, b: Tensor, *point: Tensor) -> Tensor:
+        return implicit_solve(implicit, b, *point)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.implicit, _, *point = inputs
+        ctx.save_for_backward(output, *point)
+        ctx.save_for_forward(output, *point)
+
+    @staticmethod
+    @eager
+    def backward(ctx: Any, dv: Tensor) -> tuple:
+        v, *point = ctx.saved_tensors
+        u = _Solve.apply(ctx.implicit, dv, *point)
+        moving = [i for i, t in enumerate(point) if t.is_floating_point()]
+        pull = torch.func.vjp(_product_of(ctx.implicit, v, point, moving), *[point[i] for i in moving])[1]
+        given = dict(zip(moving, pull(-u), strict=True))
+        return None, u, *[given.get(i) for i in range(len(point))]
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, db: Tensor | None, *dpoint: Any) -> Tensor:
+        v, *point = ctx.saved_tensors
+        moving = [i for i, t in enumerate(point) if t.is_floating_point()]
+        tangents = [dpoint[i] for i in moving]
+        dKv = pushed(_product_of(ctx.implicit, v, point, moving), [point[i] for i in moving], tangents)
+        return _Solve.apply(ctx.implicit, -dKv if db is None else db - dKv, *point)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, implicit: Implicit, *tensors: Tensor) -> tuple:
+        return torch.stack(lanes(_Solve, info, in_dims, implicit, *tensors)), 0
+
+
+def _product_of(implicit: Implicit, v: Tensor, point: list[Tensor], moving: list[int]) -> Callable[..., Tensor]:
+    """K v as a function of the floating tensors in point."""
+    return lambda *moved: implicit.product(v, *_with(point, moving, moved))
+
+
+def _with(every: list[Tensor], which: list[int], new: Any) -> list[Tensor]:
+    every = list(every)
+    for i, tensor in zip(which, new, strict=True):
+        every[i] = tensor
+    return every
+
+
+class _Solution(torch.autograd.Function):
+    @staticmethod
+    def forward(implicit: Implicit, *tensors: Tensor) -> tuple:
+        return implicit.minimise(list(tensors))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        ctx.implicit, *tensors = inputs
+        ctx.rest = len(output) - 3
+        ctx.mark_non_differentiable(*output[3:])
+        ctx.save_for_backward(*output[:4], *tensors)
+        ctx.save_for_forward(*output[:4], *tensors)
+
+    @staticmethod
+    @eager
+    def backward(ctx: Any, *cotangents: Any) -> tuple:
+        *point, status = ctx.saved_tensors[:4]
+        tensors = ctx.saved_tensors[4:]
+        moving = [i for i, t in enumerate(tensors) if t.is_floating_point()]
+        u = _Solve.apply(ctx.implicit, _valid(status, point[0]) * torch.cat(cotangents[:3]), *point, *tensors)
+        pull = torch.func.vjp(_residuals_of(ctx.implicit, point, tensors, moving), *[tensors[i] for i in moving])[1]
+        given = dict(zip(moving, pull(-u), strict=True))
+        return None, *[given.get(i) for i in range(len(tensors))]
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Any) -> tuple:
+        *point, status = ctx.saved_tensors[:4]
+        tensors = ctx.saved_tensors[4:]
+        moving = [i for i, t in enumerate(tensors) if t.is_floating_point()]
+        residuals = _residuals_of(ctx.implicit, point, tensors, moving)
+        db = pushed(residuals, [tensors[i] for i in moving], [tangents[i] for i in moving])
+        dv = -_Solve.apply(ctx.implicit, _valid(status, point[0]) * db, *point, *tensors)
+        return *dv.split([len(part) for part in point]), *[None] * ctx.rest
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, implicit: Implicit, *tensors: Tensor) -> tuple:
+        out = tuple(map(torch.stack, zip(*lanes(_Solution, info, in_dims, implicit, *tensors), strict=True)))
+        return out, (0,) * len(out)
+
+
+def _valid(status: Tensor, like: Tensor) -> Tensor:
+    solved = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
+    return torch.where(solved, 1.0, torch.nan).to(like.dtype)
+
+
+def _residuals_of(implicit: Implicit, point: Any, tensors: Any, moving: list[int]) -> Callable[..., Tensor]:
+    """The conditions as a function of the floating tensors among those that the solution depends on."""
+    return lambda *moved: implicit.residuals(tuple(point), _with(tensors, moving, moved))
+
+
+def solution(implicit: Implicit, tensors: list[Tensor]) -> tuple:
+    """`implicit.minimise(tensors)`, differentiable to any order in both modes.
+
+    Derivatives are NaN where status tells of no solution, and where K is singular to rounding. Those of all but
+    (x, y, z) are zero.
+    """
+    if forward_levels() > 1:
+        raise RuntimeError(
+            "PyTorch loses the tangents of a forward derivative's own derivative in forward mode: take "
+            "torch.func.hessian or jacrev for one of the two"
+        )
+    return apply(_Solution, implicit, *tensors)
+
+
+def forward_levels() -> int:
+    """How many of torch.func's forward modes are one inside the other here."""
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
