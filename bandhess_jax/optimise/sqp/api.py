@@ -236,7 +236,7 @@ def sqp(
         extraction = extraction._replace(chunk_size=1)
     steps_bound = as_index(max_steps, "max_steps")
     options = Options(
-        objective, extraction, tol, steps_bound, bool(check_band), bool(history), not jax.config.jax_debug_nans
+        objective, extraction, tol, steps_bound, bool(check_band), bool(history), not jax.config.jax_debug_nans  # type: ignore[attr-defined]
     )
     if callback is not None and verbose:
         user = callback
