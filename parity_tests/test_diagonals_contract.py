@@ -16,7 +16,7 @@ from bandhess_common.diagonals import arithmetic, fallback
 from bandhess_common.diagonals.fallback import UnknownError
 from bandhess_jax.extraction import products as jax_extraction
 from bandhess_jax.extraction.diagonals import translator as jax_translator
-from bandhess_jax.framework.fusion import flattened
+from bandhess_jax.framework.programs import flattened
 from bandhess_torch.extraction import products as torch_extraction
 from bandhess_torch.extraction.diagonals import walk as torch_walk
 

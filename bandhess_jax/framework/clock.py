@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-FIRST = 16  # turns: of the first piece, where they are short; most solves end in it, and pay nothing for the pieces
+FIRST = 32  # turns: of the first piece, where they are short; most solves end in it, and pay nothing for the pieces
 WORK = 2**20  # numbers handled: a turn with so many takes some hundredths of a second, and is a first piece of its own
 PIECE = 0.4  # seconds, at most, as far as the piece before tells
 GROWTH = 8  # from one piece to the next, at most

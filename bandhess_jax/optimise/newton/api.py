@@ -179,7 +179,7 @@ def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> 
         if max_seconds is None:
             return None
         check_host(end, "newton")
-    status = jnp.int32(Status.TIME_LIMIT) if end.open else end.state.status
+    status = np.int32(Status.TIME_LIMIT) if end.open else end.state.status
     return *end.shown, end.state.steps, status, end.state.history
 
 
