@@ -235,15 +235,8 @@ def sqp(
     if extraction.chunk_size == "auto":  # on a CPU: folded products gain nothing from a batch (benchmarks/README.md)
         extraction = extraction._replace(chunk_size=1)
     steps_bound = as_index(max_steps, "max_steps")
-    options = Options(
-        objective,
-        extraction,
-        tol,
-        steps_bound,
-        bool(check_band),
-        bool(history),
-        not jax.config.jax_debug_nans,  # type: ignore[attr-defined]
-    )
+    blank = not jax.config.jax_debug_nans  # type: ignore[attr-defined]
+    options = Options(objective, extraction, tol, steps_bound, bool(check_band), bool(history), blank)
     if callback is not None and verbose:
         user = callback
 
