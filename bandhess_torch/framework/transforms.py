@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,7 +48,7 @@ def eager(function: Callable[P, R]) -> Callable[P, R]:
 def transformed() -> bool:
     """True inside torch.func's transforms and forward mode, whose tensors plain autograd does not know."""
     # The question torch asks itself in autograd.Function.apply; there is no public name for it.
-    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def recorded(*operands: Any) -> bool:
@@ -60,6 +61,40 @@ def recorded(*operands: Any) -> bool:
 def apply(function: Any, *operands: Any) -> Any:
     """`function.apply(*operands)`, or its forward alone where nothing asks for more: apply costs some 30 us."""
     return function.apply(*operands) if recorded(*operands) else function.forward(*operands)
+
+
+class _Primals:
+    """An autograd.Function's context whose saved tensors have no tangents of the level at hand."""
+
+    def __init__(self, ctx: Any) -> None:
+        self.ctx = ctx
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ctx, name)
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        return tuple(map(_primal, self.ctx.saved_tensors))
+
+
+def _primal(t: Any) -> Any:
+    return forward_ad.unpack_dual(t, level=0).primal if isinstance(t, Tensor) and t.is_floating_point() else t
+
+
+def forward_rule(jvp: Callable) -> Callable:
+    """A `jvp` whose own derivative in forward mode is right, to any order.
+
+    PyTorch (2.13) runs a jvp with forward mode switched off, and so drops, without a word, the tangents that its
+    operands have at outer levels: `jacfwd(jacfwd(f))` would be 0 or wrong. Here forward mode stays on, and the tangents
+    of the level at hand, which the rule is there to replace, are taken off first.
+    """
+
+    @functools.wraps(jvp)
+    def rule(ctx: Any, *tangents: Any) -> Any:
+        with forward_ad._set_fwd_grad_enabled(True):
+            return jvp(_Primals(ctx), *map(_primal, tangents))
+
+    return rule
 
 
 def resolved(t: Tensor) -> Tensor:

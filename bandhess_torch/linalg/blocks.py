@@ -20,7 +20,7 @@ from torch.linalg import solve_triangular as _dense_solve
 from torch.nn.functional import pad
 
 from ..band.storage import clear_unused
-from ..framework.transforms import eager
+from ..framework.transforms import eager, forward_rule
 
 
 def to_blocks(ab: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,6 +79,7 @@ class _Congruences(torch.autograd.Function):
         return gP, after @ F @ gP.mT + after.mT @ F @ gP
 
     @staticmethod
+    @forward_rule
     def jvp(ctx: Any, dP: Tensor | None, dF: Tensor | None) -> Tensor:
         F, Z = ctx.saved_tensors
         source = torch.zeros_like(Z) if dP is None else dP

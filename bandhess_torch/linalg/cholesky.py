@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..band.storage import as_band, clear_unused
 from ..framework.kernels import kernel
-from ..framework.transforms import apply, eager
+from ..framework.transforms import apply, eager, forward_rule
 from . import lapack
 from .blocks import pull, push
 from .ldl import on_every_band
@@ -75,6 +75,7 @@ class _Cholesky(torch.autograd.Function):
         return on_every_band(_pull, ctx.saved_tensors[0], cotangent), None
 
     @staticmethod
+    @forward_rule
     def jvp(ctx: Any, tangent: Tensor, _check: None) -> tuple[Tensor, None]:
         return on_every_band(_push, ctx.saved_tensors[0], tangent), None
 

@@ -15,7 +15,7 @@ from torch.func import vmap
 
 from ..band.storage import as_band, as_rhs, clear_unused
 from ..framework.kernels import kernel
-from ..framework.transforms import apply, eager
+from ..framework.transforms import apply, eager, forward_rule
 from . import lapack
 from .blocks import pull, push
 from .triangular import solve_triangular
@@ -73,6 +73,7 @@ class _Columns(torch.autograd.Function):
         return on_every_band(pull, ldb, torch.cat([pivots, below * ldb[..., :1, :]], -2))
 
     @staticmethod
+    @forward_rule
     def jvp(ctx: Any, tangent: Tensor) -> tuple[Tensor, None]:
         ldb = _divide(ctx.saved_tensors[0]).mT
         moved = on_every_band(push, ldb, tangent)
@@ -106,6 +107,7 @@ class _Ldl(torch.autograd.Function):
         return on_every_band(pull, ctx.saved_tensors[0], cotangent)
 
     @staticmethod
+    @forward_rule
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
         return on_every_band(push, ctx.saved_tensors[0], tangent)
 

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from ..band.storage import transposed
 from ..framework.kernels import kernel
-from ..framework.transforms import apply, eager, vmap_solve
+from ..framework.transforms import apply, eager, forward_rule, vmap_solve
 from . import lapack
 from .triangular import columns
 
@@ -83,6 +83,7 @@ class _Solve(torch.autograd.Function):
         return v, -cells.sum(-3), None, None, None, *[None] * len(parts)
 
     @staticmethod
+    @forward_rule
     def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None, *_: None) -> Tensor:
         x, ab, *parts = ctx.saved_tensors
         db = torch.zeros_like(x) if db is None else db

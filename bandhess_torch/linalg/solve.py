@@ -12,7 +12,7 @@ from bandhess_common.checks import as_index
 
 from ..band.storage import as_band, as_rhs, clear_unused, product
 from ..framework.kernels import kernel
-from ..framework.transforms import apply, batch, eager, recorded, vmap_solve
+from ..framework.transforms import apply, batch, eager, forward_rule, recorded, vmap_solve
 from . import lapack, partition
 from .cholesky import raise_minor
 from .ldl import raw_columns
@@ -64,6 +64,7 @@ class _Solve(torch.autograd.Function):
         return v, torch.cat([-g[..., :1, :] / 2, -g[..., 1:, :]], -2), None, *[None] * len(parts)
 
     @staticmethod
+    @forward_rule
     def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None, *_: None) -> Tensor:
         x, ab, *parts = ctx.saved_tensors
         db = torch.zeros_like(x) if db is None else db
@@ -97,6 +98,7 @@ class _FactorSolve(torch.autograd.Function):
         return _Solve.backward(ctx, cotangent)[:2]
 
     @staticmethod
+    @forward_rule
     def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None) -> tuple[Tensor, None]:
         return _Solve.jvp(ctx, db, dab), None
 

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from ..band.storage import as_band, as_rhs
 from ..framework.kernels import kernel
-from ..framework.transforms import apply, eager, vmap_solve
+from ..framework.transforms import apply, eager, forward_rule, vmap_solve
 from . import lapack
 
 
@@ -64,6 +64,7 @@ class _Substitution(torch.autograd.Function):
         return gb, -outer_band(u, v, cb.shape[-2]), None
 
     @staticmethod
+    @forward_rule
     def jvp(ctx: Any, db: Tensor | None, dcb: Tensor | None, _transpose: None) -> Tensor:
         cb, x = ctx.saved_tensors
         db = torch.zeros_like(x) if db is None else db

@@ -20,7 +20,7 @@ from ...band.stages import Layout
 from ...band.structures import diagonal, row_sums, shifted
 from ...extraction.linearise import linearize_gradient
 from ...extraction.products import Extraction, extract
-from ...framework.transforms import eager
+from ...framework.transforms import eager, forward_rule
 from ...linalg.solve import factor
 
 
@@ -99,6 +99,7 @@ class _Solution(torch.autograd.Function):
         return (None, *[given.get(i) for i in range(len(tensors))])
 
     @staticmethod
+    @forward_rule
     def jvp(ctx: Any, _: None, *tangents: Any) -> tuple:
         x, status, *tensors = ctx.saved_tensors
         at = ctx.implicit.linearise(x, status, tensors)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bandhess_common.status import Status
 
-from ...framework.transforms import apply, eager
+from ...framework.transforms import apply, eager, forward_rule
 from .kkt import Implicit, implicit_solve
 
 
@@ -57,6 +57,7 @@ class _Solve(torch.autograd.Function):
         return None, u, *[given.get(i) for i in range(len(point))]
 
     @staticmethod
+    @forward_rule
     def jvp(ctx: Any, _: None, db: Tensor | None, *dpoint: Any) -> Tensor:
         v, *point = ctx.saved_tensors
         moving = [i for i, t in enumerate(point) if t.is_floating_point()]
@@ -106,6 +107,7 @@ class _Solution(torch.autograd.Function):
         return None, *[given.get(i) for i in range(len(tensors))]
 
     @staticmethod
+    @forward_rule
     def jvp(ctx: Any, _: None, *tangents: Any) -> tuple:
         *point, status = ctx.saved_tensors[:4]
         tensors = ctx.saved_tensors[4:]
@@ -137,15 +139,4 @@ def solution(implicit: Implicit, tensors: list[Tensor]) -> tuple:
     Derivatives are NaN where status tells of no solution, and where K is singular to rounding. Those of all but
     (x, y, z) are zero.
     """
-    if forward_levels() > 1:
-        raise RuntimeError(
-            "PyTorch loses the tangents of a forward derivative's own derivative in forward mode: take "
-            "torch.func.hessian or jacrev for one of the two"
-        )
     return apply(_Solution, implicit, *tensors)
-
-
-def forward_levels() -> int:
-    """How many of torch.func's forward modes are one inside the other here."""
-    stack = torch._C._functorch.get_interpreter_stack() or []
-    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
