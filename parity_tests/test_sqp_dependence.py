@@ -118,7 +118,7 @@ def test_one_part_alone_transposes(part: int) -> None:
 
 
 def test_torch_vmap_and_nested_forward_mode() -> None:
-    """Lanes are those solved alone; what PyTorch would get wrong without a word is refused."""
+    """Lanes are those solved alone, and all orders of the modes give one second derivative."""
     backend = BACKENDS["torch"]
     batch = backend.array(np.stack([P, 1.1 * P]))
     lanes = torch.func.vmap(lambda p: solve(backend, (p,) * 4)[:6])(batch)
