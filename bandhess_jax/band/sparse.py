@@ -19,8 +19,9 @@ def to_bcoo(ab: ArrayLike) -> BCOO:
     n = ab.shape[1]
     w = max(min(ab.shape[0], n) - 1, 0)
     row = jnp.arange(n, dtype=jnp.int32)[:, None]
-    column = row + jnp.arange(-w, w + 1, dtype=jnp.int32)
-    i, k = jnp.nonzero((column >= 0) & (column < n), size=n + w * (2 * n - w - 1))
+    column = row + jnp.arange(-w, w + 1, dtype=jnp.int32)[None]
+    inside = jnp.nonzero((column >= 0) & (column < n), size=n + w * (2 * n - w - 1))
+    i, k = (index.astype(jnp.int32) for index in inside)
     j = column[i, k] if n else i
     indices = jnp.stack([i, j], axis=1).astype(jnp.int32)
     cells = ab[jnp.abs(i - j), jnp.minimum(i, j)] if n else ab[0]

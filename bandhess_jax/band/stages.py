@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from bandhess_common.dtypes import native
+
 
 class Layout(NamedTuple):
     """How a tree ravels: T stages of d scalars. Hashable; built from shapes and dtypes only."""
@@ -41,7 +43,7 @@ class Layout(NamedTuple):
         if () in shapes:
             raise ValueError(
                 f"every leaf of {name} needs a leading stage axis, got shapes {list(shapes)}; "
-                "give a scalar the shape (1,)"
+                "a single variable alone takes the shape (1,); beside other leaves pass it in args"
             )
         T = max(shape[0] for shape in shapes)
         if any(shape[0] not in (T, T - 1) for shape in shapes):
@@ -49,7 +51,7 @@ class Layout(NamedTuple):
                 f"the leaves of {name} must share a leading stage axis of length T (T - 1 is allowed), got shapes "
                 f"{list(shapes)}; stack what belongs to one stage along the first axis"
             )
-        dtypes = {jax.dtypes.canonicalize_dtype(leaf.dtype) for leaf in leaves}
+        dtypes = {jax.dtypes.canonicalize_dtype(native(leaf, name).dtype) for leaf in leaves}
         for dtype in dtypes:
             if not jnp.issubdtype(dtype, jnp.floating):
                 raise TypeError(f"{name} must have a real floating dtype, got {dtype}; convert it with .astype(float)")
@@ -70,7 +72,7 @@ class Layout(NamedTuple):
         for leaf, shape in zip(self.treedef.flatten_up_to(tree), self.shapes, strict=True):
             if jnp.shape(leaf) != shape:
                 raise ValueError(f"expected a leaf of shape {shape}, got {jnp.shape(leaf)}")
-            column = jnp.reshape(jnp.asarray(leaf, self.dtype), (shape[0], math.prod(shape[1:])))
+            column = jnp.reshape(jnp.asarray(native(leaf), self.dtype), (shape[0], math.prod(shape[1:])))
             columns.append(jnp.pad(column, ((0, self.T - shape[0]), (0, 0))) if shape[0] != self.T else column)
         return jnp.concatenate(columns, axis=1).reshape(self.n) if len(columns) > 1 else columns[0].reshape(self.n)
 

@@ -5,7 +5,6 @@
          c e g h .              c f . * *        * unused: stored as 0, and never read
          0 f h i j
          0 0 . j k
-from bandhess_common.checks import as_index, check_band_shape, check_rhs_shape
 
 A cell below the diagonal stands for two entries of H, so the gradient with respect to it is the sum over both.
 """
@@ -14,24 +13,47 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
 from bandhess_common.checks import as_index, check_band_shape, check_rhs_shape
+from bandhess_common.dtypes import native
 
 
 def as_band(ab: ArrayLike, name: str = "ab") -> Array:
     """`ab` as a floating `(w + 1, n)` array, or an error that says what came."""
-    ab = jnp.asarray(ab)
+    ab = jnp.asarray(native(ab, name))
     check_band_shape(ab.shape, name, "jax.vmap")
     if not jnp.issubdtype(ab.dtype, jnp.floating):
         raise TypeError(f"{name} must have a real floating dtype, got {ab.dtype}; convert it with .astype(float)")
+    _check_form(ab, name)
     return ab
+
+
+def _check_form(ab: Array, name: str) -> None:
+    """An error where the values are at hand and say that this is another storage of H.
+
+    A dense matrix is square and symmetric, and has its last diagonal entry where lower form has an unused cell; upper
+    form begins with an unused cell, where lower form has the first diagonal entry, and ends with a diagonal entry.
+    """
+    rows, n = ab.shape
+    if rows < 2 or n < 2 or isinstance(ab, jax.core.Tracer) or ab.devices() != {jax.devices("cpu")[0]}:
+        return
+    values = np.asarray(ab)
+    if values[-1, -1] == 0:
+        return
+    dense = rows == n and np.array_equal(values, values.T)
+    if dense or values[0, 0] == 0:
+        found = f"a dense matrix of shape {ab.shape}; use from_dense" if dense else "upper form; transpose it"
+        raise ValueError(
+            f"{name} must be in lower band storage, {name}[d, j] = H[j + d, j], the diagonal in row 0, got {found}"
+        )
 
 
 def as_rhs(b: ArrayLike, ab: Array, name: str = "b") -> Array:
     """`b` as an `(n,)` or `(n, k)` array of `ab`'s dtype, or an error that says what came."""
-    b = jnp.asarray(b)
+    b = jnp.asarray(native(b, name))
     check_rhs_shape(b.shape, ab.shape, name)
     if b.dtype != ab.dtype:
         raise TypeError(f"{name} and ab must have one dtype, got {b.dtype} and {ab.dtype}; convert one with .astype")

@@ -184,8 +184,8 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
         if found is None:
             raise ValueError(
                 f"the Hessian has entries more than max_bandwidth={limit} stages off its diagonal (T = {T}). Is the "
-                f"order of the stages the natural one? {_advice(objective, fun, args, kwargs)}; a larger "
-                "max_bandwidth, up to T - 1, allows a denser Hessian; for a dense one use jax.hessian"
+                f"order of the stages the natural one? {_advice(objective, fun, args, kwargs)}; "
+                f"detect_bandwidth(fun, max_bandwidth={T - 1})(x) finds the bandwidth of a denser one"
             )
         return found[0]
 

@@ -17,6 +17,7 @@ class Objective(NamedTuple):
     layout: Layout
     argnums: int
     has_aux: bool
+    offers_aux: bool  # the caller's argument
 
     @classmethod
     def of(cls, fun: Callable, argnums: int, has_aux: bool, args: tuple, name: str | None = None) -> Objective:
@@ -25,7 +26,7 @@ class Objective(NamedTuple):
         if not -len(args) <= argnums < len(args):
             raise ValueError(f"argument {argnums} (argnums) must be given by position; got {len(args)} positional ones")
         argnums %= len(args)
-        return cls(Layout.of(args[argnums], name or f"argument {argnums}"), argnums, bool(has_aux))
+        return cls(Layout.of(args[argnums], name or f"argument {argnums}"), argnums, bool(has_aux), name is None)
 
     def bind(self, fun: Callable, args: tuple, kwargs: dict) -> tuple[Callable[[Array], tuple[Array, Any]], Array]:
         """`(flat -> (value, aux), flat)`; the dummies of ragged leaves have zero gradient by construction."""
@@ -38,8 +39,9 @@ class Objective(NamedTuple):
                 value, aux = out
             else:
                 value, aux = out, None
+            remedy = "; has_aux=True for a pair" if self.offers_aux else ""
             if not hasattr(value, "shape") and not isinstance(value, (float, int)):
-                raise TypeError(f"fun must return a scalar array, got {type(value).__name__}; has_aux=True for a pair")
+                raise TypeError(f"fun must return a scalar array, got {type(value).__name__}{remedy}")
             if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
                 raise TypeError(
                     f"fun must return a real scalar (shape ()), got shape {jnp.shape(value)} and dtype "

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 
 def _angle(c: Array, n: int, B: int, dtype: Any) -> Array:
     """2 pi c j / B for j < n. The phase index is reduced first: c j / B itself would lose all digits in float32."""
-    phase = (c * (jnp.arange(n) % B)) % B
+    j = jnp.arange(n).reshape((1,) * (jnp.ndim(c) - 1) + (n,))
+    phase = (c * (j % B)) % B
     return phase.astype(dtype) * (2 * jnp.pi / B)
 
 
@@ -47,7 +48,7 @@ class Fourier:
         B, n = kept.shape
         angle = _angle(jnp.arange(B // 2 + 1)[:, None], n, B, kept.dtype)
         cosine, sine = kept[1::2], jnp.zeros_like(kept[1::2]).at[: B // 2].set(kept[2::2])
-        wave = jnp.concatenate([kept[:1] + 0j, cosine + 1j * sine])
-        diagonals = jnp.fft.irfft(jnp.conj(wave * jnp.exp(-1j * angle)), n=B, axis=0)
+        wave = jnp.concatenate([lax.complex(kept[:1], jnp.zeros_like(kept[:1])), lax.complex(cosine, sine)])
+        diagonals = jnp.fft.irfft(jnp.conj(wave * lax.complex(jnp.cos(angle), -jnp.sin(angle))), n=B, axis=0)
         rows = (k + 1) * d
         return jnp.pad(diagonals, ((0, max(0, rows - B)), (0, 0)))[:rows].astype(kept.dtype)

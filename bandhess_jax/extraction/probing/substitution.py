@@ -46,7 +46,7 @@ def _from_both_ends(steps: Array, sizes: Array) -> Array:
     def elsewhere(steps: Array, sizes: Array) -> Array:
         ahead = lambda x: jnp.pad(x[1:], ((0, 1), (0, 0)))  # noqa: E731
         right = -ahead(lax.cumsum(steps, reverse=True))
-        return jnp.where(ahead(lax.cumsum(sizes, reverse=True)) <= half, right, lax.cumsum(steps))
+        return jnp.where(ahead(lax.cumsum(sizes, reverse=True)) <= half[None], right, lax.cumsum(steps))
 
     return lax.platform_dependent(steps, sizes, cpu=on_cpu, default=elsewhere)
 

@@ -122,7 +122,8 @@ def _eager(
     state = jit_call(_begin, options, funs, x0, multipliers, bounds, args)
     if not is_traced(state):
         layout, width = options.objective.layout, options.extraction.bandwidth + 1
-        state = in_pieces(turns, state, layout.n * layout.d * width, max_seconds)
+        size = 16 * layout.n * layout.d * width  # a turn factorises and multiplies many times
+        state = in_pieces(turns, state, size, max_seconds)
     if is_traced(state):  # the functions close over tracers
         if max_seconds is None:
             return None
