@@ -106,10 +106,10 @@ def _solve_parts(columns: Array, b: Array) -> tuple[Array, Array]:
         (S, R, G), (a, bj) = carry, step
         c = a - jnp.pad(S[:, 0], ((0, 1), (0, 0)))
         r = jnp.pad(bj, ((w, 0), (0, 0))) - R[0]
-        unit = c[1:] / c[0]
-        S = jnp.pad(S[1:, 1:], ((0, 1), (0, 1), (0, 0))) + c[1:, None] * unit
-        R = jnp.pad(R[1:], ((0, 1), (0, 0), (0, 0))) + unit[:, None] * r
-        return (S, R, G + r[:w, None] * (r / c[0])), (c, r)
+        unit = c[1:] / c[:1]
+        S = jnp.pad(S[1:, 1:], ((0, 1), (0, 1), (0, 0))) + c[1:, None] * unit[None]
+        R = jnp.pad(R[1:], ((0, 1), (0, 0), (0, 0))) + unit[:, None] * r[None]
+        return (S, R, G + r[:w, None] * (r / c[:1])[None]), (c, r)
 
     S = jnp.zeros((w, w, P), columns.dtype)
     R = jnp.pad(-left, ((0, 0), (0, k), (0, 0)))
@@ -124,11 +124,11 @@ def _solve_parts(columns: Array, b: Array) -> tuple[Array, Array]:
 
     # All interiors: y - V x_left, then the columns below.
     x_left = jnp.pad(x_s[:, :, :-1], ((0, 0), (0, 0), (1, 0)))
-    y = r[:, w:] - jnp.sum(r[:, :w, None] * x_left, 1)
+    y = r[:, w:] - jnp.sum(r[:, :w, None] * x_left[None], 1)
 
     def substitute(xs: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
         c, y = step
-        x = (y - jnp.sum(c[1:, None] * xs, 0)) / c[0]
+        x = (y - jnp.sum(c[1:, None] * xs, 0)) / c[:1]
         return jnp.concatenate([x[None], xs[:-1]]), x
 
     x = jnp.concatenate([lax.scan(substitute, x_s, (c, y), reverse=True)[1], x_s])

@@ -274,7 +274,16 @@ def newton(
         bandwidth = detect_bandwidth(_squared(fun) if kind == "gauss_newton" else fun)(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
     width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and kind != "given"
-    options = Options(layout, width, scaling, tol, as_index(max_steps, "max_steps"), check_band, bool(history), jax.config.jax_debug_nans)
+    options = Options(
+        layout,
+        width,
+        scaling,
+        tol,
+        as_index(max_steps, "max_steps"),
+        check_band,
+        bool(history),
+        jax.config.jax_debug_nans,
+    )
     problem = Problem(objective, extraction, kind, options)
     callbacks = tuple(each for each in (print_progress if verbose else None, callback) if each)
     user = User(fun, args, hessian, scale if scaling == "given" else None, callbacks)

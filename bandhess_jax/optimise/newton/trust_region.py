@@ -126,9 +126,7 @@ def _search(options: Options, s: State, start: Array) -> tuple[Array, Array]:
     view, dtype = _look(options, s), s.point.grad.dtype
     at, held = view.at, Answer(*s.answer)
     idle = view.visiting | ~s.open | (at.phase == TRY)
-    query = Query(
-        at.radius, at.shift, at.low, at.high, at.guess, view.soft, view.enough, grow=s.turns == 1, idle=idle
-    )
+    query = Query(at.radius, at.shift, at.low, at.high, at.guess, view.soft, view.enough, grow=s.turns == 1, idle=idle)
     solve = refinement.plain(jnp.maximum(held.shift, view.soft))
     asked = jnp.where(view.refining, pack(solve, dtype), pack(query, dtype))
     return minimise_model(Work(*s.work).residual, s.point.ab, start, Query(*asked))
@@ -234,14 +232,15 @@ def _step(options: Options, callback: Callable | None, s: State, p: Array, answe
     # The next step would be some roundings of x, and what it promises some roundings of f.
     collapsed = (search.radius <= 4 * options.eps * view.now.length) & (t.predicted <= 32 * options.eps * view.unit)
     collapsed = ~moved & ~view.closing & (collapsed | (search.radius <= options.tiny**0.5))
+    crept = search.crept >= CREEP
     facts = StepFacts(
         bad_start=first & bad,
         narrow=view.visiting & narrow,
         falling=~first & (out.value <= -(options.eps**-1.5) * search.fall),  # -inf included
-        floor=floor,
+        floor=floor | (crept & view.small),
         collapsed=collapsed,
         bad=bad,
-        crept=search.crept >= CREEP,
+        crept=crept,
     )
     status = _first(step_ends(facts))
     status = jnp.where(view.closing & ~narrow, s.status, status)
