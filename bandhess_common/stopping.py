@@ -42,7 +42,8 @@ class StepFacts(NamedTuple):
     bad_start: Any  # x0, and f or a derivative is not finite there
     narrow: Any  # the band was checked, and H has entries outside it
     falling: Any  # f is below -eps^(-3/2) of its first size
-    floor: Any  # differences of f are noise, and the step did not reduce the gradient by half
+    floor: Any  # differences of f are noise, and the step did not reduce the gradient by half; or steps crept with a
+    # gradient at rounding level
     collapsed: Any  # the step was turned down, and the next would move no entry of x
     bad: Any  # f or a derivative is not finite where the step leads
     crept: Any  # accepted steps were short and poor, CREEP in a row

@@ -232,14 +232,15 @@ def _step(options: Options, callback: Callable | None, s: State, p: Array, answe
     # The next step would be some roundings of x, and what it promises some roundings of f.
     collapsed = (search.radius <= 4 * options.eps * view.now.length) & (t.predicted <= 32 * options.eps * view.unit)
     collapsed = ~moved & ~view.closing & (collapsed | (search.radius <= options.tiny**0.5))
+    crept = search.crept >= CREEP
     facts = StepFacts(
         bad_start=first & bad,
         narrow=view.visiting & narrow,
         falling=~first & (out.value <= -(options.eps**-1.5) * search.fall),  # -inf included
-        floor=floor,
+        floor=floor | (crept & view.small),
         collapsed=collapsed,
         bad=bad,
-        crept=search.crept >= CREEP,
+        crept=crept,
     )
     status = _first(step_ends(facts))
     status = jnp.where(view.closing & ~narrow, s.status, status)

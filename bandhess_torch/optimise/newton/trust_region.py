@@ -166,8 +166,10 @@ def _next(options: Options, at: Search, t: Answer, tried: Tried, steps: int, sho
     low, high = point.bracket(radius)
     low = max(low, t.shift)  # after a rejection the shift must grow
     high = max(low, high)
+    shift = min(2 * t.shift, high) if t.shift > 0 else inside(low, high)
     newton = secular(t.shift, t.length, t.bend, radius)
-    shift = newton if low < newton < high else min(2 * t.shift, high) if t.shift > 0 else inside(low, high)
+    if low < newton < high:
+        shift = newton
     return at._replace(radius=radius, shift=shift, low=low, high=high, fall=fall)
 
 
@@ -216,7 +218,9 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
         ahead = _next(options, at, t, tried, steps, short)
         collapsed = not tried.moved and _collapsed(options, point, view, t, ahead.radius)
         falling = tried.value <= -(options.eps**-1.5) * ahead.fall  # -inf included
-        facts = StepFacts(False, False, falling, tried.floor, collapsed, tried.bad, ahead.crept >= CREEP)
+        crept = ahead.crept >= CREEP
+        floor = tried.floor or (crept and view.small)
+        facts = StepFacts(False, False, falling, floor, collapsed, tried.bad, crept)
         status, point, at = _first(step_ends(facts)), tried.new, ahead
         if tried.moved:
             steps += 1
