@@ -161,7 +161,7 @@ def from_matvec(
 
     Cost: products: (2k + 1) d for "direct", (k + 1) d for "substitution", 2 (k + 1) d - 1 for "fourier", twice those of
     "direct" for "random"; never more than T d for the first two. "direct" forms none where diagonals can be
-    carried through the program instead (`extraction/diagonals/walk.py`).
+    carried through the program instead (`extraction/diagonals`).
     """
     layout = Layout.of(like, "like")
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (like, matvec))

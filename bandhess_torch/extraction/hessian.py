@@ -40,7 +40,7 @@ def value_grad_hessian(
       argument's structure, ab `((k + 1) d, T d)` as `hessian` gives it.
 
     Cost: one gradient with its graph, then (2k + 1) d products pulled back through it, or on long vectors its diagonals
-    where the graph consists of slices, paddings, sums and products with coefficients (`extraction/diagonals/walk.py`).
+    where the graph consists of slices, paddings, sums and products with coefficients (`extraction/diagonals`).
     The first call of a process raises the limit up to which glibc's malloc keeps freed memory to 62 MiB, once for all.
     """
     argnums = check_argnums(argnums)
