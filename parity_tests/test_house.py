@@ -48,8 +48,6 @@ LONG_FILES = {
 }  # fmt: skip
 LONG_FUNCTIONS = {
     "bandhess_jax/optimise/newton/subproblem:_search",
-    "bandhess_jax/optimise/newton/trust_region:advance", "bandhess_jax/optimise/newton/trust_region:turn",
-    "bandhess_torch/optimise/newton/trust_region:minimise",
     "bandhess_jax/optimise/sqp/primal_dual:advance", "bandhess_jax/optimise/sqp/primal_dual:turn",
     "bandhess_torch/optimise/sqp/primal_dual:minimise", "bandhess_torch/optimise/sqp/primal_dual:turn",
 }  # fmt: skip
