@@ -24,7 +24,7 @@ def shifted(ab: Array, shift: Array | float) -> Array:
 def scaled(ab: Array, scale: Array) -> Array:
     """The band of S H S for a diagonal S `(n,)`."""
     rows, n = ab.shape
-    return ab * scale * jnp.stack([jnp.pad(scale[d:], (0, min(d, n))) for d in range(rows)])
+    return ab * scale[None] * jnp.stack([jnp.pad(scale[d:], (0, min(d, n))) for d in range(rows)])
 
 
 def row_sums(ab: Array) -> Array:

@@ -299,7 +299,7 @@ def newton(
         as_index(max_steps, "max_steps"),
         check_band,
         bool(history),
-        jax.config.jax_debug_nans,
+        jax.config.jax_debug_nans,  # type: ignore[attr-defined]
     )
     problem = Problem(objective, extraction, kind, options)
     callbacks = tuple(Host(each) for each in (print_progress if verbose else None, callback) if each)

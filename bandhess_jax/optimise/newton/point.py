@@ -157,7 +157,7 @@ def visit(
             lambda: (jnp.bool_(False), _image(options, old, product, ask.vector)),
         ],
     )
-    units, rates = old.scale, 1
+    units, rates = old.scale, jnp.ones((), x.dtype)
     if scaled:
         units = _units(options, ab, scale, old.scale, ask.first)
         grad, ab, rates = units * grad, scaled_band(ab, units), old.scale / units

@@ -36,15 +36,15 @@ class Query(NamedTuple):
 class Answer(NamedTuple):
     """What is found: p is apart."""
 
-    radius: Array
-    shift: Array
-    length: Array  # of -(H + shift I)^-1 g
-    bend: Array  # p^T (H + shift I)^-1 p of that step: what `secular` needs
-    size: Array  # |p|, an eigenvector added or a cut made
-    slope: Array  # g^T p
-    predicted: Array  # the model's decrease
-    found: Array  # p may be tried
-    settled: Array  # H + soft I is positive definite, and its step not worth making
+    radius: Any
+    shift: Any
+    length: Any  # of -(H + shift I)^-1 g
+    bend: Any  # p^T (H + shift I)^-1 p of that step: what `secular` needs
+    size: Any  # |p|, an eigenvector added or a cut made
+    slope: Any  # g^T p
+    predicted: Any  # the model's decrease
+    found: Any  # p may be tried
+    settled: Any  # H + soft I is positive definite, and its step not worth making
 
 
 def inside(low: Array, high: Array) -> Array:

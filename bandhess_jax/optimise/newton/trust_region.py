@@ -43,9 +43,9 @@ class Search(NamedTuple):
     value_floor: Array  # for objectives that end at 0
     fall: Array  # the size of f: |f(x0)|, or the first predicted decrease
     crept: Array  # short and poor accepted steps in a row
-    phase: Array
-    count: Array  # of refinements of this step
-    grow: Array  # the region grows to the refined step
+    phase: Any
+    turns: Any  # of refinements of this step
+    grow: Any  # the region grows to the refined step
 
 
 class State(NamedTuple):
@@ -219,7 +219,7 @@ def _next_search(options: Options, s: State, t: Answer, out: Outcome) -> Search:
         fall=jnp.where(s.steps == 0, jnp.maximum(at.fall, begun), at.fall),
         crept=jnp.where(moved, crept, at.crept),
         phase=SEARCH,
-        count=0,
+        turns=0,
         grow=0,
     )
 
@@ -263,10 +263,10 @@ def _refine(s: State, z: Array, answer: Array, image: Array) -> State:
     noted = pack(t._replace(size=0, slope=0, predicted=0, settled=0), z.dtype)
     held, found = Answer(*jnp.where(begins, noted, s.answer)), ~begins & (t.found > 0)
     work, held, more = refinement.advance(s.work, s.point.grad, z, image, found, at.grow > 0, held)
-    again = begins | (more & (at.count < refinement.TURNS))
+    again = begins | (more & (at.turns < refinement.TURNS))
     search = at._replace(
         phase=jnp.where(again, REFINE, jnp.where(held.predicted > 0, TRY, PLAIN)),
-        count=at.count + 1,
+        turns=at.turns + 1,
         grow=jnp.where(begins, s.turns == 1, at.grow > 0),
     )
     return s._replace(work=work, search=pack(search, z.dtype), answer=jnp.stack(held))

@@ -135,8 +135,8 @@ def visit(options: Options, functions: Functions, scale: Tensor | None, x: Tenso
     def wide() -> bool:
         return options.check_band and bool(too_narrow(product, raw))
 
-    facts = f, grad, lowered, units, grad_length, length, grad_norm, -least, -low, high, rounding
-    return Point(x, *facts, scaled_product, wide)
+    numbers = grad_length, length, grad_norm, -least, -low, high, rounding
+    return Point(x, f, grad, lowered, units, *numbers, scaled_product, wide)
 
 
 def soft(options: Options, point: Point) -> float:

@@ -122,7 +122,9 @@ def _refined(point: Point, start: Tensor, p: Tensor, t: Answer, view: Outlook, g
     return end.step, answer
 
 
-def _try(options: Options, evaluate: Callable, point: Point, view: Outlook, p: Tensor, t: Answer) -> Tried:
+def _try(
+    options: Options, evaluate: tuple[Callable, Callable], point: Point, view: Outlook, p: Tensor, t: Answer
+) -> Tried:
     """evaluate is `(functions.value, x -> Point)`."""
     value_at, visit_at = evaluate
     trial = point.moved(p)
@@ -143,7 +145,7 @@ def _try(options: Options, evaluate: Callable, point: Point, view: Outlook, p: T
 
 def _slope(new: Point, old: Point, p: Tensor) -> float:
     """g^T p at the new point, whose scale may have changed."""
-    return float(new.grad @ (p if new.scale is None else p * (old.scale / new.scale)))
+    return float(new.grad @ (p if new.scale is None or old.scale is None else p * (old.scale / new.scale)))
 
 
 def _next(options: Options, at: Search, t: Answer, tried: Tried, steps: int, short: bool) -> Search:
