@@ -28,6 +28,7 @@ BELOW = {
 ALONE = {
     "bandhess_jax/extraction/diagonals/blocks": "programs ravel residuals to one vector; a gradient's graph does not",
     "bandhess_jax/framework/clock": "a compiled loop has no clock: time limits run it in chunks",
+    "bandhess_jax/framework/packing": "the state of a compiled loop between two calls",
     "bandhess_jax/framework/fusion": "workarounds for what XLA fuses",
     "bandhess_jax/framework/programs": "reading jaxprs",
     "bandhess_jax/framework/jit": "compiled programs are found again by the user's function",

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+
+from .packing import Packed, nothing
 
 FIRST = 32  # turns: of the first piece, where they are short; most solves end in it, and pay nothing for the pieces
 WORK = 2**20  # numbers handled: a turn with so many takes some hundredths of a second, and is a first piece of its own
@@ -33,24 +35,32 @@ def check_host(tree: Any, name: str) -> None:
         )
 
 
-def in_pieces(turns: Callable[[Any, int], Any], state: Any, size: int, max_seconds: float | None = None) -> Any:
-    """The state when the loop has ended, or when time is up: then `state.open` is still true.
+class Piece(NamedTuple):
+    """Where a loop stands after some turns."""
 
-    `turns(state, last)` turns until `last` turns have been made in all; size is how many numbers a turn handles, about.
-    With max_seconds at least one turn is made, and the clock starts when the loop has compiled. A state that is traced
-    comes back after the first piece.
+    state: Packed
+    open: Any  # whether it goes on
+    shown: Any  # what a result shows of it
+
+
+def in_pieces(turns: Callable[..., Piece], like: Packed, size: int, max_seconds: float | None = None) -> Piece:
+    """The last piece when the loop has ended, or when time is up: then it is still open.
+
+    `turns(state, last)` turns until `last` turns have been made in all, and uses up the state; size is how many numbers
+    a turn handles, about. With max_seconds at least one turn is made, and the clock starts when the loop has compiled.
+    A piece that is traced comes back at once.
     """
-    last, step, longest = 0, max(1, min(FIRST, WORK // max(size, 1))), PIECE
+    last, step, longest, state = 0, max(1, min(FIRST, WORK // max(size, 1))), PIECE, nothing(like)
     if max_seconds is not None:
-        state, step, longest = jax.block_until_ready(turns(state, 0)), 1, min(PIECE, max_seconds / POLL)
+        state, step, longest = jax.block_until_ready(turns(state, 0)).state, 1, min(PIECE, max_seconds / POLL)
     start = time.perf_counter()
     while True:
         last += step
         begun = time.perf_counter()
-        state = turns(state, last)
-        if is_traced(state) or not state.open:  # to ask for it is to wait
-            return state
-        now = time.perf_counter()
+        piece = turns(state, last)
+        if is_traced(piece) or not piece.open:  # to ask for it is to wait
+            return piece
+        state, now = piece.state, time.perf_counter()
         if max_seconds is not None and now - start >= max_seconds:
-            return state
+            return piece
         step = max(1, int(step * min(GROWTH, longest / (now - begun))))

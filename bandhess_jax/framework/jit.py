@@ -81,6 +81,7 @@ class _Entry:
 
     def __init__(self) -> None:
         self.numbers: dict[Hashable, int] = {}  # of what the static leaves are
+        self.known: dict[Hashable, Any] = {}  # what `Program.once` was told
         self.count = itertools.count()
         self.moving: set[Hashable] = set()  # places that the function itself changes as it is called: counters, logs
         self.concrete = False  # it needs the values that a partial binds
@@ -89,14 +90,17 @@ class _Entry:
     def _start(self) -> None:
         traced: list[bool] = []
 
-        def run(core: Callable, options: Hashable, treedef: Any, static: _Static, arrays: list, more: tuple) -> Any:
+        def run(
+            core: Callable, options: Hashable, treedef: Any, static: _Static, arrays: list, state: tuple, more: tuple
+        ) -> Any:
             traced.append(True)
             rest = iter(arrays)
             leaves = [next(rest) if leaf is _ARRAY else leaf for leaf in static.leaves]
-            return core(options, *jax.tree.unflatten(treedef, leaves), *more)
+            return core(options, *jax.tree.unflatten(treedef, leaves), *state, *more)
 
         # keep_unused: an argument that no result depends on still says on which device to run.
-        self.run, self.traced = jax.jit(run, static_argnums=(0, 1, 2, 3), keep_unused=True), traced
+        self.run = jax.jit(run, static_argnums=(0, 1, 2, 3), keep_unused=True, donate_argnums=5)
+        self.traced = traced
 
     def key(self, contents: Contents) -> Hashable:
         reads = contents.reads
@@ -108,6 +112,7 @@ class _Entry:
         if number is None:
             if len(self.numbers) >= PROGRAMS:
                 self.numbers.clear()
+                self.known.clear()
                 self._start()
             number = self.numbers[key] = next(self.count)
         return number
@@ -170,7 +175,8 @@ def _is_array(leaf: Any) -> bool:
 
 
 class Program:
-    """`more -> core(options, *operands, *more)`, more being pytrees of arrays."""
+    """`(*state, *more) -> core(options, *operands, *state, *more)`, all being pytrees of arrays. A state, at most one,
+    is used up: its memory may become the result's."""
 
     def __init__(self, entry: _Entry, core: Callable, options: Hashable, leaves: list, treedef: Any) -> None:
         self.entry, self.core, self.options, self.leaves, self.treedef = entry, core, options, leaves, treedef
@@ -184,13 +190,22 @@ class Program:
         except TypeError:  # an unhashable leaf or option has no key: run it as it stands
             self.number = None
 
-    def __call__(self, *more: Any) -> Any:
+    def once(self, compute: Callable[[], Any]) -> Any:
+        """What `compute()` returns, called once for these functions and shapes."""
+        key = self.core, self.options, self.number, *((np.shape(a), getattr(a, "dtype", type(a))) for a in self.arrays)
+        if self.number is None or self.traced:
+            return compute()
+        if key not in self.entry.known:
+            self.entry.known[key] = compute()
+        return self.entry.known[key]
+
+    def __call__(self, *state: Any, more: tuple = ()) -> Any:
         if self.number is None:
-            return self.core(self.options, *jax.tree.unflatten(self.treedef, self.leaves), *more)
+            return self.core(self.options, *jax.tree.unflatten(self.treedef, self.leaves), *state, *more)
         static, entry = _Static(self.number, self.static), self.entry
         entry.traced.clear()
         try:
-            out = entry.run(self.core, self.options, self.treedef, static, self.arrays, more)
+            out = entry.run(self.core, self.options, self.treedef, static, self.arrays, state, more)
         finally:
             static.leaves = []  # JAX keeps this object
         if entry.traced and self.contents.reads:
@@ -206,19 +221,22 @@ class _Either:
     def __init__(self, operands: Program, constants: Callable[[], Program]) -> None:
         self.operands, self.constants, self.traced = operands, constants, operands.traced
 
-    def __call__(self, *more: Any) -> Any:
+    def once(self, compute: Callable[[], Any]) -> Any:
+        return self.operands.once(compute)
+
+    def __call__(self, *state: Any, more: tuple = ()) -> Any:
         entry = self.operands.entry
         if not entry.concrete:
             # Among these errors are those that JAX raises where it has no value.
             with contextlib.suppress(TypeError, AttributeError, IndexError):
-                return self.operands(*more)
-        out = self.constants()(*more)
+                return self.operands(*state, more=more)
+        out = self.constants()(*state, more=more)
         entry.concrete = True
         return out
 
 
 def prepare(core: Callable, options: Hashable, *operands: Any) -> Program | _Either:
-    """`more -> core(options, *operands, *more)`, compiled once per core, options, and what the operands are apart from
+    """`core(options, *operands)` as a `Program`, compiled once per core, options, and what the operands are apart from
     their arrays: that is looked at here."""
     leaves, treedef = jax.tree.flatten(operands, is_leaf=_is_partial)
     function = next(filter(callable, leaves), None)

@@ -21,8 +21,9 @@ from ...extraction.linearise import linearize_gradient, linearize_residuals
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction, extract
-from ...framework.clock import check_host, in_pieces, is_traced
+from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import Host, jit_call, prepare
+from ...framework.packing import Packed, pack, unpack
 from .implicit import close, implicit_solution
 from .point import Functions, Options
 from .trust_region import State, advance, initial
@@ -140,23 +141,18 @@ def _newton(problem: Problem, user: User, x0: Any) -> tuple:
     return layout.unravel(x), f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
 
 
-class Piece(NamedTuple):
-    """Where the loop stands after some turns, and what a result shows of it."""
-
-    state: State
-    shown: tuple  # x, value, grad_norm
-
-    @property
-    def open(self) -> Array:
-        return self.state.open
+def _start(problem: Problem, user: User, x0: Any) -> State:
+    return initial(problem.options, lax.stop_gradient(problem.objective.layout.ravel(x0)))
 
 
-def _turns(problem: Problem, user: User, x0: Any, s: State, last: Array) -> Piece:
+def _turns(problem: Problem, user: User, x0: Any, state: Packed, last: Array) -> Piece:
     layout, report = problem.objective.layout, user.report if user.callbacks else None
-    s = s._replace(point=s.point._replace(x=jnp.where(s.turns == 0, layout.ravel(x0), s.point.x)))
+    s = unpack(state, _start(problem, user, x0))
     functions, _, consts, given = _functions(problem, user, s.point.x)
     s = advance(problem.options, functions(consts, given), given.scale, report, s, last)
-    return Piece(s, (layout.unravel(s.point.x), s.point.pack[0], s.point.grad_norm))
+    point = s.point
+    shown = layout.unravel(point.x), point.pack[0], point.grad_norm, s.steps, s.status, s.history
+    return Piece(pack(s), s.open, shown)
 
 
 def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> tuple | None:
@@ -168,19 +164,17 @@ def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> 
     elif is_traced(operands) or piece.traced:
         return None
 
-    def turns(s: State | Piece, last: int) -> Piece:
-        return piece(s.state if isinstance(s, Piece) else s, np.int32(last))
+    def turns(state: Packed, last: int) -> Piece:
+        return piece(state, more=(np.int32(last),))
 
-    layout, options = problem.objective.layout, problem.options
-    # Of NumPy: JAX would start a program for each array.
-    start = initial(options, np.zeros(layout.n, layout.dtype), np)
-    end = in_pieces(turns, start, layout.n * options.width, max_seconds)
+    like = piece.once(lambda: jax.eval_shape(lambda x0: pack(_start(problem, user, x0)), x0))
+    end = in_pieces(turns, like, problem.objective.layout.n * problem.options.width, max_seconds)
     if is_traced(end):  # fun closes over tracers
         if max_seconds is None:
             return None
         check_host(end, "newton")
-    status = np.int32(Status.TIME_LIMIT) if end.open else end.state.status
-    return *end.shown, end.state.steps, status, end.state.history
+    *rest, status, history = end.shown
+    return *rest, np.int32(Status.TIME_LIMIT) if end.open else status, history
 
 
 def _empty(problem: Problem, user: User, x0: Any) -> tuple:

@@ -60,17 +60,17 @@ class State(NamedTuple):
     history: History | None
 
 
-def initial(options: Options, x: Any, xp: Any = jnp) -> State:
-    """Nothing is known yet: the first turn visits x. Arrays of the module xp, NumPy or JAX's."""
+def initial(options: Options, x: Array) -> State:
+    """Nothing is known yet: the first turn visits x."""
     dtype, n = options.layout.dtype, options.layout.n
-    scale = xp.ones(() if options.scale == "none" else n, dtype)
-    grad, band, facts = (xp.zeros(shape, dtype) for shape in (n, (options.width, n), len(Facts._fields)))
-    rows = xp.full(options.max_steps + 1, 0 if options.blank else xp.nan, dtype)
+    scale = jnp.ones(() if options.scale == "none" else n, dtype)
+    grad, band, facts = (jnp.zeros(shape, dtype) for shape in (n, (options.width, n), len(Facts._fields)))
+    rows = jnp.full(options.max_steps + 1, 0 if options.blank else jnp.nan, dtype)
     history = History(*[rows] * len(History._fields)) if options.history else None
-    none, search = xp.int32(0), xp.zeros(len(Search._fields), dtype)
-    point, answer = Point(x, grad, band, scale, facts), xp.zeros(len(Answer._fields), dtype)
-    work = xp.zeros((len(refinement.Work._fields), n), dtype)
-    return State(point, work, search, answer, none, none, xp.int32(RUNNING), xp.bool_(True), history)
+    none, search = jnp.int32(0), jnp.zeros(len(Search._fields), dtype)
+    point, answer = Point(x, grad, band, scale, facts), jnp.zeros(len(Answer._fields), dtype)
+    work = jnp.zeros((len(refinement.Work._fields), n), dtype)
+    return State(point, work, search, answer, none, none, jnp.int32(RUNNING), jnp.bool_(True), history)
 
 
 def _first(cases: list[tuple[Any, Status]], otherwise: Any = RUNNING) -> Array:

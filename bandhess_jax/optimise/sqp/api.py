@@ -23,8 +23,9 @@ from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
-from ...framework.clock import check_host, in_pieces, is_traced
+from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import Host, jit_call, prepare
+from ...framework.packing import Packed, pack, unpack
 from .condensed import largest
 from .constraints import check_bounds
 from .implicit import differentiable_where
@@ -48,6 +49,9 @@ class SQPResult(NamedTuple):
     history: SQPHistory | None = None
     bound_multipliers: Any = None
     inequality_multipliers: Any = None
+
+
+STEPS, STATUS = (SQPResult._fields.index(name) for name in ("steps", "status"))
 
 
 def _notes(end: State) -> tuple:
@@ -77,25 +81,32 @@ def _sqp(
     steps, status = steps.astype(jnp.int32), status.astype(jnp.int32)
     solved = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
     x, y, z = (differentiable_where(solved, part) for part in solution)
-    return setting.result(layout, x, y, z, (grad_norm, violation, steps, status, history), funs[2] is not None)
+    notes = grad_norm, violation, steps, status, history
+    return setting.result(layout, x, y, z, setting.problem.functions(x)[0], notes, funs[2] is not None)
 
 
-def _begin(options: Options, funs: tuple, x0: Any, multipliers: Any, bounds: Any, args: tuple) -> State:
-    setting = Setting.of(options, funs, x0, bounds, args)
+def _start(options: Options, setting: Setting, multipliers: Any) -> State:
     y = setting.multipliers(multipliers, options.objective.layout.dtype)
     return initial(options, setting.start(setting.problem.x, y), multipliers is None)
 
 
 def _turns(
-    options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, callback: Any, state: State, limits: tuple
-) -> State:
+    options: Options,
+    funs: tuple,
+    x0: Any,
+    multipliers: Any,
+    bounds: Any,
+    args: tuple,
+    callback: Any,
+    state: Packed,
+    limits: tuple,
+) -> Piece:
     setting = Setting.of(options, funs, x0, bounds, args)
-    return advance(options, setting.problem.functions, setting.active, setting.held, callback, state, limits)
-
-
-def _finish(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, end: State) -> tuple:
-    setting, (x, y, z, *_) = Setting.of(options, funs, x0, bounds, args), end.best
-    return setting.result(options.objective.layout, x, y, z, _notes(end), funs[2] is not None)
+    begun = unpack(state, _start(options, setting, multipliers))
+    end = advance(options, setting.problem.functions, setting.active, setting.held, callback, begun, limits)
+    best, layout = end.best, options.objective.layout
+    shown = setting.result(layout, best.x, best.y, best.z, best.value, _notes(end), funs[2] is not None)
+    return Piece(pack(end), end.open, shown)
 
 
 def _eager(
@@ -110,29 +121,33 @@ def _eager(
 ) -> tuple | None:
     """As `_sqp`, in pieces: the host looks at the clock between them, and can be interrupted. None where something is
     traced, unless there is a time limit: then it is an error."""
-    operands, piece = (x0, multipliers, bounds, args), prepare(_turns, options, funs, x0, bounds, args, callback)
+    operands = x0, multipliers, bounds, args
+    piece = prepare(_turns, options, funs, *operands, callback)
     if max_seconds is not None:
         check_host(operands, "sqp")
     elif is_traced(operands) or piece.traced:
         return None
 
-    def turns(state: State, last: int, max_steps: int = options.max_steps) -> State:
-        return piece(state, (np.int32(last), np.int32(max_steps)))
+    def turns(state: Packed, last: int, max_steps: int = options.max_steps) -> Piece:
+        return piece(state, more=((np.int32(last), np.int32(max_steps)),))
 
-    state = jit_call(_begin, options, funs, x0, multipliers, bounds, args)
-    if not is_traced(state):
-        layout, width = options.objective.layout, options.extraction.bandwidth + 1
-        size = 16 * layout.n * layout.d * width  # a turn factorises and multiplies many times
-        state = in_pieces(turns, state, size, max_seconds)
-    if is_traced(state):  # the functions close over tracers
+    def start(x0: Any, multipliers: Any, bounds: Any, args: tuple) -> Packed:
+        return pack(_start(options, Setting.of(options, funs, x0, bounds, args), multipliers))
+
+    layout, width = options.objective.layout, options.extraction.bandwidth + 1
+    size = 16 * layout.n * layout.d * width  # a turn factorises and multiplies many times
+    end = in_pieces(turns, piece.once(lambda: jax.eval_shape(start, *operands)), size, max_seconds)
+    if is_traced(end):  # the functions close over tracers
         if max_seconds is None:
             return None
-        check_host(state, "sqp")
-    if state.open:  # the derivatives where it stands, and no step from there
-        state = turns(state, np.iinfo(np.int32).max, int(state.steps))
-        if state.status == Status.MAX_STEPS:
-            state = state._replace(status=jnp.int32(Status.TIME_LIMIT))
-    return jit_call(_finish, options, funs, x0, bounds, args, state)
+        check_host(end, "sqp")
+    if not end.open:
+        return end.shown
+    # The derivatives where it stands, and no step from there.
+    end = turns(end.state, np.iinfo(np.int32).max, int(end.shown[STEPS]))
+    status = end.shown[STATUS]
+    status = np.int32(Status.TIME_LIMIT) if status == Status.MAX_STEPS else status
+    return *end.shown[:STATUS], status, *end.shown[STATUS + 1 :]
 
 
 def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> tuple:

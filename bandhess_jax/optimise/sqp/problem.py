@@ -73,11 +73,13 @@ class Setting(NamedTuple):
         equalities = self.problem.equalities
         return jnp.zeros(equalities.size, dtype) if given is None else equalities.ravel(given)
 
-    def result(self, layout: Layout, x: Array, y: Array, z: Array, notes: tuple, has_inequalities: bool) -> tuple:
+    def result(
+        self, layout: Layout, x: Array, y: Array, z: Array, value: Array, notes: tuple, has_inequalities: bool
+    ) -> tuple:
         """The parts of an `SQPResult`; notes: grad_norm, violation, steps, status, history."""
         _, _, equalities, inequalities = self.problem
-        value, sides = self.problem.functions(x)[0], None
         grad_norm, violation, steps, status, history = notes
+        sides = None
         if self.box is not None:
             n, x = layout.n, self.box.fix(x)
             sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
