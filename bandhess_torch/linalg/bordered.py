@@ -103,8 +103,11 @@ def _factor_schur(cut: Arrow, solved: Tensor) -> tuple[Tensor, Tensor]:
     """S's Cholesky factor, and which minor fails, or 0."""
     S = cut.corner - cut.border @ solved
     L, info = torch.linalg.cholesky_ex((S + S.mT) / 2)
-    finite = L.detach().isfinite().all()  # LAPACK lets infinity pass
-    return L, torch.where(finite | (info != 0), info, len(S))
+    if not len(S):
+        return L, info
+    infinite = ~L.detach().diagonal().isfinite()  # LAPACK lets it pass
+    first = torch.where(infinite.any(), infinite.int().argmax() + 1, 0)
+    return L, torch.where(info == 0, first, info)
 
 
 def _eliminate(border: Tensor, schur: Tensor, solved: Tensor, U: Tensor, g: Tensor) -> Tensor:
@@ -121,7 +124,7 @@ def inverse(of: BorderedFactor, invert_band: Callable) -> Structure:
     Z = invert_band(cut.band)
     if not len(cut.border):
         return closed(Arrow(Z, cut.border, cut.corner), of.matrix)
-    corner = torch.cholesky_inverse(of.schur)
+    corner = torch.cholesky_solve(torch.eye(W.shape[1], dtype=W.dtype, device=W.device), of.schur)
     border = -corner @ W.mT
     m = len(W)
 
