@@ -72,6 +72,37 @@ def check_rhs_shape(shape: tuple[int, ...], ab: tuple[int, ...], name: str) -> N
         raise ValueError(f"{name} must have shape ({n},) or ({n}, k) to match ab of shape {ab}, got {shape}")
 
 
+def check_plain(ab: Any, name: str) -> None:
+    """Not one of `band/structures`, where a plain band is expected."""
+    if hasattr(ab, "_fields"):
+        raise TypeError(
+            f"{name} must be a plain band (w + 1, n) here, got {type(ab).__name__}; structures have no factor in "
+            "natural order: factorise them with factor"
+        )
+
+
+def check_closed(shape: tuple[int, ...]) -> None:
+    """The shape of a closed band: each entry has one cell where n > 2 w."""
+    w, n = shape[0] - 1, shape[1]
+    if w > 0 and n <= 2 * w:
+        raise ValueError(
+            f"a closed band needs n > 2 w, got n = {n} and w = {w}, where entries meet on both ways round; such a "
+            "matrix is dense: store and solve it as one"
+        )
+
+
+def check_border(border: tuple[int, ...], corner: tuple[int, ...], n: int) -> None:
+    if len(border) != 2 or border[1] != n or corner != (border[0], border[0]):
+        raise ValueError(
+            f"border must have shape (p, {n}) to match a band of n = {n}, and corner (p, p), got {border} and {corner}"
+        )
+
+
+def check_vector(shape: tuple[int, ...], n: int, name: str) -> None:
+    if len(shape) not in (1, 2) or shape[0] != n:
+        raise ValueError(f"{name} must have shape ({n},) or ({n}, k), one entry a row of H, got {shape}")
+
+
 def wrong_bounds(i: int, low: float, high: float) -> str:
     """What is wrong with the bounds of flat entry i; right are low <= high, low < inf, high > -inf."""
     if math.isnan(low) or math.isnan(high):

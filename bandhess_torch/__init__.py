@@ -29,7 +29,7 @@ from bandhess_common.status import History, SQPHistory, Status, StepInfo
 from . import scipy as scipy
 from .band.sparse import to_sparse
 from .band.stages import ravel_stages
-from .band.storage import from_dense, matvec, to_dense
+from .band.structures import Bordered, Cyclic, from_dense, matvec, to_dense
 from .extraction.bandwidth import band_error, detect_bandwidth, reorder_bandwidth
 from .extraction.hessian import gauss_newton, hessian, value_grad_hessian
 from .extraction.probing.protocol import Direct, Fourier, Probing, Random, Substitution
@@ -45,6 +45,8 @@ from .optimise.newton.api import NewtonResult, newton
 from .optimise.sqp.api import SQPResult, sqp
 
 __all__ = [
+    "Bordered",
+    "Cyclic",
     "Direct",
     "Factor",
     "Fourier",

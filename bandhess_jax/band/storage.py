@@ -11,18 +11,21 @@ A cell below the diagonal stands for two entries of H, so the gradient with resp
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from bandhess_common.checks import as_index, check_band_shape, check_rhs_shape
+from bandhess_common.checks import as_index, check_band_shape, check_plain, check_rhs_shape
 from bandhess_common.dtypes import native
 
 
 def as_band(ab: ArrayLike, name: str = "ab") -> Array:
     """`ab` as a floating `(w + 1, n)` array, or an error that says what came."""
+    check_plain(ab, name)
     ab = jnp.asarray(native(ab, name))
     check_band_shape(ab.shape, name, "jax.vmap")
     if not jnp.issubdtype(ab.dtype, jnp.floating):
@@ -144,14 +147,24 @@ def from_dense(h: ArrayLike, w: int) -> Array:
     """
     h = jnp.asarray(h)
     w = as_index(w, "w")
-    if h.ndim != 2 or h.shape[0] != h.shape[1]:
-        raise ValueError(f"h must be a square matrix, got shape {h.shape}")
-    n = h.shape[0]
-    if not isinstance(h, jax.core.Tracer):
-        i, j = jnp.nonzero(h)
-        reach = int(jnp.max(jnp.abs(i - j), initial=0))
-        if reach > w:
-            raise ValueError(f"h has non-zero entries up to {reach} off its diagonal, w is {w}; pass w={reach}")
+    n = check_square(h)
+    check_reach(h, lambda i, j: jnp.abs(i - j), w)
     row, column = jnp.arange(w + 1)[:, None], jnp.arange(n)[None, :]
     inside = row + column < n
     return jnp.where(inside, h[jnp.where(inside, row + column, 0), column], 0) if n else jnp.zeros((w + 1, 0), h.dtype)
+
+
+def check_square(h: Array) -> int:
+    """h's order."""
+    if h.ndim != 2 or h.shape[0] != h.shape[1]:
+        raise ValueError(f"h must be a square matrix, got shape {h.shape}")
+    return h.shape[0]
+
+
+def check_reach(h: Array, offset: Callable[[Array, Array], Array], w: int) -> None:
+    """ValueError where a non-zero entry [i, j] of h has an offset beyond w; under jit values cannot be looked at."""
+    if isinstance(h, jax.core.Tracer):
+        return
+    reach = int(jnp.max(offset(*jnp.nonzero(h)), initial=0))
+    if reach > w:
+        raise ValueError(f"h has non-zero entries up to {reach} off its diagonal, w is {w}; pass w={reach}")

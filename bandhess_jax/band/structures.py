@@ -1,32 +1,216 @@
-"""What optimisers and extraction ask of a band: its product (`storage.matvec`), and what stands here.
+"""A band, closed or with a border, and what optimisers and extraction ask of any of them.
 
-They never look into a row of its array, so that another storage needs these few functions only.
+    plain ab             Cyclic(ab): the unused cells hold what wraps around    Bordered(band, border, corner)
+
+    a b . . .            a b . . y                                              a b . . . s
+    b c d . .            b c d . .        ab = a c e g i                        b c d . . t
+    . d e f .            . d e f .             b d f h y                        . d e f . u
+    . . f g h            . . f g h                                              . . f g h v
+    . . . h i            y . . h i                                              . . . h i z
+                                                                                s t u v z q
+
+    Cyclic: ab[r, j] = H[(j + r) mod n, j].        border = [s t u v z], (p, n) with p = 1;  corner = [q], (p, p)
+
+A border's cell stands for two entries of H, as a band's below the diagonal; the corner is stored in full. The band of
+a `Bordered` is plain or closed. Optimisers never look into an array of theirs, so that another storage needs the
+functions of this file only.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple, TypeVar
+
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
+from jax.typing import ArrayLike
 
-from .storage import matvec
+from bandhess_common.checks import as_index, check_border, check_closed, check_vector
 
-
-def diagonal(ab: Array) -> Array:
-    """H's diagonal `(n,)`."""
-    return ab[0]
-
-
-def shifted(ab: Array, shift: Array | float) -> Array:
-    """The band of H + shift I, or of H + diag(shift) for a shift `(n,)`."""
-    return ab.at[0].add(shift)
+from . import storage
+from .storage import as_band, as_rhs
 
 
-def scaled(ab: Array, scale: Array) -> Array:
-    """The band of S H S for a diagonal S `(n,)`."""
-    rows, n = ab.shape
-    return ab * scale[None] * jnp.stack([jnp.pad(scale[d:], (0, min(d, n))) for d in range(rows)])
+class Cyclic(NamedTuple):
+    """A closed band: H[i, j] = 0 unless i and j are at most w apart around the ring of n.
+
+    ab: `(w + 1, n)`, `ab[r, j] = H[(j + r) mod n, j]`, n > 2 w. `matvec`, `to_dense`, `factor`, `solve`, `inverse_band`
+    and `rcond` take it in the place of a band. A pytree.
+    """
+
+    ab: Array
 
 
-def row_sums(ab: Array) -> Array:
-    """sum_j |H[i, j]| `(n,)`."""
-    return matvec(jnp.abs(ab), jnp.ones_like(ab[0]))
+class Bordered(NamedTuple):
+    """An arrowhead: a band whose n variables share p parameters, which come last.
+
+    H = [[band, border^T], [border, corner]], of order n + p.
+
+    band: `(w + 1, n)`, or a `Cyclic` of it.  border: `(p, n)`.  corner: `(p, p)`, symmetric, both triangles.
+    `matvec`, `to_dense`, `factor`, `solve`, `inverse_band` and `rcond` take it in the place of a band. A pytree.
+    """
+
+    band: Any  # Array | Cyclic, which a type checker would ask for at every use
+    border: Array
+    corner: Array
+
+
+Structure = Cyclic | Bordered
+Matrix = TypeVar("Matrix", Array, Cyclic, Bordered)
+
+
+def as_structure(H: Structure, name: str = "ab") -> Structure:
+    """H if it is floating and its parts fit together, or an error that says what came."""
+    if isinstance(H, Cyclic):
+        ab = as_band(H.ab, f"{name}.ab")
+        check_closed(tuple(ab.shape))
+        return Cyclic(ab)
+    if isinstance(H.band, Bordered):
+        raise TypeError(
+            f"{name}.band must be a plain band or Cyclic, got Bordered; put all shared rows into one border"
+        )
+    band = as_structure(H.band, f"{name}.band") if isinstance(H.band, Cyclic) else as_band(H.band, f"{name}.band")
+    border, corner = jnp.asarray(H.border), jnp.asarray(H.corner)
+    main = diagonal(band)
+    check_border(border.shape, corner.shape, main.shape[0])
+    if not main.dtype == border.dtype == corner.dtype:
+        raise TypeError(
+            f"{name}'s parts must have one dtype, got {main.dtype}, {border.dtype} and {corner.dtype}; "
+            "convert them with .astype"
+        )
+    return Bordered(band, border, corner)
+
+
+def as_matrix(H: ArrayLike | Structure, name: str = "ab") -> Array | Structure:
+    """H as a floating band, or as a structure whose parts fit together, or an error that says what came."""
+    return as_structure(H, name) if isinstance(H, Structure) else as_band(H, name)
+
+
+def as_vector(x: ArrayLike, H: Array | Structure, name: str = "b") -> Array:
+    """x as `(n,)` or `(n, k)`, n being H's order, of H's dtype, or an error that says what came."""
+    if not isinstance(H, Structure):
+        return as_rhs(x, H, name)
+    x, main = jnp.asarray(x), diagonal(H)
+    check_vector(x.shape, main.shape[0], name)
+    if x.dtype != main.dtype:
+        raise TypeError(f"{name} and H must have one dtype, got {x.dtype} and {main.dtype}; convert one with .astype")
+    return x
+
+
+def diagonal(H: Array | Structure) -> Array:
+    """H's diagonal `(n,)`, `(n + p,)` with a border."""
+    if isinstance(H, Cyclic):
+        return H.ab[0]
+    if isinstance(H, Bordered):
+        return jnp.concatenate([diagonal(H.band), jnp.diagonal(H.corner)])
+    return H[0]
+
+
+def shifted(H: Matrix, shift: Array | float) -> Matrix:
+    """H + shift I, or H + diag(shift) for a shift of H's order."""
+    if isinstance(H, Cyclic):
+        return Cyclic(H.ab.at[0].add(shift))
+    if isinstance(H, Bordered):
+        n = H.border.shape[1]
+        first, last = (shift[:n], shift[n:]) if isinstance(shift, Array) and shift.ndim else (shift, shift)
+        i = jnp.arange(H.corner.shape[0])
+        return Bordered(shifted(H.band, first), H.border, H.corner.at[i, i].add(last))
+    return H.at[0].add(shift)
+
+
+def scaled(H: Matrix, scale: Array) -> Matrix:
+    """S H S for a diagonal S of H's order."""
+    if isinstance(H, Cyclic):
+        return Cyclic(H.ab * scale[None] * jnp.stack([jnp.roll(scale, -r) for r in range(H.ab.shape[0])]))
+    if isinstance(H, Bordered):
+        n = H.border.shape[1]
+        first, last = scale[:n], scale[n:, None]
+        return Bordered(scaled(H.band, first), H.border * last * first, H.corner * last * last.T)
+    rows, n = H.shape
+    return H * scale[None] * jnp.stack([jnp.pad(scale[d:], (0, min(d, n))) for d in range(rows)])
+
+
+def row_sums(H: Array | Structure) -> Array:
+    """sum_j |H[i, j]|, one a row."""
+    return matvec(jax.tree.map(jnp.abs, H), jnp.ones_like(diagonal(H)))
+
+
+def matvec(ab: ArrayLike | Structure, x: ArrayLike) -> Array:
+    """H x.
+
+    Args:
+      ab: H as a band `(w + 1, n)`, lower band storage, or `Cyclic` or `Bordered`.
+      x: `(n,)` or `(n, k)`; with a border of p, `(n + p,)` or `(n + p, k)`.
+
+    Returns: H x, of x's shape; about (4 w + 2) n flops per column, and 4 p n for a border.
+    """
+    H = as_matrix(ab)
+    return _product(H, as_vector(x, H, "x"))
+
+
+def _product(H: Array | Structure, x: Array) -> Array:
+    if isinstance(H, Cyclic):  # a plain band, of a ring that was opened and continued for w entries at both ends
+        w, n = H.ab.shape[0] - 1, H.ab.shape[1]
+        around = [jnp.concatenate([part[..., n - w :], part, part[..., :w]], -1) for part in (H.ab, x.T)]
+        return storage.matvec(around[0], around[1].T)[w : w + n]
+    if isinstance(H, Bordered):
+        n = H.border.shape[1]
+        first, last = x[:n], x[n:]
+        above = _product(H.band, first) + dot(H.border.T, last)
+        return jnp.concatenate([above, dot(H.border, first) + dot(H.corner, last)])
+    return storage.matvec(H, x)
+
+
+def dot(a: Array, b: Array) -> Array:
+    """a @ b in a's precision, also where the platform's default is less."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def to_dense(ab: ArrayLike | Structure) -> Array:
+    """The symmetric matrix that `ab` stores. For looking at, and for tests.
+
+    Args: ab, a band `(w + 1, n)`, `Cyclic` or `Bordered`.
+    Returns: `(n, n)`; `(n + p, n + p)` with a border of p.
+    """
+    H = as_matrix(ab)
+    if isinstance(H, Cyclic):
+        rows, n = H.ab.shape
+        i, j = jnp.indices((n, n), dtype=jnp.int32)
+        below, above = (i - j) % max(n, 1), (j - i) % max(n, 1)
+        lower = jnp.where(below < rows, H.ab[jnp.minimum(below, rows - 1), j], 0)
+        return jnp.where(above < rows, H.ab[jnp.minimum(above, rows - 1), i], lower)
+    if isinstance(H, Bordered):
+        return jnp.block([[to_dense(H.band), H.border.T], [H.border, H.corner]])
+    return storage.to_dense(H)
+
+
+def from_dense(h: ArrayLike, w: int, *, periodic: bool = False, border: int = 0) -> Array | Structure:
+    """The band of a symmetric `(n, n)` matrix; `w` counts scalars. Reads the lower triangle, and what wraps around.
+
+    Args:
+      h: `(n, n)`; with a border, `(n + border, n + border)`.
+      w: the number of subdiagonals.
+      periodic: give a `Cyclic`; n > 2 w.
+      border: the number p of last rows and columns that any entry may meet: give a `Bordered`.
+
+    Returns: `(w + 1, n)`, or the structure asked for.
+
+    Raises ValueError outside jit when a non-zero entry of `h`, in either triangle, lies further than w from the
+    diagonal (around the ring where periodic) and not in the border (under jit such entries are dropped).
+    """
+    h = jnp.asarray(h)
+    p = as_index(border, "border")
+    if p:
+        n = storage.check_square(h) - p
+        if n < 0:
+            raise ValueError(f"h must have {p} rows at least, those of the border, got shape {h.shape}")
+        corner = jnp.tril(h[n:, n:])
+        return Bordered(from_dense(h[:n, :n], w, periodic=periodic), h[n:, :n], corner + jnp.tril(corner, -1).T)
+    if not periodic:
+        return storage.from_dense(h, w)
+    w = as_index(w, "w")
+    n = storage.check_square(h)
+    check_closed((w + 1, n))
+    storage.check_reach(h, lambda i, j: jnp.minimum((i - j) % max(n, 1), (j - i) % max(n, 1)), w)
+    row, column = jnp.arange(w + 1)[:, None], jnp.arange(n)[None]
+    return Cyclic(h[(row + column) % max(n, 1), column])

@@ -16,7 +16,10 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ..band.storage import as_band, clear_unused
+from ..band.structures import Structure
 from ..framework.kernels import kernel
+from . import bordered
+from .cholesky import cholesky
 
 
 @jax.custom_jvp
@@ -79,17 +82,21 @@ def _inverse_columns_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Ar
     return columns, lax.scan(column, jnp.zeros((w, w), unit.dtype), steps, reverse=True)[1]
 
 
-def inverse_band(cb: ArrayLike) -> Array:
-    """The band of H^-1, from the Cholesky factor of H: row 0 holds the marginal variances of N(0, H^-1).
+def inverse_band(cb: ArrayLike | bordered.BorderedFactor) -> Array | Structure:
+    """The band of H^-1, from a factor of H: row 0 holds the marginal variances of N(0, H^-1).
 
     Args:
-      cb: `(w + 1, n)` from `cholesky`. Values in unused cells are never read.
+      cb: `(w + 1, n)` from `cholesky` (values in unused cells are never read); or what `factor` gives for a `Cyclic`
+        or `Bordered`.
 
     Returns: `(w + 1, n)`: `[d, j]` is (H^-1)[j + d, j], 0 in unused cells. H^-1 itself is dense; what lies outside the
-      band is not formed. NaN where cb is.
+      band is not formed. NaN where cb is. For a structure, the same one: of `Bordered` the band of the inverse, its
+      border (the covariances of variables and parameters) and its corner (those of the parameters).
 
     Cost: n (2 w^2 + 5 w) flops, one scan (Takahashi's selected inverse). Differentiable in both modes, at the same
-      order, in memory for a few bands.
+      order, in memory for a few bands. A structure costs one `cholesky` of its band more, and (2 w + 4) n p flops.
     """
+    if isinstance(cb, bordered.BorderedFactor):
+        return bordered.inverse(cb, lambda ab: inverse_band(cholesky(ab)))
     cb = clear_unused(as_band(cb, "cb"))
     return clear_unused(inverse_columns((cb[1:] / cb[:1]).T, 1 / cb[0] ** 2).T)

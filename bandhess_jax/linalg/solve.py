@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ from jax.typing import ArrayLike
 from bandhess_common.checks import as_index
 
 from ..band.storage import as_band, as_rhs, clear_unused, matvec
+from ..band.structures import Structure
 from ..framework.kernels import kernel
+from . import bordered
 from .ldl import columns_solve, first_bad_pivot, ldl_columns
 from .partition import partition
 
@@ -83,11 +86,28 @@ class Factor(NamedTuple):
         return jnp.where(self.ok, jnp.sum(jnp.log(self.columns[:, 0])), jnp.nan)
 
 
-def factor(ab: ArrayLike) -> Factor:
-    """Factorise the band `ab` `(w + 1, n)` of a positive definite H once, to solve with it many times.
+@overload
+def factor(ab: ArrayLike) -> Factor: ...
 
-    Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`. Cost: as `cholesky`.
+
+@overload
+def factor(ab: Structure) -> bordered.BorderedFactor: ...
+
+
+def factor(ab: ArrayLike | Structure) -> Factor | bordered.BorderedFactor:
+    """Factorise a positive definite H once, to solve with it many times.
+
+    Args: ab, the band `(w + 1, n)` of H, or H as `Cyclic` or `Bordered`.
+
+    Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`; for a structure an object of the same members, which
+      `inverse_band` and `rcond` take, too. Cost: as `cholesky`, and a solve with p right-hand sides for a border of p
+      (w for a closed band).
     """
+    return bordered.factor(ab, factor_band) if isinstance(ab, Structure) else factor_band(ab)
+
+
+def factor_band(ab: ArrayLike) -> Factor:
+    """`factor` of a plain band."""
     ab = clear_unused(as_band(ab))
     columns = _columns(ab)
     pivots = lax.stop_gradient(columns[:, 0])
@@ -100,7 +120,7 @@ def _solve_refined(ab: Array, b: Array, refine: int) -> Array:
     n, dtype = ab.shape[1], ab.dtype
     scale = lax.rsqrt(constant[0])
     row = lax.broadcasted_iota(jnp.int32, ab.shape, 0) + lax.broadcasted_iota(jnp.int32, ab.shape, 1)
-    low = factor((constant * scale[None] * scale[jnp.minimum(row, n - 1)]).astype(jnp.float32))
+    low = factor_band((constant * scale[None] * scale[jnp.minimum(row, n - 1)]).astype(jnp.float32))
 
     def scaled(r: Array) -> Array:
         return r * scale.reshape((-1,) + (1,) * (r.ndim - 1))
@@ -118,24 +138,28 @@ def _solve_refined(ab: Array, b: Array, refine: int) -> Array:
     return lax.custom_linear_solve(lambda x: matvec(ab, x), b, apply, symmetric=True)
 
 
-def solve(ab: ArrayLike, b: ArrayLike, *, refine: int = 0) -> Array:
+def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0) -> Array:
     """x with H x = b for positive definite H.
 
     Args:
-      ab: `(w + 1, n)`, lower band of H.
-      b: `(n,)` or `(n, k)`.
+      ab: `(w + 1, n)`, lower band of H; or H as `Cyclic` or `Bordered`.
+      b: `(n,)` or `(n, k)`; with a border of p, `(n + p,)` or `(n + p, k)`.
       refine: 0, or the number of corrections to a solution by a float32 factor: the residual b - H x is formed in ab's
         dtype and solved for again. H is scaled to a unit diagonal first; if its condition number is c then, each
         correction gains a factor of about 1e7 / c, and for c above some 1e6 the factor may fail (Higham 2002,
         chapter 12). Two or three reach float64's accuracy for c up to 1e4.
 
     Returns: x, of b's shape; NaN where H is not positive definite.
-    Cost: one factorisation, n (w^2 + 3 w + 1) flops, and (4 w + 2) n per right-hand side (LAPACK `pbsv`). The
-      derivative costs one more solve: with `v = solve(ab, xbar)`, `bbar = v`, and `abbar[d, j]` is
-      `-(v[j + d] x[j] + v[j] x[j + d])` (once, for d = 0), summed over right-hand sides.
+    Cost: one factorisation, n (w^2 + 3 w + 1) flops, and (4 w + 2) n per right-hand side (LAPACK `pbsv`); a
+      border of p counts as p right-hand sides more, a closed band as a border of w. The derivative costs one more
+      solve: with `v = solve(ab, xbar)`, `bbar = v`, and `abbar[d, j]` is `-(v[j + d] x[j] + v[j] x[j + d])` (once, for
+      d = 0), summed over right-hand sides.
     """
+    refine = as_index(refine, "refine")
+    if isinstance(ab, Structure):
+        return bordered.solve(ab, b, partial(solve, refine=refine))
     ab = as_band(ab)
-    if refine := as_index(refine, "refine"):
+    if refine:
         b = as_rhs(b, ab)
         return _solve_refined(clear_unused(ab), b, refine) if b.size else b
     b = as_rhs(b, ab)
@@ -152,13 +176,13 @@ def _solve(ab: Array, b: Array) -> Array:
 
 
 def _factor_solve(ab: Array, b: Array) -> Array:
-    return factor(ab).solve(b)
+    return factor_band(ab).solve(b)
 
 
 @_solve.defjvp
 def _solve_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (ab, b), (dab, db) = primals, tangents
     # The factor is taken of a constant: a gradient then factorises nothing again.
-    factored = factor(lax.stop_gradient(ab))._replace(ab=clear_unused(ab))
+    factored = factor_band(lax.stop_gradient(ab))._replace(ab=clear_unused(ab))
     x = factored.solve(b)
     return x, factored.solve(db - matvec(dab, x))

@@ -5,22 +5,24 @@
          c e g h .              c f . * *        * unused: stored as 0, and never read
          0 f h i j
          0 0 . j k
-from bandhess_common.checks import as_index, check_band_shape, check_rhs_shape
 
 A cell below the diagonal stands for two entries of H, so the gradient with respect to it is the sum over both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from bandhess_common.checks import as_index, check_band_shape, check_rhs_shape
+from bandhess_common.checks import as_index, check_band_shape, check_plain, check_rhs_shape
 
 
 def as_band(ab: Tensor, name: str = "ab") -> Tensor:
     """`ab` if it is a floating `(w + 1, n)` tensor, or an error that says what came."""
+    check_plain(ab, name)
     if not isinstance(ab, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(ab).__name__}; convert it with torch.as_tensor")
     check_band_shape(tuple(ab.shape), name, "torch.func.vmap")
@@ -109,20 +111,30 @@ def from_dense(h: Tensor, w: int) -> Tensor:
     torch.func.vmap such entries are dropped).
     """
     w = as_index(w, "w")
-    if not isinstance(h, Tensor):
-        raise TypeError(f"h must be a torch.Tensor, got {type(h).__name__}; convert it with torch.as_tensor")
-    if h.ndim != 2 or h.shape[0] != h.shape[1]:
-        raise ValueError(f"h must be a square matrix, got shape {tuple(h.shape)}")
-    n = h.shape[0]
-    try:
-        i, j = torch.nonzero(h.detach(), as_tuple=True)
-        reach = int((i - j).abs().max()) if len(i) else 0
-    except RuntimeError:  # inside vmap values cannot be looked at
-        reach = 0
-    if reach > w:
-        raise ValueError(f"h has non-zero entries up to {reach} off its diagonal, w is {w}; pass w={reach}")
+    n = check_square(h)
+    check_reach(h, lambda i, j: (i - j).abs(), w)
     if n == 0:
         return h.new_zeros((w + 1, 0))
     row, column = torch.arange(w + 1, device=h.device)[:, None], torch.arange(n, device=h.device)
     inside = row + column < n
     return torch.where(inside, h[torch.where(inside, row + column, 0), column], 0)
+
+
+def check_square(h: Tensor) -> int:
+    """h's order."""
+    if not isinstance(h, Tensor):
+        raise TypeError(f"h must be a torch.Tensor, got {type(h).__name__}; convert it with torch.as_tensor")
+    if h.ndim != 2 or h.shape[0] != h.shape[1]:
+        raise ValueError(f"h must be a square matrix, got shape {tuple(h.shape)}")
+    return h.shape[0]
+
+
+def check_reach(h: Tensor, offset: Callable[[Tensor, Tensor], Tensor], w: int) -> None:
+    """ValueError where a non-zero entry [i, j] of h has an offset beyond w."""
+    try:
+        i, j = torch.nonzero(h.detach(), as_tuple=True)
+        reach = int(offset(i, j).max()) if len(i) else 0
+    except RuntimeError:  # inside vmap values cannot be looked at
+        return
+    if reach > w:
+        raise ValueError(f"h has non-zero entries up to {reach} off its diagonal, w is {w}; pass w={reach}")

@@ -7,52 +7,71 @@ guards against a poor local maximum; LAPACK `lacn2`, `pbcon`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
 
-from ..band.storage import as_band, clear_unused, matvec
+from ..band.storage import as_band, clear_unused
+from ..band.structures import Structure, as_matrix, diagonal, row_sums
 from ..framework.transforms import eager
+from .bordered import BorderedFactor
 from .cholesky import cho_solve
 
 
 @eager
-def rcond(cb: Tensor, ab: Tensor) -> Tensor:
+def rcond(cb: Tensor | BorderedFactor, ab: Tensor | Structure) -> Tensor:
     """1 / (|H|_1 |H^-1|_1) of a positive definite H, estimated: near 1 is good, near eps is singular to rounding.
 
-    Args: cb `(w + 1, n)` from `cholesky`; ab `(w + 1, n)`, the band of H itself, for its norm.
+    Args: cb `(w + 1, n)` from `cholesky`; ab `(w + 1, n)`, the band of H itself, for its norm. For an H that is
+      `Cyclic` or `Bordered`, `factor(H)` and H.
 
     Returns: a scalar. |H^-1|_1 is estimated from below, seldom by more than a factor of 3, so the result is rarely
       above 3 times the truth, and below it by rounding only. 1 for n = 0; NaN where cb is (H not positive definite).
 
     Cost: 11 solves with the factor. Not differentiable: it has no gradient.
     """
+    if isinstance(ab, Structure) or isinstance(cb, BorderedFactor):
+        if not (isinstance(ab, Structure) and isinstance(cb, BorderedFactor)):
+            raise TypeError(
+                f"for a structure cb must be factor(ab), got cb {type(cb).__name__} and ab {type(ab).__name__}"
+            )
+        factored, H = pytree.tree_map(torch.detach, (cb, as_matrix(ab)))
+        return _rcond(H, factored.solve)
     cb, ab = clear_unused(as_band(cb, "cb")).detach(), clear_unused(as_band(ab)).detach()
     if cb.shape != ab.shape or cb.dtype != ab.dtype:
         raise ValueError(
             f"cb and ab must have one shape and dtype, got {tuple(cb.shape)} {cb.dtype} and {tuple(ab.shape)} "
             f"{ab.dtype}; pass cb = cholesky(ab)"
         )
-    if ab.shape[1] == 0:
-        return torch.ones((), dtype=ab.dtype, device=ab.device)
-    norm = matvec(ab.abs(), torch.ones_like(ab[0])).amax()
-    return 1 / _inverse_norm(cb) / norm
+    return _rcond(ab, partial(cho_solve, cb))
 
 
-def _inverse_norm(cb: Tensor) -> Tensor:
-    n = cb.shape[1]
-    i = torch.arange(n, device=cb.device)
-    alternating = torch.where(i % 2 == 0, 1, -1) * (1 + i.to(cb.dtype) / max(n - 1, 1))
-    starts = cho_solve(cb, torch.stack([torch.full_like(alternating, 1 / n), alternating], 1))
+def _rcond(H: Tensor | Structure, solve: Callable) -> Tensor:
+    main = diagonal(H)
+    if not len(main):
+        return torch.ones_like(main).prod()
+    return 1 / _inverse_norm(solve, main) / row_sums(H).amax()
+
+
+def _inverse_norm(solve: Callable, like: Tensor) -> Tensor:
+    """|H^-1|_1 from solves with H, which is of like's size and dtype."""
+    n = len(like)
+    i = torch.arange(n, device=like.device)
+    alternating = torch.where(i % 2 == 0, 1, -1) * (1 + i.to(like.dtype) / max(n - 1, 1))
+    starts = solve(torch.stack([torch.full_like(alternating, 1 / n), alternating], 1))
     estimate, other = starts.abs().sum(0).unbind()
     other = other * 2 / (3 * n)
 
     sign = _sign(starts[:, 0])
-    j = cho_solve(cb, sign).abs().argmax()
+    j = solve(sign).abs().argmax()
     climbing = torch.full_like(estimate, n > 1, dtype=torch.bool)
     for _ in range(4):  # a fixed count, for vmap: lanes that have arrived stay where they are
-        v = cho_solve(cb, (i == j).to(cb.dtype))
+        v = solve((i == j).to(like.dtype))
         value, new_sign = v.abs().sum(), _sign(v)
-        gradient = cho_solve(cb, new_sign).abs()
+        gradient = solve(new_sign).abs()
         better = (value > estimate) & (new_sign != sign).any()
         estimate = torch.where(climbing, torch.maximum(estimate, value), estimate)
         sign, new_j = new_sign, gradient.argmax()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -11,9 +12,10 @@ from torch import Tensor
 from bandhess_common.checks import as_index
 
 from ..band.storage import as_band, as_rhs, clear_unused, product
+from ..band.structures import Structure
 from ..framework.kernels import kernel
 from ..framework.transforms import apply, batch, eager, forward_rule, recorded, vmap_solve
-from . import lapack, partition
+from . import bordered, lapack, partition
 from .cholesky import raise_minor
 from .ldl import raw_columns
 from .triangular import columns, outer_band
@@ -166,12 +168,29 @@ class Factor(NamedTuple):
         return torch.where(self.ok, value, torch.nan)
 
 
-@eager
-def factor(ab: Tensor) -> Factor:
-    """Factorise the band `ab` `(w + 1, n)` of a positive definite H once, to solve with it many times.
+@overload
+def factor(ab: Tensor) -> Factor: ...
 
-    Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`. Cost: as `cholesky`.
+
+@overload
+def factor(ab: Structure) -> bordered.BorderedFactor: ...
+
+
+@eager
+def factor(ab: Tensor | Structure) -> Factor | bordered.BorderedFactor:
+    """Factorise a positive definite H once, to solve with it many times.
+
+    Args: ab, the band `(w + 1, n)` of H, or H as `Cyclic` or `Bordered`.
+
+    Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`; for a structure an object of the same members, which
+      `inverse_band` and `rcond` take, too. Cost: as `cholesky`, and a solve with p right-hand sides for a border of p
+      (w for a closed band).
     """
+    return bordered.factor(ab, factor_band) if isinstance(ab, Structure) else factor_band(ab)
+
+
+def factor_band(ab: Tensor) -> Factor:
+    """`factor` of a plain band."""
     ab = as_band(ab)
     if partitioned(ab):
         parts, ok = partition.reduce(clear_unused(ab))
@@ -205,12 +224,12 @@ def _refined(ab: Tensor, parts: Sequence[Tensor], b: Tensor, way: Way) -> Tensor
 
 
 @eager
-def solve(ab: Tensor, b: Tensor, *, refine: int = 0) -> Tensor:
+def solve(ab: Tensor | Structure, b: Tensor, *, refine: int = 0) -> Tensor:
     """x with H x = b for positive definite H.
 
     Args:
-      ab: `(w + 1, n)`, lower band of H.
-      b: `(n,)` or `(n, k)`.
+      ab: `(w + 1, n)`, lower band of H; or H as `Cyclic` or `Bordered`.
+      b: `(n,)` or `(n, k)`; with a border of p, `(n + p,)` or `(n + p, k)`.
       refine: 0, or the number of corrections to a solution by a float32 factor: the residual b - H x is formed in ab's
         dtype and solved for again. H is scaled to a unit diagonal first; if its condition number is c then, each
         correction gains a factor of about 1e7 / c, and for c above some 1e6 the factor may fail (Higham 2002,
@@ -218,12 +237,16 @@ def solve(ab: Tensor, b: Tensor, *, refine: int = 0) -> Tensor:
 
     Returns: x, of b's shape.
     Raises: torch.linalg.LinAlgError, naming the leading minor, where H is not positive definite.
-    Cost: one factorisation, n (w^2 + 3 w + 1) flops, and (4 w + 2) n per right-hand side (LAPACK `pbtrf`, `pbtrs`). The
-      derivative costs one more solve: with `v = solve(ab, xbar)`, `bbar = v`, and `abbar[d, j]` is
-      `-(v[j + d] x[j] + v[j] x[j + d])` (once, for d = 0), summed over right-hand sides.
+    Cost: one factorisation, n (w^2 + 3 w + 1) flops, and (4 w + 2) n per right-hand side (LAPACK `pbtrf`, `pbtrs`). A
+      border of p counts as p right-hand sides more, a closed band as a border of w. The derivative costs one more
+      solve: with `v = solve(ab, xbar)`, `bbar = v`, and `abbar[d, j]` is `-(v[j + d] x[j] + v[j] x[j + d])` (once, for
+      d = 0), summed over right-hand sides.
     """
+    refine = as_index(refine, "refine")
+    if isinstance(ab, Structure):
+        return bordered.solve(ab, b, partial(solve, refine=refine))
     ab = as_band(ab)
-    b, refine = as_rhs(b, ab), as_index(refine, "refine")
+    b = as_rhs(b, ab)
     refine = refine if b.numel() else 0
     if not refine and not partitioned(ab):
         return columns(lambda b: _factor_solve(b, ab), b)

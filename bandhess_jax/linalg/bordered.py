@@ -1,0 +1,109 @@
+"""Solving with a border: the band's own factor, and that of a small Schur complement.
+
+    [band    border^T] [x]   [f]        U = band^-1 f,  W = band^-1 border^T,  S = corner - border W
+    [border  corner  ] [y] = [g]        S y = g - border U,  x = U - W y
+
+S is p x p, and H is positive definite exactly where the band and S are (Schur; Haynsworth 1968); log det H is the sum
+of theirs. Of the inverse,
+
+    Z = [band^-1 + W S^-1 W^T   -W S^-1]
+        [      -S^-1 W^T           S^-1]
+
+the band, the border and the corner are formed. A closed band is one with its last w rows for a border (`band/ring`).
+How the band is solved with is not known here: the band's own functions are arguments. Derivatives go through them, by
+their rules; so a reverse pass factorises nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import jax.scipy.linalg
+from jax import Array
+from jax.typing import ArrayLike
+
+from ..band.ring import Arrow, closed, opened
+from ..band.structures import Structure, as_structure, as_vector, dot
+
+
+class BorderedFactor(NamedTuple):
+    """A factorised `Cyclic` or `Bordered`: what `factor` gives for them. Its fields are private. A pytree."""
+
+    matrix: Structure
+    band: Any  # the factor of the plain band
+    solved: Array  # W
+    schur: Array  # the Cholesky factor of S, NaN where S is not positive definite
+
+    @property
+    def ok(self) -> Array:
+        """True where H is positive definite; elsewhere `solve` and `logdet` give NaN."""
+        return self.band.ok & jnp.isfinite(self.schur).all()
+
+    def solve(self, b: ArrayLike) -> Array:
+        """x with H x = b, for b `(n,)` or `(n, k)`, n being H's order."""
+        b, border = as_vector(b, self.matrix), opened(self.matrix).border
+        if b.size == 0:
+            return b
+        m = border.shape[1]
+        return _eliminate(border, self.schur, self.solved, self.band.solve(b[:m]), b[m:])
+
+    def logdet(self) -> Array:
+        """log det H, a scalar."""
+        return self.band.logdet() + 2 * jnp.sum(jnp.log(jnp.diagonal(self.schur)))
+
+
+def factor(H: Structure, factor_band: Callable) -> BorderedFactor:
+    """Cost: `factor_band`'s, a solve with p right-hand sides (p + w for a closed band), and 2 n p^2 flops."""
+    cut = opened(H := as_structure(H))
+    band = factor_band(cut.band)
+    solved = band.solve(cut.border.T)
+    return BorderedFactor(H, band, solved, _factor_schur(cut, solved))
+
+
+def solve(H: Structure, b: ArrayLike, solve_band: Callable) -> Array:
+    """x with H x = b: one solve of the band for [b, border^T]."""
+    cut = opened(H := as_structure(H))
+    b = as_vector(b, H)
+    if b.size == 0:
+        return b
+    p, m = cut.border.shape
+    columns = jnp.concatenate([b.reshape(b.shape[0], -1)[:m], cut.border.T], axis=1)
+    both = solve_band(cut.band, columns)
+    k = columns.shape[1] - p
+    solved = both[:, k:]
+    return _eliminate(cut.border, _factor_schur(cut, solved), solved, both[:, :k].reshape(b[:m].shape), b[m:])
+
+
+def _factor_schur(cut: Arrow, solved: Array) -> Array:
+    S = cut.corner - dot(cut.border, solved)
+    if not S.size:
+        return S
+    L = jnp.linalg.cholesky(S)  # of the mean of S and S^T
+    return jnp.where(jnp.isfinite(L).all(), L, jnp.nan)
+
+
+def _eliminate(border: Array, schur: Array, solved: Array, U: Array, g: Array) -> Array:
+    if not border.shape[0]:
+        return U
+    y = jax.scipy.linalg.cho_solve((schur, True), g - dot(border, U))
+    return jnp.concatenate([U - dot(solved, y), y])
+
+
+def inverse(of: BorderedFactor, invert_band: Callable) -> Structure:
+    """The cells of H^-1 that H has. Cost: `invert_band`'s, and (2 w + 4) n p flops (p + w for p in a closed band)."""
+    cut, W = opened(of.matrix), of.solved
+    Z = invert_band(cut.band)
+    if not cut.border.shape[0]:
+        return closed(Arrow(Z, cut.border, cut.corner), of.matrix)
+    corner = jax.scipy.linalg.cho_solve((of.schur, True), jnp.eye(W.shape[1], dtype=W.dtype))
+    border = -dot(corner, W.T)
+    m = W.shape[0]
+
+    def update(d: int) -> Array:
+        cells = -jnp.sum(border[:, d:] * W.T[:, : max(m - d, 0)], axis=0)
+        return jnp.pad(cells, (0, m - cells.shape[0]))
+
+    band = Z + jnp.stack([update(d) for d in range(Z.shape[0])])
+    return closed(Arrow(band, border, corner), of.matrix)

@@ -1,0 +1,75 @@
+"""A closed band cut open: its last w rows are a border of the rest, which is plain.
+
+    H =  a b . . y        the first m = n - w = 4 rows stay a band,    band = a c e g    border = [y . . h]
+         b c d . .        the last w = 1 become border and corner             b d f *    corner = [i]
+         . d e f .
+         . . f g h        Row m + s of H has w - s entries towards the band's end and s + 1 around the ring, at its
+         y . . h i        begin: two triangles of cells, `right` and `left`, that do not meet, since m > w.
+
+The order of the unknowns does not change, and with a border of its own the cut is put before that.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .storage import to_dense
+from .structures import Bordered, Cyclic, Structure
+
+
+class Arrow(NamedTuple):
+    """A `Bordered` whose band is plain; its unused cells hold anything."""
+
+    band: Tensor
+    border: Tensor
+    corner: Tensor
+
+
+def opened(H: Structure) -> Arrow:
+    """H with a plain band."""
+    if isinstance(H, Cyclic):
+        return _cut(H.ab)
+    if not isinstance(H.band, Cyclic):
+        return Arrow(*H)
+    inner = _cut(H.band.ab)
+    m = inner.band.shape[1]
+    first, last = H.border[:, :m], H.border[:, m:]
+    corner = torch.cat([torch.cat([inner.corner, last.mT], 1), torch.cat([last, H.corner], 1)])
+    return Arrow(inner.band, torch.cat([inner.border, first]), corner)
+
+
+def closed(Z: Arrow, like: Structure) -> Structure:
+    """The cells of a Z with a plain band, as `opened` gives it, that `like` has."""
+    if isinstance(like, Cyclic):
+        return _join(Z, like.ab.shape)
+    if not isinstance(like.band, Cyclic):
+        return Bordered(*Z)
+    w = like.band.ab.shape[0] - 1
+    inner = Arrow(Z.band, Z.border[:w], Z.corner[:w, :w])
+    border = torch.cat([Z.border[w:], Z.corner[w:, :w]], 1)
+    return Bordered(_join(inner, like.band.ab.shape), border, Z.corner[w:, w:])
+
+
+def _cut(ab: Tensor) -> Arrow:
+    w, n = ab.shape[0] - 1, ab.shape[1]
+    m = n - w
+    j = torch.arange(w, device=ab.device)
+    s = j[:, None]
+    right = torch.where(j >= s, ab[(w + s - j).clamp(max=w), m - w + j], 0)
+    left = torch.where(j <= s, ab[(w - s + j).clamp(max=w), m + s], 0)
+    border = pad(left, (0, m - w)) + pad(right, (m - w, 0))
+    return Arrow(ab[:, :m], border, to_dense(ab[:, m:]))
+
+
+def _join(Z: Arrow, shape: tuple[int, ...]) -> Cyclic:
+    w, m = shape[0] - 1, Z.band.shape[1]
+    r, c = torch.arange(w + 1, device=Z.band.device)[:, None], torch.arange(w, device=Z.band.device)
+    # The columns before the cut, whose lower cells were the border's end; then those after it, whose were its begin.
+    before = torch.where(r + c < w, Z.band[:, m - w :], Z.border[(r + c - w).clamp(min=0), m - w + c])
+    inside = Z.corner[(r + c).clamp(max=w - 1), c]
+    after = torch.where(r + c < w, inside, Z.border[c, (r + c - w).clamp(min=0)])
+    return Cyclic(torch.cat([Z.band[:, : m - w], before, after], 1))

@@ -1,0 +1,136 @@
+"""Solving with a border: the band's own factor, and that of a small Schur complement.
+
+    [band    border^T] [x]   [f]        U = band^-1 f,  W = band^-1 border^T,  S = corner - border W
+    [border  corner  ] [y] = [g]        S y = g - border U,  x = U - W y
+
+S is p x p, and H is positive definite exactly where the band and S are (Schur; Haynsworth 1968); log det H is the sum
+of theirs. Of the inverse,
+
+    Z = [band^-1 + W S^-1 W^T   -W S^-1]
+        [      -S^-1 W^T           S^-1]
+
+the band, the border and the corner are formed. A closed band is one with its last w rows for a border (`band/ring`).
+How the band is solved with is not known here: the band's own functions are arguments. Derivatives go through them, by
+their rules; so a reverse pass factorises nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..band.ring import Arrow, closed, opened
+from ..band.structures import Structure, as_structure, as_vector
+from ..framework.transforms import apply
+from .cholesky import raise_minor
+
+
+class BorderedFactor(NamedTuple):
+    """A factorised `Cyclic` or `Bordered`: what `factor` gives for them. Its fields are private. A pytree."""
+
+    matrix: Structure
+    band: Any  # the factor of the plain band
+    solved: Tensor  # W
+    schur: Tensor  # the Cholesky factor of S
+    info: Tensor  # 0, or which minor of S is not positive definite
+
+    @property
+    def ok(self) -> Tensor:
+        """True where H is positive definite; elsewhere `solve` and `logdet` give NaN."""
+        return self.band.ok & (self.info == 0)
+
+    def solve(self, b: Tensor) -> Tensor:
+        """x with H x = b, for b `(n,)` or `(n, k)`, n being H's order."""
+        b, border = as_vector(b, self.matrix), opened(self.matrix).border
+        if b.numel() == 0:
+            return b
+        m = border.shape[1]
+        x = _eliminate(border, self.schur, self.solved, self.band.solve(b[:m]), b[m:])
+        return torch.where(self.ok, x, torch.nan)
+
+    def logdet(self) -> Tensor:
+        """log det H, a scalar."""
+        value = self.band.logdet() + 2 * self.schur.diagonal().log().sum()
+        return torch.where(self.ok, value, torch.nan)
+
+
+def factor(H: Structure, factor_band: Callable) -> BorderedFactor:
+    """Cost: `factor_band`'s, a solve with p right-hand sides (p + w for a closed band), and 2 n p^2 flops."""
+    cut = opened(H := as_structure(H))
+    band = factor_band(cut.band)
+    solved = band.solve(cut.border.mT)
+    return BorderedFactor(H, band, solved, *_factor_schur(cut, solved))
+
+
+def solve(H: Structure, b: Tensor, solve_band: Callable) -> Tensor:
+    """x with H x = b: one solve of the band for [b, border^T]."""
+    cut = opened(H := as_structure(H))
+    b = as_vector(b, H)
+    if b.numel() == 0:
+        return b
+    p, m = cut.border.shape
+    columns = torch.cat([b.reshape(len(b), -1)[:m], cut.border.mT], 1)
+    both = solve_band(cut.band, columns)
+    k = columns.shape[1] - p
+    solved = both[:, k:]
+    L, info = _factor_schur(cut, solved)
+    apply(_Check, info, m)
+    return _eliminate(cut.border, L, solved, both[:, :k].reshape(b[:m].shape), b[m:])
+
+
+class _Check(torch.autograd.Function):
+    """Raises as `cholesky` does where a minor of S fails, also inside a vmap."""
+
+    @staticmethod
+    def forward(info: Tensor, before: int) -> Tensor:
+        raise_minor(torch.where(info == 0, 0, info + before))
+        return info.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, minor: Tensor, before: int) -> tuple:
+        return _Check.apply(minor.movedim(in_dims[0], 0), before), 0
+
+
+def _factor_schur(cut: Arrow, solved: Tensor) -> tuple[Tensor, Tensor]:
+    """S's Cholesky factor, and which minor fails, or 0."""
+    S = cut.corner - cut.border @ solved
+    L, info = torch.linalg.cholesky_ex((S + S.mT) / 2)
+    if not len(S):
+        return L, info
+    infinite = ~L.detach().diagonal().isfinite()  # LAPACK lets it pass
+    first = torch.where(infinite.any(), infinite.int().argmax() + 1, 0)
+    return L, torch.where(info == 0, first, info)
+
+
+def _eliminate(border: Tensor, schur: Tensor, solved: Tensor, U: Tensor, g: Tensor) -> Tensor:
+    if not len(border):
+        return U
+    g = g - border @ U
+    y = torch.cholesky_solve(g.reshape(len(g), -1), schur).reshape(g.shape)
+    return torch.cat([U - solved @ y, y])
+
+
+def inverse(of: BorderedFactor, invert_band: Callable) -> Structure:
+    """The cells of H^-1 that H has. Cost: `invert_band`'s, and (2 w + 4) n p flops (p + w for p in a closed band)."""
+    cut, W = opened(of.matrix), of.solved
+    Z = invert_band(cut.band)
+    if not len(cut.border):
+        return closed(Arrow(Z, cut.border, cut.corner), of.matrix)
+    corner = torch.cholesky_solve(torch.eye(W.shape[1], dtype=W.dtype, device=W.device), of.schur)
+    border = -corner @ W.mT
+    m = len(W)
+
+    def update(d: int) -> Tensor:
+        cells = -(border[:, d:] * W.mT[:, : max(m - d, 0)]).sum(0)
+        return pad(cells, (0, m - len(cells)))
+
+    band = Z + torch.stack([update(d) for d in range(len(Z))])
+    return closed(Arrow(band, border, corner), of.matrix)
