@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from bandhess_common.checks import as_index, check_argnums
+from bandhess_common.checks import as_index, check_argnums, too_dense
 
 from ..band.noise import hash_noise
 from ..band.storage import as_band, clear_unused, matvec
@@ -182,11 +182,7 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
         limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, T - 1)
         found = _find(objective, 0, limit, fun, args, kwargs)
         if found is None:
-            raise ValueError(
-                f"the Hessian has entries more than max_bandwidth={limit} stages off its diagonal (T = {T}). Is the "
-                f"order of the stages the natural one? {_advice(objective, fun, args, kwargs)}; "
-                f"detect_bandwidth(fun, max_bandwidth={T - 1})(x) finds the bandwidth of a denser one"
-            )
+            raise ValueError(too_dense(limit, T, _advice(objective, fun, args, kwargs)))
         return found[0]
 
     return detect_bandwidth_fun
