@@ -65,7 +65,8 @@ def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: 
     It returns `max_i |H v - ab v|_i / (|ab| |v|)_i`, a scalar, for one random Gaussian v (0/0 = 0, x/0 = inf). At
     rounding level (some 1e-15 in float64, 1e-6 in float32; more where `fun` cancels), nothing lies outside the band
     and nothing inside is misplaced, with probability 1. The optimisers refuse a band above sqrt(eps): 1.5e-8 in
-    float64, 3.5e-4 in float32. Works under jit.
+    float64, 3.5e-4 in float32. Works under jit. Changes of what `fun` reads from outside are noticed but in modules,
+    sets, files and jitted functions (`help(bandhess_jax)` has the whole list).
     """
     argnums = check_argnums(argnums)
 
@@ -157,7 +158,8 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
     The band is extracted at k = 0, 1, 2, 4, ... until one random product shows nothing outside it, then outer
     diagonals that are zero are dropped. Entries below sqrt(eps) of their row and of their column (1.5e-8 in float64,
     3.5e-4 in float32) count as zero. x is moved by about a hundredth first, so that curvature which vanishes exactly
-    at x (x^4 at 0) is seen; of a branch, only the side taken there is.
+    at x (x^4 at 0) is seen; of a branch, only the side taken there is. Changes of what `fun` reads from outside are
+    noticed but in modules, sets, files and jitted functions (`help(bandhess_jax)` has the whole list).
 
     Args:
       fun: as for `hessian`.

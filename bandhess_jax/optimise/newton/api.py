@@ -239,7 +239,8 @@ def newton(
     """Minimise `fun(x, *args)` by Newton's method with its exact banded Hessian.
 
     Args:
-      fun: real scalar function, twice differentiable, pure and traceable.
+      fun: real scalar function, twice differentiable, pure and traceable. Changes of what it reads from outside are
+        noticed but in modules, sets, files and jitted functions (`help(bandhess_jax)` has the whole list).
       x0: start: an array or tree of stages (`ravel_stages`).
       bandwidth: of the Hessian, in stages; None detects it (`detect_bandwidth`; outside jit).
       args: further arguments of `fun`. New arrays in them do not retrace.

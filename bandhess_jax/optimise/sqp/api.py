@@ -194,7 +194,8 @@ def sqp(
     """Minimise `fun(x, *args)` under `constraints(x, *args) = 0`, bounds and `inequalities(x, *args) >= 0`.
 
     Args:
-      fun: real scalar function, twice differentiable, pure and traceable.
+      fun: real scalar function, twice differentiable, pure and traceable. Changes of what the three functions read
+        from outside are noticed but in modules, sets, files and jitted functions (`help(bandhess_jax)` has the list).
       constraints: function that returns an array or a tree of them, each entry local in stages; None: none.
       x0: start: an array or tree of stages (`ravel_stages`). It need not meet the constraints; it is moved into the
         interior of the bounds.
