@@ -112,3 +112,11 @@ def wrong_bounds(i: int, low: float, high: float) -> str:
     else:
         expected = "have lower < inf and upper > -inf (where nothing bounds: -inf or None below, inf or None above)"
     return f"bounds must {expected}, got lower {low} and upper {high} (flat entry {i})"
+
+
+def too_dense(limit: int, T: int, advice: str) -> str:
+    """What an error says of a Hessian whose bandwidth is past the limit of what is looked at."""
+    return (
+        f"the Hessian has entries more than {limit} stages off its diagonal (T = {T}). Is the order of the stages the "
+        f"natural one? {advice}; detect_bandwidth(fun, max_bandwidth={T - 1})(x) finds the bandwidth of a denser one"
+    )

@@ -22,6 +22,14 @@ early, and then a dummy fills its place:
     extraction/   from a function to its band: probing/ by products, diagonals/ by carrying the diagonals along
     linalg/       factorisations, and what follows from them
     optimise/     newton/, and sqp/ for constraints
+
+A function that is given to an eager call is compiled once; calls with arrays of the same shapes do not retrace. What it
+reads from outside is part of the program, and is looked at in every call, so that a change compiles anew:
+
+    noticed      numbers, strings and the contents of NumPy arrays, in closures, globals, defaults, tuples, lists,
+                 dicts, and attributes of objects; JAX arrays and functions that were exchanged for others
+    not noticed  attributes of modules, sets, arrays of objects, files, what lies past the first 512 values, and what
+                 a function reads that the user jitted himself: give such data as arguments
 """
 
 from bandhess_common.status import History, SQPHistory, Status, StepInfo

@@ -63,16 +63,16 @@ def test_denser_is_refused(backend: Backend) -> None:
     n = 40
     products: list = []
     fun = backend.quadratic(operator(n, 17), products)
-    with pytest.raises(ValueError, match=r"max_bandwidth=16 .*T = 40.*finds no better.*T - 1.*hessian"):
+    with pytest.raises(ValueError, match=r"more than 16 .*T = 40.*finds no better; .*max_bandwidth=39"):
         backend.package.detect_bandwidth(fun)(backend.array(np.ones(n)))
     assert len(products) == doublings(16, n) + n + 2
 
     def ring(x):
         return backend.xp.sum((x[1:] - x[:-1]) ** 2) + (x[-1] - x[0]) ** 2
 
-    with pytest.raises(ValueError, match=r"max_bandwidth=1 .*reorder_bandwidth\(fun\)\(x\) finds one of bandwidth 2;"):
+    with pytest.raises(ValueError, match=r"more than 1 .*reorder_bandwidth\(fun\)\(x\) finds one of bandwidth 2;"):
         backend.package.detect_bandwidth(ring, max_bandwidth=1)(backend.array(np.ones(12)))
-    with pytest.raises(ValueError, match=r"max_bandwidth=0 .*reorder_bandwidth\(fun\)\(x\) looks for a better one"):
+    with pytest.raises(ValueError, match=r"more than 0 .*reorder_bandwidth\(fun\)\(x\) looks for a better one"):
         backend.package.detect_bandwidth(ring, max_bandwidth=0)(backend.array(np.ones(300)))
 
 

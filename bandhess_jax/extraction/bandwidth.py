@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from bandhess_common.checks import as_index, check_argnums
+from bandhess_common.checks import as_index, check_argnums, too_dense
 
 from ..band.noise import hash_noise
 from ..band.storage import as_band, clear_unused, matvec
@@ -65,7 +65,8 @@ def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: 
     It returns `max_i |H v - ab v|_i / (|ab| |v|)_i`, a scalar, for one random Gaussian v (0/0 = 0, x/0 = inf). At
     rounding level (some 1e-15 in float64, 1e-6 in float32; more where `fun` cancels), nothing lies outside the band
     and nothing inside is misplaced, with probability 1. The optimisers refuse a band above sqrt(eps): 1.5e-8 in
-    float64, 3.5e-4 in float32. Works under jit.
+    float64, 3.5e-4 in float32. Works under jit. Changes of what `fun` reads from outside are noticed but in modules,
+    sets, files and jitted functions (`help(bandhess_jax)` has the whole list).
     """
     argnums = check_argnums(argnums)
 
@@ -157,7 +158,8 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
     The band is extracted at k = 0, 1, 2, 4, ... until one random product shows nothing outside it, then outer
     diagonals that are zero are dropped. Entries below sqrt(eps) of their row and of their column (1.5e-8 in float64,
     3.5e-4 in float32) count as zero. x is moved by about a hundredth first, so that curvature which vanishes exactly
-    at x (x^4 at 0) is seen; of a branch, only the side taken there is.
+    at x (x^4 at 0) is seen; of a branch, only the side taken there is. Changes of what `fun` reads from outside are
+    noticed but in modules, sets, files and jitted functions (`help(bandhess_jax)` has the whole list).
 
     Args:
       fun: as for `hessian`.
@@ -182,11 +184,7 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
         limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, T - 1)
         found = _find(objective, 0, limit, fun, args, kwargs)
         if found is None:
-            raise ValueError(
-                f"the Hessian has entries more than max_bandwidth={limit} stages off its diagonal (T = {T}). Is the "
-                f"order of the stages the natural one? {_advice(objective, fun, args, kwargs)}; "
-                f"detect_bandwidth(fun, max_bandwidth={T - 1})(x) finds the bandwidth of a denser one"
-            )
+            raise ValueError(too_dense(limit, T, _advice(objective, fun, args, kwargs)))
         return found[0]
 
     return detect_bandwidth_fun

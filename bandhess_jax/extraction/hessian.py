@@ -39,10 +39,11 @@ def value_grad_hessian(
     """A function of `fun`'s arguments that returns `(value, grad, ab)`, with `fun` evaluated once.
 
     Args:
-      fun: real scalar function of an array or tree of stages, pure and traceable. It is compiled, keyed by its
-        identity: calls with the same `fun` and arrays of the same shapes do not retrace, and what `fun` reads from
-        outside is read once. Python ints, strings and functions among the arguments are static (a new value
-        compiles anew), arrays and Python floats are traced.
+      fun: real scalar function of an array or tree of stages, pure and traceable. It is compiled once for arrays of
+        the same shapes, and anew where what it reads from outside has changed: closures (arrays by contents), globals,
+        defaults and objects' attributes, but not those of modules (`help(bandhess_jax)` has the whole list). Python
+        ints, strings and functions among the arguments are static (a new value compiles anew), arrays and Python floats
+        are traced.
       bandwidth: k >= 0, in stages; `band_error` tells whether it is wide enough.
       argnums: the one argument to differentiate.
       has_aux: `fun` returns `(value, aux)`, aux a pytree of arrays.
@@ -80,6 +81,8 @@ def hessian(
     Arguments as in `value_grad_hessian`. Returns a function giving `ab` (or `(ab, aux)` with has_aux): `ab[r, j]` is
     `H[j + r, j]`, shape `(k + 1, n)` for a vector, `((k + 1) d, T d)` for T stages of d scalars. An entry of H further
     than k stages from the diagonal is lost, or added to a wrong cell: check a doubtful bandwidth with `band_error`.
+    Changes of what `fun` reads from outside are noticed but in modules, sets, files and jitted functions
+    (`help(bandhess_jax)` has the whole list).
 
     Cost: at most (2k + 1) d Hessian-vector products. Composes with `jit`, `vmap`, `grad`.
     """
@@ -116,7 +119,9 @@ def gauss_newton(
     """A function of `residuals`' arguments that returns the band of J^T J, for the objective 0.5 |residuals|^2.
 
     Args:
-      residuals: function that returns a floating array of any shape, or a pytree of them (complex: J^H J).
+      residuals: function that returns a floating array of any shape, or a pytree of them (complex: J^H J). Changes of
+        what it reads from outside are noticed but in modules, sets, files and jitted functions (`help(bandhess_jax)`
+        has the whole list).
       bandwidth: of J^T J, in stages: residuals that couple stages t .. t + k give k.
       argnums: the one argument to differentiate.
       probing: as in `from_matvec`.

@@ -39,8 +39,10 @@ class Objective(NamedTuple):
                 value, aux = out
             else:
                 value, aux = out, None
+            if isinstance(value, float):  # a constant
+                value = jnp.asarray(value, flat.dtype)
             remedy = "; has_aux=True for a pair" if self.offers_aux else ""
-            if not hasattr(value, "shape") and not isinstance(value, (float, int)):
+            if not hasattr(value, "shape") and not isinstance(value, int):
                 raise TypeError(f"fun must return a scalar array, got {type(value).__name__}{remedy}")
             if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
                 raise TypeError(

@@ -146,7 +146,8 @@ def from_matvec(
     """The band of any symmetric banded linear operator.
 
     Args:
-      matvec: the operator: takes and returns a tree of the structure of `like`.
+      matvec: the operator: takes and returns a tree of the structure of `like`. Changes of what it reads from outside
+        are noticed but in modules, sets, files and jitted functions (`help(bandhess_jax)` has the whole list).
       like: an array or tree of arrays that gives structure, shapes, dtype and device (or `jax.ShapeDtypeStruct`s).
       bandwidth: k >= 0, in stages: stage t couples to stages t - k .. t + k.
       probing: which probes, and how the band is read off them: "direct", "substitution", "fourier", "random", or

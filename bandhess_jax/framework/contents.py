@@ -196,5 +196,7 @@ def owner(function: Callable) -> Any:
         return owner(_wrapped(function))
     if isinstance(function, types.MethodType):
         bound = function.__self__
+        if isinstance(bound, (types.FunctionType, types.MethodType, functools.partial, _Jitted)):
+            return owner(bound)
         return bound if _dies(bound) else owner(function.__func__)
     return function if _dies(function) else type(function)

@@ -81,7 +81,7 @@ class _Entry:
 
     def __init__(self) -> None:
         self.numbers: dict[Hashable, int] = {}  # of what the static leaves are
-        self.known: dict[Hashable, Any] = {}  # what `Program.once` was told
+        self.known: dict[Hashable, Any] = {}  # what `Program.shape_of` found
         self.count = itertools.count()
         self.moving: set[Hashable] = set()  # places that the function itself changes as it is called: counters, logs
         self.concrete = False  # it needs the values that a partial binds
@@ -190,14 +190,15 @@ class Program:
         except TypeError:  # an unhashable leaf or option has no key: run it as it stands
             self.number = None
 
-    def once(self, compute: Callable[[], Any]) -> Any:
-        """What `compute()` returns, called once for these functions and shapes."""
-        key = self.core, self.options, self.number, *((np.shape(a), getattr(a, "dtype", type(a))) for a in self.arrays)
-        if self.number is None or self.traced:
-            return compute()
-        if key not in self.entry.known:
-            self.entry.known[key] = compute()
-        return self.entry.known[key]
+    def shape_of(self, core: Callable) -> Any:
+        """The shapes that `core(options, *operands)` returns, found once for these functions and shapes."""
+        key = core, self.options, self.number, *((np.shape(a), getattr(a, "dtype", type(a))) for a in self.arrays)
+        known = self.entry.known if self.number is not None and not self.traced else {}
+        if key not in known:
+            rest = iter(self.arrays)
+            leaves = [next(rest) if leaf is _ARRAY else leaf for leaf in self.static]
+            known[key] = jax.eval_shape(lambda: core(self.options, *jax.tree.unflatten(self.treedef, leaves)))
+        return known[key]
 
     def __call__(self, *state: Any, more: tuple = ()) -> Any:
         if self.number is None:
@@ -221,8 +222,8 @@ class _Either:
     def __init__(self, operands: Program, constants: Callable[[], Program]) -> None:
         self.operands, self.constants, self.traced = operands, constants, operands.traced
 
-    def once(self, compute: Callable[[], Any]) -> Any:
-        return self.operands.once(compute)
+    def shape_of(self, core: Callable) -> Any:
+        return self.operands.shape_of(core)
 
     def __call__(self, *state: Any, more: tuple = ()) -> Any:
         entry = self.operands.entry

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.functional import pad
 
 from bandhess_common.checks import as_index, check_band_shape, check_plain, check_rhs_shape
@@ -28,7 +29,30 @@ def as_band(ab: Tensor, name: str = "ab") -> Tensor:
     check_band_shape(tuple(ab.shape), name, "torch.func.vmap")
     if not ab.is_floating_point():
         raise TypeError(f"{name} must have a real floating dtype, got {ab.dtype}; convert it with .double()")
+    _check_form(ab, name)
     return ab
+
+
+def _check_form(ab: Tensor, name: str) -> None:
+    """An error where the values are at hand and say that this is another storage of H.
+
+    A dense matrix is square and symmetric, and has its last diagonal entry where lower form has an unused cell; upper
+    form begins with an unused cell, where lower form has the first diagonal entry, and ends with a diagonal entry.
+    """
+    rows, n = ab.shape
+    if rows < 2 or n < 2 or ab.device.type != "cpu" or type(ab) not in (Tensor, Parameter):
+        return
+    if torch._C._functorch.is_functorch_wrapped_tensor(ab):
+        return
+    values = ab.detach()
+    if values[-1, -1] == 0:
+        return
+    dense = rows == n and torch.equal(values, values.T)
+    if dense or values[0, 0] == 0:
+        found = f"a dense matrix of shape {tuple(ab.shape)}; use from_dense" if dense else "upper form; transpose it"
+        raise ValueError(
+            f"{name} must be in lower band storage, {name}[d, j] = H[j + d, j], the diagonal in row 0, got {found}"
+        )
 
 
 def as_rhs(b: Tensor, ab: Tensor, name: str = "b") -> Tensor:

@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from torch import Tensor
 
-from bandhess_common.checks import as_index, check_argnums
+from bandhess_common.checks import as_index, check_argnums, too_dense
 
 from ..band.noise import gaussian, hash_noise
 from ..band.storage import as_band, clear_unused, matvec
@@ -169,33 +169,17 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
 
     @eager
     def detect_bandwidth_fun(*args: Any, **kwargs: Any) -> int:
-        names = "max_bandwidth=", "a larger max_bandwidth, up to T - 1,"
-        return _detect(fun, argnums, max_bandwidth, names, args, kwargs)
+        objective = Objective.of(fun, argnums, None, args)
+        T = objective.layout.T
+        if objective.layout.n == 0:
+            return 0
+        limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, T - 1)
+        found = _find(objective, 0, limit, fun, args, kwargs)
+        if found is None:
+            raise ValueError(too_dense(limit, T, _advice(objective, fun, args, kwargs)))
+        return found[0]
 
     return detect_bandwidth_fun
-
-
-def bandwidth_of(fun: Callable, args: tuple) -> int:
-    """What the optimisers take for `bandwidth=None`: that of fun's Hessian in the first of args."""
-    return _detect(fun, 0, None, ("", "a bandwidth given as a number, up to T - 1,"), args, {})
-
-
-def _detect(fun: Callable, argnums: int, most: int | None, names: tuple[str, str], args: tuple, kwargs: dict) -> int:
-    """names: of the bound, as an argument of the caller's, and of what would raise it."""
-    objective = Objective.of(fun, argnums, None, args)
-    T = objective.layout.T
-    if objective.layout.n == 0:
-        return 0
-    limit = min(max(16, T // 4) if most is None else most, T - 1)
-    found = _find(objective, 0, limit, fun, args, kwargs)
-    if found is None:
-        bound, raised = names
-        raise ValueError(
-            f"the Hessian has entries more than {bound}{limit} stages off its diagonal (T = {T}). Is the order of the "
-            f"stages the natural one? {_advice(objective, fun, args, kwargs)}; {raised} allows a denser Hessian; for a "
-            "dense one use torch.func.hessian"
-        )
-    return found[0]
 
 
 @eager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, NamedTuple
 
 import jax
@@ -67,8 +68,13 @@ def _half_square(residuals: Any) -> Any:
     return sum(jnp.sum((leaf * jnp.conj(leaf)).real) for leaf in jax.tree.leaves(residuals)) / 2
 
 
+def _half_square_of(residuals: Callable, *args: Any) -> Any:
+    return _half_square(residuals(*args))
+
+
 def _squared(residuals: Callable) -> Callable:
-    return lambda *args: _half_square(residuals(*args))
+    """A method of the residuals' function, so that what is compiled for it belongs to that function."""
+    return MethodType(_half_square_of, residuals)
 
 
 class Given(NamedTuple):
@@ -104,7 +110,7 @@ def _functions(problem: Problem, user: User, x: Array) -> tuple[Callable, Callab
 
     def value(x: Array, consts: list[Array], given: Given) -> Array:
         out = outer(x, consts, given.fixed)
-        return (_half_square(out) if squares else out).astype(layout.dtype)
+        return jnp.asarray(_half_square(out) if squares else out, layout.dtype)  # a constant may be of any type
 
     def functions(consts: list[Array], given: Given) -> Functions:
         def derivatives(x: Array) -> tuple:
@@ -141,8 +147,12 @@ def _newton(problem: Problem, user: User, x0: Any) -> tuple:
     return layout.unravel(x), f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
 
 
-def _start(problem: Problem, user: User, x0: Any) -> State:
+def _start(problem: Problem, _: User, x0: Any) -> State:
     return initial(problem.options, lax.stop_gradient(problem.objective.layout.ravel(x0)))
+
+
+def _packed_start(*args: Any) -> Packed:
+    return pack(_start(*args))
 
 
 def _turns(problem: Problem, user: User, x0: Any, state: Packed, last: Array) -> Piece:
@@ -167,8 +177,9 @@ def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> 
     def turns(state: Packed, last: int) -> Piece:
         return piece(state, more=(np.int32(last),))
 
-    like = piece.once(lambda: jax.eval_shape(lambda x0: pack(_start(problem, user, x0)), x0))
-    end = in_pieces(turns, like, problem.objective.layout.n * problem.options.width, max_seconds)
+    end = in_pieces(
+        turns, piece.shape_of(_packed_start), problem.objective.layout.n * problem.options.width, max_seconds
+    )
     if is_traced(end):  # fun closes over tracers
         if max_seconds is None:
             return None
@@ -228,7 +239,8 @@ def newton(
     """Minimise `fun(x, *args)` by Newton's method with its exact banded Hessian.
 
     Args:
-      fun: real scalar function, twice differentiable, pure and traceable.
+      fun: real scalar function, twice differentiable, pure and traceable. Changes of what it reads from outside are
+        noticed but in modules, sets, files and jitted functions (`help(bandhess_jax)` has the whole list).
       x0: start: an array or tree of stages (`ravel_stages`).
       bandwidth: of the Hessian, in stages; None detects it (`detect_bandwidth`; outside jit).
       args: further arguments of `fun`. New arrays in them do not retrace.

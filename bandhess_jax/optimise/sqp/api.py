@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, NamedTuple
 
 import jax
@@ -90,6 +91,10 @@ def _start(options: Options, setting: Setting, multipliers: Any) -> State:
     return initial(options, setting.start(setting.problem.x, y), multipliers is None)
 
 
+def _packed_start(options: Options, funs: tuple, x0: Any, multipliers: Any, bounds: Any, args: tuple, _: Any) -> Packed:
+    return pack(_start(options, Setting.of(options, funs, x0, bounds, args), multipliers))
+
+
 def _turns(
     options: Options,
     funs: tuple,
@@ -131,12 +136,9 @@ def _eager(
     def turns(state: Packed, last: int, max_steps: int = options.max_steps) -> Piece:
         return piece(state, more=((np.int32(last), np.int32(max_steps)),))
 
-    def start(x0: Any, multipliers: Any, bounds: Any, args: tuple) -> Packed:
-        return pack(_start(options, Setting.of(options, funs, x0, bounds, args), multipliers))
-
     layout, width = options.objective.layout, options.extraction.bandwidth + 1
     size = 16 * layout.n * layout.d * width  # a turn factorises and multiplies many times
-    end = in_pieces(turns, piece.once(lambda: jax.eval_shape(start, *operands)), size, max_seconds)
+    end = in_pieces(turns, piece.shape_of(_packed_start), size, max_seconds)
     if is_traced(end):  # the functions close over tracers
         if max_seconds is None:
             return None
@@ -192,7 +194,8 @@ def sqp(
     """Minimise `fun(x, *args)` under `constraints(x, *args) = 0`, bounds and `inequalities(x, *args) >= 0`.
 
     Args:
-      fun: real scalar function, twice differentiable, pure and traceable.
+      fun: real scalar function, twice differentiable, pure and traceable. Changes of what the three functions read
+        from outside are noticed but in modules, sets, files and jitted functions (`help(bandhess_jax)` has the list).
       constraints: function that returns an array or a tree of them, each entry local in stages; None: none.
       x0: start: an array or tree of stages (`ravel_stages`). It need not meet the constraints; it is moved into the
         interior of the bounds.
@@ -276,14 +279,15 @@ def sqp(
     return result._replace(steps=steps, status=Status(int(result.status)), history=way)
 
 
+def _coupled(fun: Callable, constraints: Callable | None, inequalities: Callable | None, x: Any, *args: Any) -> Any:
+    total = fun(x, *args)
+    for other in (constraints, inequalities):
+        for leaf in [] if other is None else jax.tree.leaves(other(x, *args)):
+            total = total + jnp.sum(leaf**2) + jnp.sum(leaf * hash_noise(leaf.ravel(), 3).reshape(leaf.shape))
+    return total
+
+
 def _couplings(fun: Callable, constraints: Callable | None, inequalities: Callable | None) -> Callable:
-    """A scalar function whose Hessian has the pattern of the condensed band's."""
-
-    def coupled(x: Any, *args: Any) -> Any:
-        total = fun(x, *args)
-        for other in (constraints, inequalities):
-            for leaf in [] if other is None else jax.tree.leaves(other(x, *args)):
-                total = total + jnp.sum(leaf**2) + jnp.sum(leaf * hash_noise(leaf.ravel(), 3).reshape(leaf.shape))
-        return total
-
-    return coupled
+    """A scalar function whose Hessian has the pattern of the condensed band's. A method of fun, so that what was
+    compiled for it is found again by fun."""
+    return functools.partial(MethodType(_coupled, fun), constraints, inequalities)

@@ -17,7 +17,7 @@ from bandhess_common.status import History, Status, StepInfo
 
 from ...band.stages import Layout
 from ...band.storage import clear_unused
-from ...extraction.bandwidth import bandwidth_of
+from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.linearise import linearize_gradient, linearize_residuals
 from ...extraction.objective import Objective, parameters, with_parameters
 from ...extraction.probing.protocol import Probing
@@ -231,7 +231,7 @@ def newton(
     seconds = math.inf if max_seconds is None else as_positive(max_seconds, "max_seconds")
     scaling = _check_scale(scale, layout)
     if bandwidth is None:
-        bandwidth = bandwidth_of(_squared(fun) if hessian == "gauss_newton" else fun, (x0, *args))
+        bandwidth = detect_bandwidth(_squared(fun) if hessian == "gauss_newton" else fun)(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
     width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and not callable(hessian)
     steps_bound = as_index(max_steps, "max_steps")

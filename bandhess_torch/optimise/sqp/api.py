@@ -19,7 +19,7 @@ from bandhess_common.progress import print_progress
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.noise import hash_noise
-from ...extraction.bandwidth import bandwidth_of
+from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.objective import Objective, parameters, with_parameters
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
@@ -192,7 +192,7 @@ def sqp(
     check_function_or_none(constraints, "constraints")
     check_function_or_none(inequalities, "inequalities")
     if bandwidth is None:
-        bandwidth = bandwidth_of(_couplings(fun, constraints, inequalities), (_detach(x0), *_detach(args)))
+        bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(_detach(x0), *_detach(args))
     extraction = Extraction.of(bandwidth, probing, chunk_size)
     steps_bound, seconds = as_index(max_steps, "max_steps"), math.inf if max_seconds is None else max_seconds
     options = Options(objective, extraction, tol, steps_bound, seconds, bool(check_band), bool(history))
