@@ -23,14 +23,15 @@ from bandhess_common.checks import as_index, check_band_shape, check_plain, chec
 from bandhess_common.dtypes import native
 
 
-def as_band(ab: ArrayLike, name: str = "ab") -> Array:
-    """`ab` as a floating `(w + 1, n)` array, or an error that says what came."""
+def as_band(ab: ArrayLike, name: str = "ab", *, closed: bool = False) -> Array:
+    """`ab` as a floating `(w + 1, n)` array, or an error that says what came. closed: all its cells are in use."""
     check_plain(ab, name)
     ab = jnp.asarray(native(ab, name))
     check_band_shape(ab.shape, name, "jax.vmap")
     if not jnp.issubdtype(ab.dtype, jnp.floating):
         raise TypeError(f"{name} must have a real floating dtype, got {ab.dtype}; convert it with .astype(float)")
-    _check_form(ab, name)
+    if not closed:
+        _check_form(ab, name)
     return ab
 
 
@@ -44,7 +45,7 @@ def _check_form(ab: Array, name: str) -> None:
     if rows < 2 or n < 2 or isinstance(ab, jax.core.Tracer) or ab.devices() != {jax.devices("cpu")[0]}:
         return
     values = np.asarray(ab)
-    if values[-1, -1] == 0:
+    if values[-1, -1] == 0 or not np.isfinite(values[-1, -1]):
         return
     dense = rows == n and np.array_equal(values, values.T)
     if dense or values[0, 0] == 0:

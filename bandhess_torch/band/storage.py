@@ -11,6 +11,7 @@ A cell below the diagonal stands for two entries of H, so the gradient with resp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,15 +22,16 @@ from torch.nn.functional import pad
 from bandhess_common.checks import as_index, check_band_shape, check_plain, check_rhs_shape
 
 
-def as_band(ab: Tensor, name: str = "ab") -> Tensor:
-    """`ab` if it is a floating `(w + 1, n)` tensor, or an error that says what came."""
+def as_band(ab: Tensor, name: str = "ab", *, closed: bool = False) -> Tensor:
+    """`ab` if it is a floating `(w + 1, n)` tensor, or an error that says what came. closed: all cells are in use."""
     check_plain(ab, name)
     if not isinstance(ab, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(ab).__name__}; convert it with torch.as_tensor")
     check_band_shape(tuple(ab.shape), name, "torch.func.vmap")
     if not ab.is_floating_point():
         raise TypeError(f"{name} must have a real floating dtype, got {ab.dtype}; convert it with .double()")
-    _check_form(ab, name)
+    if not closed:
+        _check_form(ab, name)
     return ab
 
 
@@ -45,7 +47,8 @@ def _check_form(ab: Tensor, name: str) -> None:
     if torch._C._functorch.is_functorch_wrapped_tensor(ab):
         return
     values = ab.detach()
-    if values[-1, -1] == 0:
+    last = float(values[-1, -1])
+    if last == 0 or not math.isfinite(last):
         return
     dense = rows == n and torch.equal(values, values.T)
     if dense or values[0, 0] == 0:
