@@ -102,7 +102,7 @@ def _examine(options: tuple[Objective, Extraction], fun: Callable, args: tuple, 
     # A cell counts if it does in its row or in its column.
     reach = min(ab.shape)
     below = jnp.pad(rows, (0, reach), constant_values=jnp.inf)[jnp.add.outer(jnp.arange(reach), jnp.arange(len(rows)))]
-    counts = _wrong(jnp.abs(ab[:reach]), jnp.minimum(rows, below))
+    counts = _wrong(jnp.abs(ab[:reach]), jnp.minimum(rows[None], below))
     return jnp.isfinite(ab).all(), too_narrow(product, ab), counts
 
 

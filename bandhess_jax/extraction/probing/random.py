@@ -67,8 +67,8 @@ class Random:
             A = lax.dynamic_slice_in_dim(V, s, width, 1).reshape(K, width * d)
             y = lax.dynamic_index_in_dim(Y, s, 1, keepdims=False)
             # Stages before the first and past the last have probes 0 and unknowns 0: an identity keeps them solvable.
-            empty = jnp.repeat((s + jnp.arange(width) < k) | (s + jnp.arange(width) >= T + k), d)
-            gram = A.T @ A + jnp.diag(empty.astype(dtype))
+            empty = jnp.repeat((s + jnp.arange(width) < k) | (s + jnp.arange(width) >= T + k), d).astype(dtype)
+            gram = A.T @ A + jnp.diag(empty)
             factor = jax.scipy.linalg.cho_factor(gram, lower=True)
             x = jax.scipy.linalg.cho_solve(factor, A.T @ y)
             # One step of refinement undoes what squaring the condition number costs.
