@@ -23,14 +23,14 @@ from bandhess_common.checks import as_index, check_band_shape, check_plain, chec
 from bandhess_common.dtypes import native
 
 
-def as_band(ab: ArrayLike, name: str = "ab", *, closed: bool = False) -> Array:
-    """`ab` as a floating `(w + 1, n)` array, or an error that says what came. closed: all its cells are in use."""
+def as_band(ab: ArrayLike, name: str = "ab", *, form: bool = True) -> Array:
+    """`ab` as a floating `(w + 1, n)` array, or an error that says what came. form: other storages of H are refused."""
     check_plain(ab, name)
     ab = jnp.asarray(native(ab, name))
     check_band_shape(ab.shape, name, "jax.vmap")
     if not jnp.issubdtype(ab.dtype, jnp.floating):
         raise TypeError(f"{name} must have a real floating dtype, got {ab.dtype}; convert it with .astype(float)")
-    if not closed:
+    if form:
         _check_form(ab, name)
     return ab
 

@@ -62,7 +62,7 @@ Matrix = TypeVar("Matrix", Array, Cyclic, Bordered)
 def as_structure(H: Structure, name: str = "ab") -> Structure:
     """H if it is floating and its parts fit together, or an error that says what came."""
     if isinstance(H, Cyclic):
-        ab = as_band(H.ab, f"{name}.ab", closed=True)
+        ab = as_band(H.ab, f"{name}.ab", form=False)
         check_closed(tuple(ab.shape))
         return Cyclic(ab)
     if isinstance(H.band, Bordered):

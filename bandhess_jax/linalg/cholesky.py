@@ -64,4 +64,4 @@ def cho_solve(cb: ArrayLike, b: ArrayLike) -> Array:
 
 def logdet(cb: ArrayLike) -> Array:
     """log det H from its factor cb `(w + 1, n)`: twice the sum of the logarithms of L's diagonal; a scalar."""
-    return 2 * jnp.sum(jnp.log(as_band(cb, "cb")[0]))
+    return 2 * jnp.sum(jnp.log(as_band(cb, "cb", form=False)[0]))

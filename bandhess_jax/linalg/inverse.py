@@ -98,5 +98,5 @@ def inverse_band(cb: ArrayLike | bordered.BorderedFactor) -> Array | Structure:
     """
     if isinstance(cb, bordered.BorderedFactor):
         return bordered.inverse(cb, lambda ab: inverse_band(cholesky(ab)))
-    cb = clear_unused(as_band(cb, "cb"))
+    cb = clear_unused(as_band(cb, "cb", form=False))
     return clear_unused(inverse_columns((cb[1:] / cb[:1]).T, 1 / cb[0] ** 2).T)

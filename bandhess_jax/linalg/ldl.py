@@ -159,7 +159,7 @@ def ldl_solve(ldb: ArrayLike, b: ArrayLike) -> Array:
     Returns: x, of b's shape; infinite or NaN where a pivot is 0, as division is. Cost: (4 w + 1) n flops per column,
       two scans. Differentiable in both arguments at the cost of further solves.
     """
-    ldb = clear_unused(as_band(ldb, "ldb"))
+    ldb = clear_unused(as_band(ldb, "ldb", form=False))
     b = as_rhs(b, ldb)
     if b.size == 0:
         return b
@@ -204,7 +204,7 @@ def inertia(ldb: ArrayLike) -> tuple[Array, Array, Array]:
 
     Cost: some 2 n w^2 flops. Not differentiable: integers.
     """
-    ldb = lax.stop_gradient(clear_unused(as_band(ldb, "ldb")))
+    ldb = lax.stop_gradient(clear_unused(as_band(ldb, "ldb", form=False)))
     pivots, unit = ldb[0], ldb.at[0].set(1)
     formed, largest = _growth(pivots, unit)
     eps = float(jnp.finfo(ldb.dtype).eps)

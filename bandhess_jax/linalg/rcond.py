@@ -38,7 +38,7 @@ def rcond(cb: ArrayLike | BorderedFactor, ab: ArrayLike | Structure) -> Array:
             )
         factored, H = lax.stop_gradient((cb, as_matrix(ab)))
         return _rcond(H, factored.solve)
-    cb, ab = clear_unused(as_band(cb, "cb")), clear_unused(as_band(ab))
+    cb, ab = clear_unused(as_band(cb, "cb", form=False)), clear_unused(as_band(ab))
     if cb.shape != ab.shape or cb.dtype != ab.dtype:
         raise ValueError(
             f"cb and ab must have one shape and dtype, got {cb.shape} {cb.dtype} and {ab.shape} {ab.dtype}; "

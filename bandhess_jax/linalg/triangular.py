@@ -26,7 +26,7 @@ def solve_triangular(cb: ArrayLike, b: ArrayLike, *, transpose: bool = False) ->
     Returns: x, of b's shape. Cost: (2 w + 1) n flops per column, one scan (LAPACK `tbtrs`). Differentiable in both
       arguments at the cost of further substitutions.
     """
-    cb = clear_unused(as_band(cb, "cb"))
+    cb = clear_unused(as_band(cb, "cb", form=False))
     b = as_rhs(b, cb)
     if b.size == 0:
         return b

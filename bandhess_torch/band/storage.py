@@ -22,15 +22,18 @@ from torch.nn.functional import pad
 from bandhess_common.checks import as_index, check_band_shape, check_plain, check_rhs_shape
 
 
-def as_band(ab: Tensor, name: str = "ab", *, closed: bool = False) -> Tensor:
-    """`ab` if it is a floating `(w + 1, n)` tensor, or an error that says what came. closed: all cells are in use."""
+def as_band(ab: Tensor, name: str = "ab", *, form: bool = True) -> Tensor:
+    """`ab` if it is a floating `(w + 1, n)` tensor, or an error that says what came.
+
+    form: other storages of H are refused.
+    """
     check_plain(ab, name)
     if not isinstance(ab, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(ab).__name__}; convert it with torch.as_tensor")
     check_band_shape(tuple(ab.shape), name, "torch.func.vmap")
     if not ab.is_floating_point():
         raise TypeError(f"{name} must have a real floating dtype, got {ab.dtype}; convert it with .double()")
-    if not closed:
+    if form:
         _check_form(ab, name)
     return ab
 

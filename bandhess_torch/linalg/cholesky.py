@@ -123,4 +123,4 @@ def cho_solve(cb: Tensor, b: Tensor) -> Tensor:
 
 def logdet(cb: Tensor) -> Tensor:
     """log det H from its factor cb `(w + 1, n)`: twice the sum of the logarithms of L's diagonal; a scalar."""
-    return 2 * as_band(cb, "cb")[0].log().sum()
+    return 2 * as_band(cb, "cb", form=False)[0].log().sum()

@@ -40,7 +40,7 @@ def inverse_band(cb: Tensor | bordered.BorderedFactor) -> Tensor | Structure:
     """
     if isinstance(cb, bordered.BorderedFactor):
         return bordered.inverse(cb, lambda ab: inverse_band(cholesky_ex(ab)[0]))
-    cb = as_band(cb, "cb")
+    cb = as_band(cb, "cb", form=False)
     if cb.numel() == 0:
         return cb.clone()
     if recorded(cb):

@@ -141,7 +141,7 @@ def ldl_solve(ldb: Tensor, b: Tensor) -> Tensor:
     Returns: x, of b's shape; infinite or NaN where a pivot is 0, as division is. Cost: (4 w + 3) n flops per column
       (LAPACK `tbtrs` twice). Differentiable in both arguments at the cost of further substitutions.
     """
-    ldb = as_band(ldb, "ldb")
+    ldb = as_band(ldb, "ldb", form=False)
     b = as_rhs(b, ldb)
     unit = torch.cat([torch.ones_like(ldb[:1]), ldb[1:]])
     pivots = ldb[0].reshape((-1,) + (1,) * (b.ndim - 1))
@@ -178,7 +178,7 @@ def inertia(ldb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Cost: some 2 n w^2 flops. Not differentiable: integers.
     """
-    ldb = clear_unused(as_band(ldb, "ldb")).detach()
+    ldb = clear_unused(as_band(ldb, "ldb", form=False)).detach()
     pivots, unit = ldb[0], torch.cat([torch.ones_like(ldb[:1]), ldb[1:]])
     formed, largest = _growth(pivots, unit)
     eps = torch.finfo(ldb.dtype).eps

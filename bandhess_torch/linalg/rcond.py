@@ -40,7 +40,7 @@ def rcond(cb: Tensor | BorderedFactor, ab: Tensor | Structure) -> Tensor:
             )
         factored, H = pytree.tree_map(torch.detach, (cb, as_matrix(ab)))
         return _rcond(H, factored.solve)
-    cb, ab = clear_unused(as_band(cb, "cb")).detach(), clear_unused(as_band(ab)).detach()
+    cb, ab = clear_unused(as_band(cb, "cb", form=False)).detach(), clear_unused(as_band(ab)).detach()
     if cb.shape != ab.shape or cb.dtype != ab.dtype:
         raise ValueError(
             f"cb and ab must have one shape and dtype, got {tuple(cb.shape)} {cb.dtype} and {tuple(ab.shape)} "

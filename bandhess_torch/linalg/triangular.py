@@ -89,5 +89,5 @@ def solve_triangular(cb: Tensor, b: Tensor, *, transpose: bool = False) -> Tenso
     Returns: x, of b's shape. Cost: (2 w + 1) n flops per column (LAPACK `tbtrs`). Differentiable in both arguments at
       the cost of further substitutions.
     """
-    cb = as_band(cb, "cb")
+    cb = as_band(cb, "cb", form=False)
     return columns(lambda b: apply(_Substitution, b, cb, bool(transpose)), as_rhs(b, cb))
