@@ -68,7 +68,7 @@ def test_signatures_of_the_design() -> None:
         "band_error": "fun, *, argnums, has_aux, seed",
         "matvec": "ab, x",
         "to_dense": "ab",
-        "from_dense": "h, w",
+        "from_dense": "h, w, *, periodic, border",
         "ravel_stages": "tree",
         "cholesky": "ab",
         "cholesky_ex": "ab",
