@@ -91,6 +91,8 @@ def forward_rule(jvp: Callable) -> Callable:
 
     @functools.wraps(jvp)
     def rule(ctx: Any, *tangents: Any) -> Any:
+        if not torch._C._are_functorch_transforms_active():  # plain forward mode has one level
+            return jvp(ctx, *tangents)
         with forward_ad._set_fwd_grad_enabled(True):
             return jvp(_Primals(ctx), *map(_primal, tangents))
 
