@@ -78,7 +78,8 @@ class _Primals:
 
 
 def _primal(t: Any) -> Any:
-    return forward_ad.unpack_dual(t, level=0).primal if isinstance(t, Tensor) and t.is_floating_point() else t
+    moving = isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex())
+    return forward_ad.unpack_dual(t, level=0).primal if moving else t
 
 
 def forward_rule(jvp: Callable) -> Callable:
