@@ -74,9 +74,21 @@ def refusals() -> list[tuple[type[Exception], str, Callable[[], Any]]]:
         (TypeError, "got tuple; return the value alone", lambda: bh.sqp(pair, None, X, 1)),
         (TypeError, "got tuple; return the value alone", lambda: bh.detect_bandwidth(pair)(X)),
         (TypeError, "got tuple; has_aux=True for a pair", lambda: bh.hessian(pair, 1)(X)),
-        (ValueError, "; a bandwidth given as a number", lambda: bh.newton(lambda x: x.sum() ** 2, dense, None)),
-        (ValueError, "; a bandwidth given as a number", lambda: bh.sqp(lambda x: x.sum() ** 2, None, dense, None)),
-        (ValueError, "; a larger max_bandwidth", lambda: bh.detect_bandwidth(lambda x: x.sum() ** 2)(dense)),
+        (
+            ValueError,
+            r"; detect_bandwidth\(fun, max_bandwidth=99\)",
+            lambda: bh.newton(lambda x: x.sum() ** 2, dense, None),
+        ),
+        (
+            ValueError,
+            r"; detect_bandwidth\(fun, max_bandwidth=99\)",
+            lambda: bh.sqp(lambda x: x.sum() ** 2, None, dense, None),
+        ),
+        (
+            ValueError,
+            r"; detect_bandwidth\(fun, max_bandwidth=99\)",
+            lambda: bh.detect_bandwidth(lambda x: x.sum() ** 2)(dense),
+        ),
     ]
 
 

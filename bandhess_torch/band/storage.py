@@ -47,7 +47,7 @@ def _check_form(ab: Tensor, name: str) -> None:
     rows, n = ab.shape
     if rows < 2 or n < 2 or ab.device.type != "cpu" or type(ab) not in (Tensor, Parameter):
         return
-    if torch._C._functorch.is_functorch_wrapped_tensor(ab):
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(ab):
         return
     values = ab.detach()
     last = float(values[-1, -1])
