@@ -64,7 +64,7 @@ def test_deep_trees(depth: int) -> None:
 
 def refusals() -> list[tuple[type[Exception], str, Callable[[], Any]]]:
     scalar, pair = {"q": X, "tf": X[0]}, (lambda x: (cost(x), x))
-    dense = torch.linspace(0, 1, 100)
+    dense, dense_text = torch.linspace(0, 1, 100), r"; detect_bandwidth\(fun, max_bandwidth=99\)"
     return [
         (ValueError, "more than 100 deep; flatten", lambda: bh.ravel_stages(nested(X, 400))),
         (TypeError, r"keys of a dictionary must be comparable.*\['a', 1\]", lambda: bh.ravel_stages({"a": X, 1: X})),
@@ -76,17 +76,17 @@ def refusals() -> list[tuple[type[Exception], str, Callable[[], Any]]]:
         (TypeError, "got tuple; has_aux=True for a pair", lambda: bh.hessian(pair, 1)(X)),
         (
             ValueError,
-            r"; detect_bandwidth\(fun, max_bandwidth=99\)",
+            dense_text,
             lambda: bh.newton(lambda x: x.sum() ** 2, dense, None),
         ),
         (
             ValueError,
-            r"; detect_bandwidth\(fun, max_bandwidth=99\)",
+            dense_text,
             lambda: bh.sqp(lambda x: x.sum() ** 2, None, dense, None),
         ),
         (
             ValueError,
-            r"; detect_bandwidth\(fun, max_bandwidth=99\)",
+            dense_text,
             lambda: bh.detect_bandwidth(lambda x: x.sum() ** 2)(dense),
         ),
     ]
