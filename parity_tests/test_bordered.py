@@ -109,7 +109,10 @@ def test_derivatives(backend: Backend, name: str, case: tuple) -> None:
         factored = package.factor(H)
         if name == "factor.solve":
             return factored.solve(b)
-        return factored.logdet() if name == "logdet" else package.to_dense(package.inverse_band(factored))
+        if name == "logdet":
+            return factored.logdet()
+        entries = package.to_dense(package.inverse_band(factored))
+        return backend.xp.sum(entries * backend.array(np.cos(np.arange(len(entries) ** 2)).reshape(entries.shape)))
 
     backend.check_derivatives(backend.jit(fun), np.nan_to_num(ab), border, corner, b)
 
