@@ -45,15 +45,21 @@ def _check_form(ab: Tensor, name: str) -> None:
     form begins with an unused cell, where lower form has the first diagonal entry, and ends with a diagonal entry.
     """
     rows, n = ab.shape
-    if rows < 2 or n < 2 or ab.device.type != "cpu" or type(ab) not in (Tensor, Parameter):
+    if (
+        ab.dtype not in (torch.float32, torch.float64)
+        or rows < 2
+        or n < 2
+        or ab.device.type != "cpu"
+        or type(ab) not in (Tensor, Parameter)
+    ):
         return
     if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(ab):
         return
-    values = ab.detach()
-    last = float(values[-1, -1])
+    values = ab.detach().resolve_neg().numpy()  # whose entries are read ten times as fast
+    last = values[-1, -1]
     if last == 0 or not math.isfinite(last):
         return
-    dense = rows == n and torch.equal(values, values.T)
+    dense = rows == n and bool((values == values.T).all())
     if dense or values[0, 0] == 0:
         found = f"a dense matrix of shape {tuple(ab.shape)}; use from_dense" if dense else "upper form; transpose it"
         raise ValueError(

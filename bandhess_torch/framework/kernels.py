@@ -20,6 +20,7 @@ from .transforms import resolved
 
 _CODES = {torch.float32: 0, torch.float64: 1, torch.int32: 2}
 _INTEGERS = ("info", "swaps")
+LONG = 2**17  # numbers of the first operand, from where on threads pay
 
 
 def cpu_kernels() -> str:
@@ -52,6 +53,21 @@ def _layout(name: str) -> _Layout:
     )
 
 
+@functools.lru_cache(4096)
+def _plan(name: str, shapes: tuple, results: int | None, options: tuple) -> list[tuple[bool, tuple[int, ...]]]:
+    """The shapes of the results for operands of these shapes, and whether they hold integers."""
+    layout, sizes = _layout(name), dict(options)
+    batch = shapes[0][: len(shapes[0]) - len(layout.operands[0])]
+    for dims, shape in zip(layout.operands, shapes, strict=True):
+        for (letter, added), size in zip(dims, shape[len(batch) :], strict=True):
+            sizes[letter] = size - added
+    plan = []
+    for integers, dims in layout.results[:results]:
+        given = (int(letter if letter.isdigit() else sizes[letter]) + added for letter, added in dims)
+        plan.append((integers, (*batch, *given)))
+    return plan
+
+
 def _served(operands: tuple[Tensor, ...]) -> bool:
     dtype = operands[0].dtype
     return dtype in (torch.float32, torch.float64) and not why_not()
@@ -71,18 +87,13 @@ def kernel(name: str, plain: Callable, *operands: Tensor, results: int | None = 
         found = plain(*operands, **options)
         return found if isinstance(found, Tensor) else found[0] if results == 1 else found[:results]
     on_cpu = [resolved(t).cpu().contiguous() for t in operands]
-    layout, sizes = _layout(name), dict(options)
-    batch = first.shape[: first.ndim - len(layout.operands[0])]
-    for dims, t in zip(layout.operands, on_cpu, strict=True):
-        for (letter, added), size in zip(dims, t.shape[len(batch) :], strict=True):
-            sizes[letter] = size - added
-    made = []
-    for integers, dims in layout.results[:results]:
-        shape = [int(letter if letter.isdigit() else sizes[letter]) + added for letter, added in dims]
-        # Zeros where there is no system: the kernel then writes nothing, and info is 0.
-        make = torch.empty if first.numel() else torch.zeros
-        made.append(make((*batch, *shape), dtype=torch.int32 if integers else first.dtype, device="cpu"))
-    call(name, list(map(_view, on_cpu)), list(map(_view, made)), threads=torch.get_num_threads(), **options)
+    # Zeros where there is no system: the kernel then writes nothing, and info is 0.
+    make = torch.empty if first.numel() else torch.zeros
+    plan = _plan(name, tuple(t.shape for t in operands), results, tuple(options.items()))
+    made = [make(shape, dtype=torch.int32 if integers else first.dtype, device="cpu") for integers, shape in plan]
+    # Threads are started for the call: what is short is done before they run.
+    threads = torch.get_num_threads() if first.numel() >= LONG else 1
+    call(name, list(map(_view, on_cpu)), list(map(_view, made)), threads=threads, **options)
     if first.device.type != "cpu":
         made = [t.to(first.device) for t in made]
     return made[0] if len(made) == 1 else tuple(made)
