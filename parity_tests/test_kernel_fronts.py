@@ -77,7 +77,7 @@ def test_general_bands_by_ctypes() -> None:
 
 
 # Wide enough to be cut in two; a width with a kernel of its own, one that runs in a wider one, one without.
-LARGE = [(2, 7001), (5, 4000), (20, 1500)]
+LARGE = [(2, 20_001), (5, 9000), (20, 3000)]  # over `Twisted::kLong` cells
 
 
 def large(w: int, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,9 @@ namespace bandhess {
 template <class T>
 class Twisted {
  public:
-  static bool worth(const Bands& s) { return s.batch == 1 && s.n * s.stride >= kParallel && s.n > 4 * s.w; }
+  static constexpr Index kLong = 60000;  // cells, below which one thread is done sooner
+
+  static bool worth(const Bands& s) { return s.batch == 1 && s.n * s.stride >= kLong && s.n > 4 * s.w; }
   static Index scratch(const Bands& s) { return 4 * s.state() + s.n * (s.stride + 1); }
 
   Twisted(const Bands& s, const T* ab, const T* b, T* x, T* scratch)
