@@ -22,6 +22,15 @@ def test_other_storages(backend: Backend, name: str, ab: np.ndarray, found: str)
         call(*operands)
 
 
+@pytest.mark.parametrize(("ab", "found"), [(DENSE, "dense"), (UPPER, "upper")])
+def test_constants_inside_a_transform(backend: Backend, ab: np.ndarray, found: str) -> None:
+    known, b = backend.array(ab), backend.array(np.ones(5))
+    with pytest.raises(ValueError, match=f"ab must be in lower band storage.*{found}"):
+        backend.grad(lambda b: backend.xp.sum(backend.package.solve(known, b)))(b)
+    gradient = backend.grad(lambda b: backend.xp.sum(backend.package.solve(backend.array(LOWER), b)))(b)
+    np.testing.assert_allclose(gradient, np.linalg.solve(DENSE, np.ones(5)), rtol=1e-14)
+
+
 def test_unknown_values_are_data(backend: Backend) -> None:
     bands = backend.array(np.stack([UPPER, LOWER]))
     found = backend.vmap(lambda ab: backend.package.matvec(ab, backend.array(np.ones(5))))(bands)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,9 @@ def _check_form(ab: Tensor, name: str) -> None:
         return
     if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(ab):
         return
-    values = ab.detach().resolve_neg().numpy()  # whose entries are read ten times as fast
+    # NumPy reads an entry ten times as fast, and cannot inside a transform, which wraps even what it does not touch.
+    inside = torch._C._functorch.maybe_current_level() is not None
+    values: Any = ab.detach() if inside else ab.detach().resolve_neg().numpy()
     last = values[-1, -1]
     if last == 0 or not math.isfinite(last):
         return
