@@ -30,7 +30,7 @@ def probe_error(Hv: Tensor, ab: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return (Hv - matvec(ab, v)).abs(), matvec(ab.abs(), v.abs())
 
 
-def _wrong(error: Tensor, scale: Tensor, noise: float = 0.0) -> Tensor:
+def is_wrong(error: Tensor, scale: Tensor, noise: float = 0.0) -> Tensor:
     eps = torch.finfo(error.dtype).eps
     return (error > max(eps**0.5, noise) * scale) & (error > 32 * eps * scale.max())
 
@@ -44,7 +44,7 @@ def too_narrow(product: Callable[[Tensor], Tensor], ab: Tensor) -> bool:
     error, scale = probe_error(Hv, ab, v)
     change = (Hv - product(math.pi * v) / math.pi).abs()
     noise = 64 * float(torch.where(scale > 0, change / scale, 0).max())
-    return bool(_wrong(error, scale, noise).any())
+    return bool(is_wrong(error, scale, noise).any())
 
 
 @eager
@@ -79,17 +79,17 @@ def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: 
     return band_error_fun
 
 
-def _perturbed(x: Tensor) -> Tensor:
+def perturbed(x: Tensor, seed: int = 1) -> Tensor:
     """x, each entry moved by up to a hundredth of itself (of the mean size, where it is 0): signs stay."""
     size = x.abs().mean()
     size = torch.where(x.abs() > 0, x.abs(), torch.where(size > 0, size, 1))
-    return x + 0.01 * size * (3 + hash_noise(x, 1)) / 4
+    return x + 0.01 * size * (3 + hash_noise(x, seed)) / 4
 
 
 def _examine(objective: Objective, extraction: Extraction, fun: Callable, args: tuple, kwargs: dict) -> tuple:
     """At the perturbed x: is the band finite, does it miss something, and which cells of it count."""
     flat_fun, flat = objective.bind(fun, args, kwargs)
-    _, product, _ = linearize_gradient(flat_fun, _perturbed(flat))
+    _, product, _ = linearize_gradient(flat_fun, perturbed(flat))
     ab = extract(product, objective.layout, extraction)
     if objective.layout.ragged:
         ab = shifted(ab, -objective.layout.dummies())
@@ -97,7 +97,7 @@ def _examine(objective: Objective, extraction: Extraction, fun: Callable, args: 
     # A cell counts if it does in its row or in its column.
     reach = min(ab.shape)
     below = torch.stack([torch.nn.functional.pad(rows[r:], (0, r), value=torch.inf) for r in range(reach)])
-    counts = _wrong(ab[:reach].abs(), torch.minimum(rows, below))
+    counts = is_wrong(ab[:reach].abs(), torch.minimum(rows, below))
     return bool(ab.isfinite().all()), too_narrow(product, ab), counts.cpu().numpy()
 
 

@@ -69,7 +69,7 @@ def _finished(ab: Tensor, layout: Layout, k: int, near: int) -> Tensor:
     return shifted(ab, layout.dummies()) if layout.ragged else ab
 
 
-def _by_diagonals(product: Pullback, rows: int) -> Tensor | None:
+def by_diagonals(product: Pullback, rows: int) -> Tensor | None:
     """The band without probes, where the graph allows it and it is worth it: by what was measured on CPUs, an
     operation on diagonals costs the interpreter 10 us and its arithmetic a part of what it costs a batch."""
     x, grad = product.x, product.grad
@@ -91,7 +91,7 @@ def _batched(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
     return torch.func.vmap(matvec)(probes.contiguous())  # unshared: it might be written to
 
 
-def _multiply(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
+def multiply(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
     """H times each of the probes `(m, n)`: at once, or one after the other where torch knows no batches of what the
     function does (writing into strided clones, looking at values, as anomaly detection does at all of them)."""
     if len(probes) == 1:
@@ -113,14 +113,14 @@ def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: E
     probing = options.probing
     exact = getattr(probing, "exact_entries", False) and not isinstance(options.chunk_size, int)
     if exact and isinstance(matvec, Pullback):
-        ab = _by_diagonals(matvec, (near + 1) * d)
+        ab = by_diagonals(matvec, (near + 1) * d)
         if ab is not None:
             return _finished(clear_beyond_stages(ab, d), layout, k, near)
     like = torch.empty((), dtype=layout.dtype, device=layout.device)
     count = probing.count(T, d, near)
     found = collect(probing, T, d, near)
     for colours in options.batches(count, layout, matvec):
-        found.add(colours, _multiply(matvec, make_probes(probing, colours, T, d, near, like)))
+        found.add(colours, multiply(matvec, make_probes(probing, colours, T, d, near, like)))
     ab, notes = found.band()
     ab = _finished(ab, layout, k, near)
     return (ab, *notes) if notes else ab
