@@ -22,12 +22,15 @@ class Loop {
     }
     if (reg_.stage == kScale) return look_at_start(at);
     if (!finite(at)) return bad_derivatives();
-    const bool starting = reg_.stage == kEstimate && reg_.pending == 0;
+    const bool starting = reg_.stage == kEstimate && reg_.pending == kNothing;
     if (starting) {
       note_tops(s_, at);
       set_scales(s_);
     }
-    if (reg_.pending > 0) take();
+    if (reg_.pending == kStepped) take();
+    if (reg_.pending == kEntering) reg_.step = reg_.fraction = 0;
+    if (reg_.pending != kNothing) reg_.steps += 1;
+    reg_.pending = kNothing;
     load(at, starting ? reg_.f_scale : T(1));
     if (reg_.stage == kLinearise) return linearise();
     if (starting) start_point();
@@ -70,8 +73,9 @@ class Loop {
 
   // At the start this is the end; later the step is cut as if its values were not finite.
   void bad_derivatives() {
-    if (reg_.pending == 0 || reg_.stage == kTiny) return end<T>(s_, kNonfinite);
-    reg_.pending = reg_.any_finite = 0;
+    if (reg_.pending != kStepped) return end<T>(s_, kNonfinite);
+    reg_.pending = kNothing;
+    reg_.any_finite = 0;
     search_.halve();
   }
 
@@ -93,8 +97,6 @@ class Loop {
         p.z[i] = (p.has ? p.has[i] : T(1)) * std::max(mu / (range * d), std::min(z, range * mu / d));
       });
     });
-    reg_.steps += 1;
-    reg_.pending = 0;
     if (reg_.leaving > 0) leave_restoration(s_);
     reg_.leaving = 0;
   }

@@ -78,8 +78,7 @@ void enter_restoration(const State<T>& s) {
     weight[j] = 1 / std::max(T(1), std::abs(x[j]));
   });
   set_limits(s, theta(s, here, mu, false));
-  reg.steps += 1;
-  reg.step = reg.fraction = 0;
+  reg.pending = kEntering;
   reg.sigma = 0;
   reg.stage = kLinearise;
   reg.request = kDerivatives;

@@ -23,7 +23,7 @@ class Search {
     reg_.theta0 = theta(s_, here, reg_.barrier, main);
     reg_.slope = direction_.slope(step);
     reg_.raised = 0;
-    reg_.any_finite = 0;
+    reg_.any_finite = -1;
     reg_.alpha_least = least_alpha();
     whole_step();
     next();
@@ -37,7 +37,7 @@ class Search {
                       correcting ? reg_.correction_alpha : reg_.alpha};
     if (stage == kTiny) return accept(at);
     const Verdict verdict = test(at, f);
-    if (std::isfinite(verdict.theta)) reg_.any_finite = 1;
+    reg_.any_finite = std::isfinite(verdict.theta) ? T(1) : std::max(reg_.any_finite, T(0));
     reg_.augment = verdict.augment;
     if (verdict.accepted) return accept(at);
     if (!correcting && worth_correcting(verdict.theta)) return correct(at, verdict.theta, true);
@@ -162,7 +162,7 @@ class Search {
       reg_.alpha = at.alpha;
       adopt(at.step);
     }
-    reg_.pending = 1;
+    reg_.pending = kStepped;
     reg_.leaving = s_.elastic() && restored(s_, at, reg_.f_new);
     const bool estimate = reg_.leaving > 0;
     reg_.sigma = estimate || !s_.elastic() ? reg_.f_scale : T(0);

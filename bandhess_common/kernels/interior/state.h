@@ -12,7 +12,7 @@
   R(status) R(request) R(sigma) R(steps) R(value) R(grad_norm) R(violation) R(step) R(fraction) R(shift) R(mu)   \
   R(gap) R(fresh) R(narrow)                                                                                      \
   R(m) R(tol) R(max_steps) R(start) R(lower_count) R(upper_count) R(f_scale) R(value_unit) R(least_w) R(size_w)  \
-  R(noise_size) R(stage) R(elastic) R(pending) R(leaving) R(warm_mu) R(f) R(f_new) R(barrier) R(main_barrier) R(theta_r)  \
+  R(row_size) R(noise_size) R(stage) R(elastic) R(pending) R(leaving) R(warm_mu) R(f) R(f_new) R(barrier) R(main_barrier) R(theta_r)  \
   R(zeta) R(delta) R(last_shift) R(shifted) R(tiny_steps) R(least_mu) R(tau) R(alpha) R(alpha_max) R(alpha_z)    \
   R(alpha_least) R(phi0) R(theta0) R(slope) R(curved) R(curvature) R(first) R(raised) R(augment) R(any_finite)   \
   R(corrections) R(correction_alpha) R(theta_old) R(dual_max) R(product_max) R(product_min) R(mean_d) R(mean_z)  \
@@ -59,6 +59,9 @@ enum Request { kDone = 0, kDerivatives = 1, kValues = 2 };
 
 // What the derivatives or values that are asked for are wanted for.
 enum Stage { kScale = 0, kEstimate = 1, kLinearise = 2, kSearch = 3, kCorrect = 4, kTiny = 5 };
+
+// What the next derivatives, if finite, make the current point: register `pending`.
+enum Pending { kNothing = 0, kStepped = 1, kEntering = 2 };
 
 // Theta and phi that later points must not both reach, with the bounds of theta: of the problem, or of a restoration.
 template <class T>

@@ -130,6 +130,7 @@ class System {
       }
     });
     const T top = largest(squares, s_.r);
+    reg_.row_size = std::sqrt(top);
     const T eps = std::numeric_limits<T>::epsilon();
     const T least = (top > 0 ? eps * top : T(1)) / reg_.size_w;
     each(0, s_.r, [=, gamma = s_.gamma, e = s_.e, g = s_.g, by = c_.gamma](Index i) {
@@ -198,7 +199,13 @@ class System {
   bool small(T size, T target, const T* x, const T* dx) {
     if (size <= target * size2_) return true;
     each(0, s_.n, [=, at = s_.w3](Index j) { at[j] = x[j] + dx[j]; });
-    return size <= target * (size2_ + c_.target_small * largest_product(s_, s_.w3, s_.v7));
+    return size <= target * size_of_products(s_.w3);
+  }
+
+  // What J x and b2 are small beside: never less than J x is rounded to.
+  T size_of_products(const T* x) {
+    const T rounding = c_.rounding_rows * std::numeric_limits<T>::epsilon() * reg_.row_size * largest(x, s_.n);
+    return size2_ + c_.target_small * largest_product(s_, x, s_.v7) + rounding;
   }
 
   void add(const T* dx, const T* dy, T* x, T* y) {
@@ -216,7 +223,7 @@ class System {
     each(0, s_.n, [=, force = s_.w4](Index j) { r1[j] = b1[j] - r1[j] - force[j]; });
     each(0, s_.r, [=, e = s_.e](Index i) { r2[i] = b2[i] - r2[i] + e[i] * y[i]; });
     const T unit1 = size1_ + largest(s_.w4, s_.n);
-    const T unit2 = size2_ + c_.target_small * largest_product(s_, x, s_.v7);
+    const T unit2 = size_of_products(x);
     const T left1 = largest(r1, s_.n), left2 = largest(r2, s_.r);
     const T one = unit1 > 0 ? left1 / unit1 : left1 * 0, two = unit2 > 0 ? left2 / unit2 : left2 * 0;
     return one > two || !(one == one) ? one : two;
