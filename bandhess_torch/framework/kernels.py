@@ -68,12 +68,13 @@ def _plan(name: str, shapes: tuple, results: int | None, options: tuple) -> list
     return plan
 
 
-def _served(operands: tuple[Tensor, ...]) -> bool:
-    dtype = operands[0].dtype
+def served(dtype: torch.dtype) -> bool:
+    """Whether the compiled kernels take numbers of this type."""
     return dtype in (torch.float32, torch.float64) and not why_not()
 
 
-def _view(t: Tensor) -> View:
+def view(t: Tensor) -> View:
+    """Of a contiguous tensor on the CPU."""
     return t.data_ptr(), _CODES[t.dtype], t.ndim, *t.shape
 
 
@@ -83,7 +84,7 @@ def kernel(name: str, plain: Callable, *operands: Tensor, results: int | None = 
     All operands have the same batch in front. results: the first so many are wanted; by default all.
     """
     first = operands[0]
-    if not _served(operands):
+    if not served(first.dtype):
         found = plain(*operands, **options)
         return found if isinstance(found, Tensor) else found[0] if results == 1 else found[:results]
     on_cpu = [resolved(t).cpu().contiguous() for t in operands]
@@ -93,7 +94,7 @@ def kernel(name: str, plain: Callable, *operands: Tensor, results: int | None = 
     made = [make(shape, dtype=torch.int32 if integers else first.dtype, device="cpu") for integers, shape in plan]
     # Threads are started for the call: what is short is done before they run.
     threads = torch.get_num_threads() if first.numel() >= LONG else 1
-    call(name, list(map(_view, on_cpu)), list(map(_view, made)), threads=threads, **options)
+    call(name, list(map(view, on_cpu)), list(map(view, made)), threads=threads, **options)
     if first.device.type != "cpu":
         made = [t.to(first.device) for t in made]
     return made[0] if len(made) == 1 else tuple(made)

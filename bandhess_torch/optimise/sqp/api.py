@@ -27,14 +27,18 @@ from ...framework.transforms import eager
 from .constraints import check_bounds
 from .implicit import solution
 from .kkt import Implicit
-from .primal_dual import Options, advance
-from .problem import Problem, Setting
+from .loop import Options, Start, minimise
+from .problem import Problem, Setting, first_start, too_narrow_message, warm_start
+
+
+Given = Callable[[Setting], Start]
 
 
 class SQPResult(NamedTuple):
     """x in the argument's structure, f(x), max|grad L|, accepted steps, a `Status`, multipliers in the structure of
-    the constraints (L = f + multipliers . c), the largest violation, an `SQPHistory` if asked for, and the
-    multipliers (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities."""
+    the constraints (L = f + multipliers . c), the largest violation, an `SQPHistory` if asked for, the multipliers
+    (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities, the barrier parameter at the end, and what
+    there is to say of a status besides (BAND_TOO_NARROW: what lies outside, and the remedy)."""
 
     x: Any
     value: Any
@@ -46,6 +50,8 @@ class SQPResult(NamedTuple):
     history: SQPHistory | None = None
     bound_multipliers: Any = None
     inequality_multipliers: Any = None
+    barrier: Any = None
+    message: str = ""
 
 
 def _detach(tree: Any) -> Any:
@@ -53,56 +59,61 @@ def _detach(tree: Any) -> Any:
 
 
 def _sqp(
-    options: Options, funs: tuple, x0: Any, multipliers: Any, bounds: Any, args: tuple, callback: Callable | None
-) -> tuple:
+    options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, given: Given, report: Callable | None
+) -> Any:
     layout = options.objective.layout
     if layout.n == 0:
         return _without_variables(options, funs, x0, bounds, args)
     leaves, treedef = tree_flatten((args, bounds, [parameters(fun) for fun in funs]))
     where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    equalities = Setting.of(options, funs, *_detach((x0, bounds, args))).problem.equalities
-    estimate = multipliers is None
-    y = equalities.like.new_zeros(equalities.size) if estimate else equalities.ravel(_detach(multipliers))
+    kind, *start = given(Setting.of(options, funs, *_detach((x0, bounds, args))))
 
     def setting(tensors: list[Tensor]) -> Setting:
         """For the start, and what of args, bounds and modules' parameters is a tensor."""
-        flat, _, *tensors = tensors
+        flat, tensors = tensors[0], tensors[len(start) :]
         every = dict(enumerate(leaves)) | dict(zip(where, tensors, strict=True))
         args, bounds, given = tree_unflatten(list(every.values()), treedef)
         live = tuple(map(with_parameters, funs, given))
         return Setting.of(options, live, layout.unravel(flat), bounds, args)
 
-    def minimise(tensors: list[Tensor]) -> tuple:
+    def solve(tensors: list[Tensor]) -> tuple:
         with torch.no_grad():
-            given = setting(tensors)
-            end = advance(
-                options, given.problem.functions, given.start(tensors[1]), given.active, given.held, estimate, callback
-            )
-        # Tensors of their own: views, or an input, may not be the output of an autograd.Function.
-        x, y, z = (part.clone() for part in end.best[:3])
-        integers = (torch.tensor(i, dtype=torch.int32, device=x.device) for i in (end.status, end.steps))
-        rows = () if end.history is None else map(x.new_tensor, zip(*end.history, strict=True))
-        return x, y, z, *integers, x.new_tensor(end.best.grad_norm), x.new_tensor(end.best.violation), *rows
+            here = setting(tensors)
+            begin = Start(kind, *tensors[: len(start)])
+            end = minimise(options, here.problem.joined, here.task(options, begin.x), begin, report)
+            z = here.multipliers(end.y, end.z_lower, end.z_upper)
+        x, y = end.x, end.y[: here.problem.equalities.size].clone()
+        integers = (torch.tensor(i, dtype=torch.int32, device=x.device) for i in (end.status, end.steps, end.outside))
+        status, *integers = integers
+        numbers = (x.new_tensor(number) for number in (end.value, end.grad_norm, end.violation))
+        rows = map(x.new_tensor, zip(*end.history, strict=True)) if options.history else ()
+        value, *numbers = numbers
+        return x, y, z, status, value, *integers, *numbers, end.mu, *rows
 
-    tensors = [layout.ravel(_detach(x0)), y, *(leaves[i] for i in where)]
-    implicit = Implicit(minimise, lambda tensors: setting(tensors).terms, layout, options.extraction)
-    x, y, z, status, steps, grad_norm, violation, *rows = solution(implicit, tensors)
-    problem, box, *_ = setting(tensors)
-    value, sides = problem.functions(x)[0], None
+    tensors = [*start, *(leaves[i] for i in where)]
+    implicit = Implicit(solve, lambda tensors: setting(tensors).terms, layout, options.extraction)
+    x, y, z, status, value, steps, outside, grad_norm, violation, mu, *rows = solution(implicit, tensors)
+    (problem, box, *_), sides = setting(tensors), None
     if box is not None:
         n, x = layout.n, box.fix(x)
         sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
     below = problem.inequalities.unravel(z) if funs[2] is not None else None
-    y, history = problem.equalities.unravel(y), SQPHistory(*rows) if rows else None
-    return layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below
+    y, history, message = problem.equalities.unravel(y), SQPHistory(*rows) if rows else None, ""
+    with suppress(RuntimeError):  # inside vmap values cannot be looked at
+        steps, status = int(steps), Status(int(status))
+        if status == Status.BAND_TOO_NARROW:
+            message = too_narrow_message(problem, int(outside), options.extraction.bandwidth)
+    return SQPResult(
+        layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below, mu, message
+    )
 
 
-def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> tuple:
+def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> SQPResult:
     """What `_sqp` returns where there is nothing to choose: the constraints hold or they do not."""
-    functions, x, equalities, inequalities = Problem.of(options.objective, funs, x0, None, args)
+    functions, x, equalities, inequalities = Problem.of(options.objective, funs, x0, args)
     value, c, g = functions(x)
     violation = torch.cat([c.abs(), -g, c.new_zeros(1)]).max()
-    status = Status.CONVERGED if violation <= options.tol / 16 else Status.INFEASIBLE
+    status = Status.CONVERGED if violation <= options.tol / 2 else Status.INFEASIBLE
     if not violation.isfinite():
         status = Status.NONFINITE
     y = equalities.unravel(torch.zeros_like(c))
@@ -111,7 +122,7 @@ def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args
     zero = violation.new_zeros(())
     rows = (row.detach()[None] for row in (value, zero, violation, zero, zero, zero, zero))
     history = SQPHistory(*rows) if options.history else None
-    return x0, value, zero, 0, status, y, violation, history, sides, below
+    return SQPResult(x0, value, zero, 0, status, y, violation, history, sides, below, zero)
 
 
 @eager
@@ -125,6 +136,7 @@ def sqp(
     inequalities: Callable | None = None,
     bounds: tuple[Any, Any] | None = None,
     multipliers: Any = None,
+    start: SQPResult | None = None,
     tol: float | None = None,
     max_steps: int = 1000,
     max_seconds: float | None = None,
@@ -203,10 +215,10 @@ def sqp(
             reporter(info)
 
     funs = (fun, constraints, inequalities)
-    result = SQPResult(*_sqp(options, funs, x0, multipliers, bounds, args, report if reporters else None))
-    with suppress(RuntimeError):  # inside vmap values cannot be looked at
-        result = result._replace(steps=int(result.steps), status=Status(int(result.status)))
-    return result
+    before = None if start is None else _detach(start)
+    after = _detach(multipliers)
+    given = lambda setting: first_start(setting, after) if before is None else warm_start(setting, before)  # noqa: E731
+    return _sqp(options, funs, x0, bounds, args, given, report if reporters else None)
 
 
 def _couplings(fun: Callable, constraints: Callable | None, inequalities: Callable | None) -> Callable:

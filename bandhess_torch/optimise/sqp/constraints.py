@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from bandhess_common.checks import wrong_bounds
 
@@ -49,6 +49,16 @@ class Outputs(NamedTuple):
                 f"{list(self.shapes)}, got {treedef} with shapes {list(shapes)}"
             )
         return torch.cat([leaf.to(self.like).reshape(-1) for leaf in leaves]) if leaves else self.like.new_zeros(0)
+
+    def entry(self, i: int) -> str:
+        """Where entry i of the vector stands in the tree, as an expression after the tree's name."""
+        paths, _ = tree_flatten_with_path(self.unravel(self.like.new_zeros(self.size)))
+        for path, leaf in paths:
+            if i < leaf.numel():
+                place = torch.unravel_index(torch.tensor(i), leaf.shape)
+                return keystr(path) + (f"[{', '.join(str(int(axis)) for axis in place)}]" if leaf.ndim else "")
+            i -= leaf.numel()
+        raise IndexError(i)
 
     def unravel(self, flat: Tensor) -> Any:
         parts = flat.split([math.prod(shape) for shape in self.shapes]) if self.shapes else []

@@ -1,6 +1,7 @@
 """A solution as a function of what the problem depends on: derivative rules for the loop, and for the solve with K.
 
-With F(v, p) = 0 the conditions at a solution v, dv = -K^-1 (dF/dp) dp: never through the iterations.
+With F(v, p) = 0 the conditions at a solution v, dv = -K^-1 (dF/dp) dp: never through the iterations. The value has the
+derivative dL/dp, whether or not K has an inverse: the envelope theorem.
 """
 
 from __future__ import annotations
@@ -133,10 +134,58 @@ def _residuals_of(implicit: Implicit, point: Any, tensors: Any, moving: list[int
     return lambda *moved: implicit.residuals(tuple(point), _with(tensors, moving, moved))
 
 
+class _Value(torch.autograd.Function):
+    """The value at a solution (x, y, z), whose derivative is that of L with respect to what it depends on besides."""
+
+    @staticmethod
+    def forward(implicit: Implicit, value: Tensor, status: Tensor, *point: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.implicit, _, *rest = inputs
+        ctx.save_for_backward(*rest)
+        ctx.save_for_forward(*rest)
+
+    @staticmethod
+    @eager
+    def backward(ctx: Any, dvalue: Tensor) -> tuple:
+        status, *point = ctx.saved_tensors
+        lagrangian, moving = _lagrangian_of(ctx.implicit, point)
+        pull = torch.func.vjp(lagrangian, *[point[i] for i in moving])[1]
+        given = dict(zip(moving, pull(_valid(status, dvalue) * dvalue), strict=True))
+        return None, None, None, *[given.get(i) for i in range(len(point))]
+
+    @staticmethod
+    @forward_rule
+    def jvp(ctx: Any, _: None, dvalue: None, dstatus: None, *tangents: Any) -> Tensor:
+        status, *point = ctx.saved_tensors
+        lagrangian, moving = _lagrangian_of(ctx.implicit, point)
+        moved = pushed(lagrangian, [point[i] for i in moving], [tangents[i] for i in moving])
+        return _valid(status, moved) * moved
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, implicit: Implicit, *tensors: Tensor) -> tuple:
+        return torch.stack(lanes(_Value, info, in_dims, implicit, *tensors)), 0
+
+
+def _lagrangian_of(implicit: Implicit, point: list[Tensor]) -> tuple[Callable[..., Tensor], list[int]]:
+    """L at (x, y, z) as a function of the floating tensors behind them in `point`, and which these are."""
+    moving = [i for i, t in enumerate(point) if i >= 3 and t.is_floating_point()]
+
+    def lagrangian(*moved: Tensor) -> Tensor:
+        x, y, z, *tensors = _with(point, moving, moved)
+        f, c, g = implicit.build(tensors).functions(x)
+        return f + y @ c - z @ g
+
+    return lagrangian, moving
+
+
 def solution(implicit: Implicit, tensors: list[Tensor]) -> tuple:
     """`implicit.minimise(tensors)`, differentiable to any order in both modes.
 
-    Derivatives are NaN where status tells of no solution, and where K is singular to rounding. Those of all but
-    (x, y, z) are zero.
+    Derivatives are NaN where status tells of no solution; those of (x, y, z) also where K is singular to rounding.
+    Those of all but (x, y, z) and the value are zero.
     """
-    return apply(_Solution, implicit, *tensors)
+    x, y, z, status, value, *rest = apply(_Solution, implicit, *tensors)
+    return x, y, z, status, apply(_Value, implicit, value, status, x, y, z, *tensors), *rest

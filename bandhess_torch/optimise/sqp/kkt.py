@@ -24,8 +24,10 @@ from bandhess_common.tolerances import GAMMA, REFINEMENTS
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
+from ...band.structures import shifted
 from ...extraction.products import Extraction
-from .condensed import Functions, Linearisation, extract_bands, factor_shifted, largest, linearise
+from ...linalg.solve import factor
+from .condensed import Functions, Linearisation, extract_bands, largest, linearise
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
@@ -59,7 +61,7 @@ def conditions(terms: Terms, v: Triple) -> Triple:
 class Implicit(NamedTuple):
     """What `solution` needs.
 
-    minimise takes tensors and returns `(x, y, z, status, *rest)`, tensors all; build takes the same and returns the
+    minimise takes tensors and returns `(x, y, z, status, value, *rest)`, tensors all; build takes the same and returns the
     terms of the conditions that (x, y, z) meets.
     """
 
@@ -85,8 +87,8 @@ def implicit_solve(implicit: Implicit, b: Tensor, x: Tensor, y: Tensor, z: Tenso
     bounding = active & (z > 0)
     d_of_k = torch.where(bounding, lin.g / torch.where(bounding, z, 1), 1)
     d = regular(lin, d_of_k, held)
-    bands, _ = extract_bands(lin, 1 / d, held, implicit.layout, implicit.extraction, False, torch.zeros_like(x))
-    factored = factor_shifted(bands, 0.0, lambda f, _: (bool(f.ok), ()), tries=1)[0]
+    bands = extract_bands(lin, 1 / d, held, implicit.layout, implicit.extraction)
+    factored = factor(shifted(bands.h + bands.a / bands.gamma, held * bands.size_w))
     if not factored.ok:
         return torch.full_like(b, torch.nan)
     unit = torch.where(held > 0, bands.size_w, 1).to(b)  # M has this on the diagonal, and K 1

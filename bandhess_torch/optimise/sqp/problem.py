@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ...band.stages import Layout
+from ...extraction.bandwidth import perturbed
 from ...extraction.objective import Objective
-from .barrier import MU_START, SLACK
 from .condensed import Functions
 from .constraints import Bounds, Outputs
 from .kkt import Terms
-from .primal_dual import Iterate, Options
+from .loop import ESTIMATED, GIVEN, WARM, Options, Start, Task
+from .rows import stages_in_window, windows
 
 
 class Problem(NamedTuple):
-    """The three functions, made one: `functions(x) -> (f, c, G)` on flat vectors."""
+    """The three functions on flat vectors: `functions(x) -> (f, c, g)`."""
 
     functions: Functions
     x: Tensor  # x0, flat
@@ -24,7 +27,7 @@ class Problem(NamedTuple):
     inequalities: Outputs
 
     @classmethod
-    def of(cls, objective: Objective, funs: tuple, x0: Any, bounds: Bounds | None, args: tuple) -> Problem:
+    def of(cls, objective: Objective, funs: tuple, x0: Any, args: tuple) -> Problem:
         fun, constraints, inequalities = funs
         flat_fun, flat = objective.bind(fun, (x0, *args), {})
         layout = objective.layout
@@ -33,43 +36,108 @@ class Problem(NamedTuple):
         positive = Outputs.of(inequalities, "inequalities", (x0, *args), like)
 
         def functions(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            inside = x if bounds is None else bounds.fix(x)
-            tree = layout.unravel(inside)
-            value = flat_fun(inside)[0].to(layout.dtype)
+            tree = layout.unravel(x)
+            value = flat_fun(x)[0].to(layout.dtype)
             c = outputs.ravel(() if constraints is None else constraints(tree, *args))
             g = positive.ravel(() if inequalities is None else inequalities(tree, *args))
-            return value, c, g if bounds is None else torch.cat([bounds.distances(inside), g])
+            return value, c, g
 
         return cls(functions, flat, outputs, positive)
 
+    def joined(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f and h = (c, g), as the loop wants them."""
+        f, c, g = self.functions(x)
+        return f, (torch.cat([c, g]) if len(c) and len(g) else c if len(c) else g)
+
 
 class Setting(NamedTuple):
-    """A problem in the loop's terms."""
+    """A problem with its bounds."""
 
     problem: Problem
     box: Bounds | None
     held: Tensor  # 1 on dummies and fixed variables
-    active: Tensor  # the entries of G that bound
-    resting: Tensor  # where held variables are
+    layout: Layout
 
     @classmethod
     def of(cls, options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> Setting:
         layout = options.objective.layout
+        problem, held = Problem.of(options.objective, funs, x0, args), layout.dummies()
         box = None if bounds is None else Bounds.of(bounds, layout)
-        problem = Problem.of(options.objective, funs, x0, box, args)
-        held, active = layout.dummies(), torch.ones(problem.inequalities.size, dtype=torch.bool, device=layout.device)
-        resting = torch.zeros_like(held)
-        if box is not None:
-            held, active = torch.maximum(held, box.fixed), torch.cat([box.active, active])
-            resting = torch.where(box.fixed > 0, box.lower, 0)
-        return cls(problem, box, held, active, resting)
+        return cls(problem, box, held if box is None else torch.maximum(held, box.fixed), layout)
+
+    @property
+    def bounded(self) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """`x -> (f, c, G)`, G the distances from the bounds and g; fixed variables are where they are fixed."""
+        box, functions = self.box, self.problem.functions
+        if box is None:
+            return functions
+
+        def of(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            inside = box.fix(x)
+            f, c, g = functions(inside)
+            return f, c, torch.cat([box.distances(inside), g])
+
+        return of
 
     @property
     def terms(self) -> Terms:
-        return Terms(self.problem.functions, self.held, self.resting, self.active)
+        active, resting = self.held.new_ones(self.problem.inequalities.size, dtype=torch.bool), 0 * self.held
+        if self.box is not None:
+            active = torch.cat([self.box.active, active])
+            resting = torch.where(self.box.fixed > 0, self.box.lower, 0)
+        return Terms(self.bounded, self.held, resting, active)
 
-    def start(self, y: Tensor) -> Iterate:
-        x = self.problem.x if self.box is None else self.box.inside(self.problem.x)
-        g = self.problem.functions(x)[2]
-        s = torch.where(self.active, g.abs().clamp(min=SLACK), 1)
-        return Iterate(x, s, y, torch.where(self.active, MU_START / s, 0).to(x.dtype))
+    def task(self, options: Options, x: Tensor) -> Task:
+        """x: where to start."""
+        layout, k = self.layout, options.extraction.bandwidth
+        infinite = torch.full_like(self.held, torch.inf)
+        lower, upper = (-infinite, infinite) if self.box is None else self.box[:2]
+        if layout.ragged:
+            dummies = layout.dummies() > 0
+            lower, upper = torch.where(dummies, 0, lower), torch.where(dummies, 0, upper)
+        inside = (lambda x: x) if self.box is None else self.box.inside
+        points = [inside(perturbed(inside(x), seed)) for seed in (3, 4)]
+        first = windows(lambda x: self.problem.joined(x)[1], points, layout, k)
+        rows = stages_in_window(layout, k) * layout.d
+        m = self.problem.equalities.size
+        return Task(lower, upper, self.held, first, m, rows, options.tol, options.max_steps)
+
+    def multipliers(self, y: Tensor, z_lower: Tensor, z_upper: Tensor) -> Tensor:
+        """Those of G, as the conditions of a solution have them, from an engine's."""
+        z = (-y[self.problem.equalities.size :]).clamp(min=0)
+        return z if self.box is None else torch.where(self.terms.active, torch.cat([z_lower, z_upper, z]), 0)
+
+
+def first_start(setting: Setting, multipliers: Any) -> Start:
+    """From x0, with multipliers of the constraints as given, or None: estimated."""
+    x, equalities = setting.problem.x, setting.problem.equalities
+    y = x.new_zeros(equalities.size + setting.problem.inequalities.size)
+    if multipliers is not None:
+        y[: equalities.size] = equalities.ravel(multipliers)
+    return Start(ESTIMATED if multipliers is None else GIVEN, x, y, 0 * x, 0 * x, x.new_zeros(()))
+
+
+def warm_start(setting: Setting, end: Any) -> Start:
+    """From where a previous `SQPResult` ended: its x, all its multipliers, and its barrier."""
+    problem, layout = setting.problem, setting.layout
+    x, y = layout.ravel(end.x), problem.equalities.ravel(end.multipliers)
+    below = () if end.inequality_multipliers is None else end.inequality_multipliers
+    z = problem.inequalities.ravel(below, "inequality_multipliers")
+    sides = (0 * x, 0 * x) if end.bound_multipliers is None else map(layout.ravel, end.bound_multipliers)
+    return Start(WARM, x, torch.cat([y, -z]), *sides, torch.as_tensor(end.barrier).to(x))
+
+
+def too_narrow_message(problem: Problem, row: int, k: int) -> str:
+    """row: the first row of the constraints outside the band, -1 where the Hessian has entries there."""
+    m = problem.equalities.size
+    if row < 0:
+        return (
+            f"the Hessian of the Lagrangian couples stages further apart than the bandwidth, {k}: give a larger one "
+            "(bandwidth=None finds it), or reorder the stages"
+        )
+    name = f"inequalities(x){problem.inequalities.entry(row - m)}" if row >= m else ""
+    name = name or f"constraints(x){problem.equalities.entry(row)}"
+    return (
+        f"{name} touches stages further apart than the bandwidth, {k}: give a larger one (bandwidth=None finds it), or "
+        "carry what it sums or remembers from stage to stage in a state of its own (an accumulator)"
+    )

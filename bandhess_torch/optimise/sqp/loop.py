@@ -1,0 +1,197 @@
+"""The loop of `sqp`: an engine asks for derivatives or values, and is told them.
+
+The method is the engine's (bandhess_common/interior_point says which). On CPUs it is compiled, and its state one
+tensor that the kernels change in place; elsewhere the portable one serves, in tensor operations (`ops.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from bandhess_common.interior_point.constants import constants
+from bandhess_common.kernels import call
+from bandhess_common.kernels.interior import DERIVATIVES, DONE, REGISTERS, Layout
+from bandhess_common.status import SQPHistory, Status, StepInfo
+
+from ...extraction.objective import Objective
+from ...extraction.products import Extraction
+from ...framework.kernels import served, view
+from .derivatives import Derivatives, Functions, Plan, derivatives
+
+ESTIMATED, GIVEN, WARM = 0, 1, 2  # starts: multipliers estimated, y given, everything as a previous end left it
+
+
+class Options(NamedTuple):
+    objective: Objective
+    extraction: Extraction
+    tol: float
+    max_steps: int
+    max_seconds: float
+    check_band: bool
+    history: bool
+
+
+class Task(NamedTuple):
+    """What the engine is told of a problem, flat: bounds, 1 on held variables, windows of the rows, m equalities."""
+
+    lower: Tensor
+    upper: Tensor
+    held: Tensor
+    first: Tensor
+    m: int
+    rows: int  # of the band of W
+    tol: float
+    max_steps: int
+
+
+class Start(NamedTuple):
+    kind: int
+    x: Tensor
+    y: Tensor  # (r,) unscaled, L = f + y . h
+    z_lower: Tensor
+    z_upper: Tensor
+    mu: Tensor
+
+
+class Registers(NamedTuple):
+    """What the engine says of itself."""
+
+    status: float  # -1 while it runs
+    request: float
+    sigma: float
+    steps: float
+    value: float
+    grad_norm: float
+    violation: float
+    step: float
+    fraction: float
+    shift: float
+    mu: float
+    gap: float
+    fresh: float
+    narrow: float
+
+
+assert Registers._fields == REGISTERS[: len(Registers._fields)]
+
+
+class Engine(Protocol):
+    def registers(self) -> Registers: ...
+    def asked(self) -> tuple[Tensor, Tensor]: ...
+    def begin(self, found: Derivatives) -> None: ...
+    def trial(self, f: Tensor, h: Tensor) -> None: ...
+    def solution(self) -> tuple[Tensor, ...]: ...
+
+
+class Compiled:
+    """The compiled engine."""
+
+    def __init__(self, task: Task, start: Start) -> None:
+        n, r = len(start.x), len(start.y)
+        self.layout, self.like = Layout(n, r, task.rows), start.x.new_empty(0)
+        self.state = start.x.new_empty(self.layout.size)
+        self.of_state = view(self.state)
+        self.places = [(at, at + count) for at, count in map(self.layout.place, ("x_request", "y_request"))]
+        numbers = start.x.new_tensor([task.tol, task.max_steps, start.kind, float(start.mu)])
+        fixed = start.x.new_tensor(constants(torch.finfo(start.x.dtype).eps))
+        operands = [task.lower, task.upper, task.held, task.first, *start[1:5], numbers, fixed]
+        operands = [t.contiguous() for t in operands]
+        call("interior_start", list(map(view, operands)), [self.of_state], rows=task.rows, m=task.m)
+
+    def registers(self) -> Registers:
+        return Registers(*self.state[: len(Registers._fields)].tolist())
+
+    def asked(self) -> tuple[Tensor, Tensor]:
+        """x and y of the request; tensors of their own, for the state changes."""
+        (x, x_end), (y, y_end) = self.places
+        return self.state[x:x_end].clone(), self.state[y:y_end].clone()
+
+    def _ready(self, *tensors: Tensor) -> list[Tensor]:
+        return [t if t.is_contiguous() else t.contiguous() for t in tensors]
+
+    def begin(self, found: Derivatives) -> None:
+        narrow = self.like.new_tensor(found.narrow)
+        kept = self._ready(*found[:5], narrow)
+        call("interior_begin", [self.of_state, *map(view, kept)], [self.of_state])
+
+    def trial(self, f: Tensor, h: Tensor) -> None:
+        kept = self._ready(f, h)
+        n, _, rows = self.layout
+        call("interior_trial", [self.of_state, *map(view, kept)], [self.of_state], n=n, rows=rows)
+
+    def solution(self) -> tuple[Tensor, ...]:
+        """x, y, z_lower, z_upper, mu of the last iterate with finite derivatives."""
+        n, r, rows = self.layout
+        found = tuple(self.like.new_empty(shape) for shape in ((n,), (r,), (n,), (n,), ()))
+        call("interior_solution", [self.of_state], list(map(view, found)), n=n, r=r, rows=rows)
+        return found
+
+
+class End(NamedTuple):
+    x: Tensor
+    y: Tensor
+    z_lower: Tensor
+    z_upper: Tensor
+    mu: Tensor
+    status: Status
+    steps: int
+    value: float
+    grad_norm: float
+    violation: float
+    outside: int  # where BAND_TOO_NARROW comes from: the first row outside, or -1 for the Hessian
+    history: list[SQPHistory]
+
+
+def minimise(options: Options, functions: Functions, task: Task, start: Start, callback: Callable | None) -> End:
+    began = time.perf_counter()
+    plan = Plan(options.objective.layout, options.extraction, task.first, options.check_band)
+    engine: Engine = Compiled(task, start)
+    history: list[SQPHistory] = []
+    outside = -1
+
+    def note(now: Registers) -> None:
+        history.append(SQPHistory(*now[4:8], *now[8:11]))
+        if callback is not None:
+            callback(StepInfo(int(now.steps), now.value, now.grad_norm, now.shift, now.fraction))
+
+    now, status = engine.registers(), None
+    while now.request != DONE:
+        x, y = engine.asked()
+        if now.request != DERIVATIVES:
+            with torch.no_grad():
+                engine.trial(*functions(x))
+            now = engine.registers()
+            continue
+        found = derivatives(functions, x, now.sigma, y, plan)
+        outside = found.outside
+        engine.begin(found)
+        now = engine.registers()
+        if now.fresh:
+            note(now)
+            if now.request != DONE and time.perf_counter() - began >= options.max_seconds:
+                status = Status.TIME_LIMIT
+                break
+    x, *rest = engine.solution()
+    if not history:  # it ended before the first linearisation
+        now = _at_start(functions, x, rest[0], task, plan, now)
+        note(now)
+    status = Status(int(now.status)) if status is None else status
+    return End(x, *rest, status, int(now.steps), now.value, now.grad_norm, now.violation, outside, history)
+
+
+def _at_start(functions: Functions, x: Tensor, y: Tensor, task: Task, plan: Plan, now: Registers) -> Registers:
+    """What is known at the start, for a report."""
+    found = derivatives(functions, x, 1.0, y, plan)
+    below = -found.h[task.m :]
+    gaps = torch.cat([found.h[: task.m].abs(), below, task.lower - x, x - task.upper, x.new_zeros(1)])
+    free = found.grad.where(task.held == 0, torch.zeros_like(x))
+    return now._replace(
+        value=float(found.value), grad_norm=float(free.abs().max()), violation=float(gaps.max()), step=0.0,
+        fraction=0.0, shift=0.0,
+    )  # fmt: skip
