@@ -96,7 +96,7 @@ def multiply(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
     function does (writing into strided clones, looking at values, as anomaly detection does at all of them)."""
     if len(probes) == 1:
         return matvec(probes[0])[None]
-    if not (isinstance(matvec, Pullback) and torch.is_anomaly_check_nan_enabled()):
+    if not (isinstance(matvec, Pullback) and torch.is_anomaly_enabled() and torch.is_anomaly_check_nan_enabled()):
         with suppress(RuntimeError):  # one of another cause comes again below
             return _batched(matvec, probes)
     # Copies: a product may write to its probe, and reuse the memory of its result.

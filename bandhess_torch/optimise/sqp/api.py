@@ -30,7 +30,6 @@ from .kkt import Implicit
 from .loop import Options, Start, minimise
 from .problem import Problem, Setting, first_start, too_narrow_message, warm_start
 
-
 Given = Callable[[Setting], Start]
 
 

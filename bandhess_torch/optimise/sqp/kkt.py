@@ -61,8 +61,8 @@ def conditions(terms: Terms, v: Triple) -> Triple:
 class Implicit(NamedTuple):
     """What `solution` needs.
 
-    minimise takes tensors and returns `(x, y, z, status, value, *rest)`, tensors all; build takes the same and returns the
-    terms of the conditions that (x, y, z) meets.
+    minimise takes tensors and returns `(x, y, z, status, value, *rest)`, tensors all; build takes the same and returns
+    the terms of the conditions that (x, y, z) meets.
     """
 
     minimise: Callable[[list[Tensor]], tuple]

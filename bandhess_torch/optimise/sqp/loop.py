@@ -6,10 +6,9 @@ tensor that the kernels change in place; elsewhere the portable one serves, in t
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...extraction.objective import Objective
 from ...extraction.products import Extraction
-from ...framework.kernels import served, view
+from ...framework.kernels import view
 from .derivatives import Derivatives, Functions, Plan, derivatives
 
 ESTIMATED, GIVEN, WARM = 0, 1, 2  # starts: multipliers estimated, y given, everything as a previous end left it
