@@ -74,7 +74,7 @@ def compare(of: Callable, layout: Layout, plan: room.Plan) -> None:
     x, y, sigma = start(layout), None, 0.7
     r = len(plan.first)
     y = torch.linspace(-1, 2, r, dtype=layout.dtype)
-    found = room.derivatives(of, x, sigma, y, plan)
+    found = room.derivatives(room.record(of, x), sigma, y, plan)
     single = layout.dtype == torch.float32
     tolerance = {"rtol": 2e-4 if single else 1e-10, "atol": 2e-4 if single else 1e-11}
     lagrangian = lambda x: sigma * of(x)[0] + y @ of(x)[1]  # noqa: E731
@@ -89,6 +89,10 @@ def compare(of: Callable, layout: Layout, plan: room.Plan) -> None:
     np.testing.assert_allclose(to_dense(found.band) * free * free[:, None], W, **tolerance)
     assert (found.narrow, found.outside) == (0, -1)
     assert found.rows.dtype == found.band.dtype == layout.dtype
+    without = room.derivatives(room.record(of, x), sigma, y, plan, hessian=False)
+    np.testing.assert_allclose(without.rows, found.rows, **tolerance)
+    assert not without.band.any()
+    assert (without.narrow, without.outside) == (0, -1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -135,8 +139,8 @@ def test_where_torch_has_no_batches() -> None:
     looking = lambda x: plain(Looks.apply(x))  # noqa: E731
     x, y = start(layout), torch.ones(len(plain(start(layout))[1]), dtype=torch.float64)
     for fun in (plain, looking):
-        found = room.derivatives(fun, x, 1.0, y, plan_of(fun, layout, 1))
-        expected = room.derivatives(plain, x, 1.0, y, plan_of(plain, layout, 1))
+        found = room.derivatives(room.record(fun, x), 1.0, y, plan_of(fun, layout, 1))
+        expected = room.derivatives(room.record(plain, x), 1.0, y, plan_of(plain, layout, 1))
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-12)
 
@@ -196,5 +200,5 @@ def test_entries_outside(probing: str) -> None:
         r = len(fun(start(layout))[1])
         for check in (True, False):
             plan = plan_of(fun, layout, 1, check, probing=probing)
-            found = room.derivatives(fun, start(layout), 1.0, y[:r], plan)
+            found = room.derivatives(room.record(fun, start(layout)), 1.0, y[:r], plan)
             assert (found.narrow, found.outside) == (expected if check else (0, -1))

@@ -65,7 +65,8 @@ def _sqp(
         return _without_variables(options, funs, x0, bounds, args)
     leaves, treedef = tree_flatten((args, bounds, [parameters(fun) for fun in funs]))
     where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    kind, *start = given(Setting.of(options, funs, *_detach((x0, bounds, args))))
+    first = Setting.of(options, funs, *_detach((x0, bounds, args)))
+    kind, *start = given(first)
 
     def setting(tensors: list[Tensor]) -> Setting:
         """For the start, and what of args, bounds and modules' parameters is a tensor."""
@@ -73,7 +74,7 @@ def _sqp(
         every = dict(enumerate(leaves)) | dict(zip(where, tensors, strict=True))
         args, bounds, given = tree_unflatten(list(every.values()), treedef)
         live = tuple(map(with_parameters, funs, given))
-        return Setting.of(options, live, layout.unravel(flat), bounds, args)
+        return Setting.of(options, live, layout.unravel(flat), bounds, args, first.problem)
 
     def solve(tensors: list[Tensor]) -> tuple:
         with torch.no_grad():

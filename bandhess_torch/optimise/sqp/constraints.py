@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
+from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from bandhess_common.checks import wrong_bounds
 
@@ -39,6 +39,14 @@ class Outputs(NamedTuple):
     @property
     def size(self) -> int:
         return sum(math.prod(shape) for shape in self.shapes)
+
+    def joined(self, tree: Any) -> Tensor:
+        """What the function returned: of the structure known, for that does not change."""
+        leaves = tree_leaves(tree)
+        if not leaves:
+            return self.like
+        flat = torch.cat([leaf.reshape(-1) for leaf in leaves])
+        return flat if flat.dtype == self.like.dtype else flat.to(self.like.dtype)
 
     def ravel(self, tree: Any, name: str = "multipliers") -> Tensor:
         leaves, treedef = tree_flatten(tree)

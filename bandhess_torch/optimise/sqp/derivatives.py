@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,19 +42,36 @@ class Derivatives(NamedTuple):
     outside: int  # the first row of the Jacobian that does, -1 where none
 
 
-class _Joint(Pullback):
-    """v -> (W v, J v), `(n + r,)`, or a batch of them."""
+class Recorded(NamedTuple):
+    """Values at x, and the graph that led to them."""
 
-    def __init__(self, value: Tensor, grad: Tensor, x: Tensor, y: Tensor) -> None:
+    x: Tensor
+    f: Tensor
+    h: Tensor
+
+
+def record(functions: Functions, x: Tensor) -> Recorded:
+    check_recorded()
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return Recorded(x, *functions(x))
+
+
+class _Joint(Pullback):
+    """v -> (W v, J v), `(n + r,)`, or a batch of them. Without `hessian`, (0, J v)."""
+
+    def __init__(self, value: Tensor, grad: Tensor, x: Tensor, y: Tensor, hessian: bool) -> None:
         super().__init__(value, grad, x, False)
-        self.value, self.y = value, y
+        self.value, self.y, self.hessian = value, y, hessian
 
     def __call__(self, v: Tensor) -> Tensor:
-        if not self.grad.requires_grad:
-            return v.new_zeros(*v.shape[:-1], len(self.x) + len(self.y))
-        parts = torch.autograd.grad(
-            self.grad, (self.x, self.y), v, retain_graph=True, allow_unused=True, is_grads_batched=v.ndim == 2
-        )
+        inputs = (self.x, self.y) if self.hessian else (self.y,)
+        parts: tuple[Tensor | None, ...] = (None, None)
+        if self.grad.requires_grad:
+            found = torch.autograd.grad(
+                self.grad, inputs, v, retain_graph=True, allow_unused=True, is_grads_batched=v.ndim == 2
+            )
+            parts = found if self.hessian else (None, *found)
         shapes = [(*v.shape[:-1], len(each)) for each in (self.x, self.y)]
         given = zip(parts, shapes, strict=True)
         return torch.cat([v.new_zeros(shape) if part is None else part for part, shape in given], -1)
@@ -118,12 +135,11 @@ class Plan:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def derivatives(functions: Functions, x: Tensor, sigma: float, y: Tensor, plan: Plan) -> Derivatives:
-    """Those at x, with weights sigma and y `(r,)` of f and h."""
-    check_recorded()
+def derivatives(at: Recorded, sigma: float, y: Tensor, plan: Plan, hessian: bool = True) -> Derivatives:
+    """Those at a point, with weights sigma and y `(r,)` of f and h. Without `hessian` the band is 0."""
+    x, f, h = at
     with torch.enable_grad():
-        x, y = x.detach().requires_grad_(), y.detach().requires_grad_()
-        f, h = functions(x)
+        y = y.detach().requires_grad_()
         pairs = [(out, weight) for out, weight in ((f, f.new_full((), sigma)), (h, y)) if out.requires_grad]
         grad = torch.zeros_like(x)
         if pairs:
@@ -132,27 +148,28 @@ def derivatives(functions: Functions, x: Tensor, sigma: float, y: Tensor, plan: 
                 outputs, x, weights, create_graph=True, allow_unused=True, materialize_grads=True
             )
     value = pairs[-1][0] if pairs else f  # whose graph shows how large the functions' tensors are
-    here = f.detach(), h.detach(), grad.detach()
-    joint = _Joint(value, grad, x, y)
+    joint = _Joint(value, grad, x, y, hessian)
     found = _together(joint, plan) if plan.together else _apart(joint, plan)
-    return Derivatives(*here, *found)
+    return Derivatives(f.detach(), h.detach(), grad.detach(), *found)
 
 
 def _together(joint: _Joint, plan: Plan) -> tuple[Tensor, Tensor, int, int]:
-    Y, n = plan.products(joint), plan.layout.n
+    Y = plan.products(joint)
     band, rows = Y.take(plan.of_band).mul_(plan.inside), Y.take(plan.of_rows)
     if not plan.check:
         return rows, band, 0, -1
     terms = Y[: plan.colours] * plan.weights
     error, scale = (terms.sum(0) - Y[-1]).abs(), terms.abs_().sum(0)
-    return rows, band, *_outside(joint, plan, Y[-1], [part.split([n, len(error) - n]) for part in (error, scale)])
+    return rows, band, *_outside(joint, plan, Y[-1], error, scale)
 
 
 def _apart(joint: _Joint, plan: Plan) -> tuple[Tensor, Tensor, int, int]:
     settle_heap()
     hessian, jacobian = (Pullback(joint.value, joint.grad, by, False) for by in (joint.x, joint.y))
     k = min(plan.extraction.bandwidth, plan.layout.T - 1)
-    band = extract(hessian, plan.layout, plan.extraction._replace(bandwidth=k))
+    band = joint.x.new_zeros(plan.width, len(joint.x))
+    if joint.hessian:
+        band = extract(hessian, plan.layout, plan.extraction._replace(bandwidth=k))
     Y = plan.products(jacobian)
     rows = Y.take(plan.of_rows)
     if not plan.check:
@@ -162,21 +179,19 @@ def _apart(joint: _Joint, plan: Plan) -> tuple[Tensor, Tensor, int, int]:
     terms = Y[: plan.colours] * plan.weights
     errors = (matvec(band, v) - product[:n]).abs(), (terms.sum(0) - product[n:]).abs()
     scales = matvec(band.abs(), v.abs()), terms.abs_().sum(0)
-    return rows, band, *_outside(joint, plan, product, [errors, scales])
+    return rows, band, *_outside(joint, plan, product, torch.cat(errors), torch.cat(scales))
 
 
-def _outside(joint: _Joint, plan: Plan, product: Tensor, found: Any) -> tuple[int, int]:
-    """`(narrow, outside)` where noise gave `product` and the bands say otherwise, for errors and scales of W and J: by
-    more than rounding explains, which a second product of a rescaled vector shows where the first is in doubt."""
-    errors, scales = found
-    eps = torch.finfo(product.dtype).eps
-    if not any(bool((error > eps**0.5 * scale).any()) for error, scale in zip(errors, scales, strict=True)):
+def _outside(joint: _Joint, plan: Plan, product: Tensor, error: Tensor, scale: Tensor) -> tuple[int, int]:
+    """`(narrow, outside)` where noise gave `product` and the bands say otherwise, for errors and scales of W v and J v:
+    by more than rounding explains, which a second product of a rescaled vector shows where the first is in doubt."""
+    if not bool((error > torch.finfo(product.dtype).eps ** 0.5 * scale).any()):
         return 0, -1
-    change = (product - joint(math.pi * plan.noise) / math.pi).abs().split([len(error) for error in errors])
-    wrong = []
-    for error, scale, moved in zip(errors, scales, change, strict=True):
-        noise = 64 * float(torch.where(scale > 0, moved / scale, 0).max()) if len(scale) else 0.0
-        wrong.append(is_wrong(error, scale, noise) if len(scale) else error > 0)
-    if bool(wrong[1].any()):
-        return 2, int(wrong[1].to(torch.int8).argmax())
-    return (1, -1) if bool(wrong[0].any()) else (0, -1)
+    change = (product - joint(math.pi * plan.noise) / math.pi).abs()
+    noise = torch.where(scale > 0, 64 * change / scale, 0)
+    sizes = [plan.layout.n, len(joint.y)]
+    parts = zip(*(part.split(sizes) for part in (error, scale, noise)), strict=True)
+    hessian, rows = (is_wrong(e, s, float(n.max())) if len(e) else e > 0 for e, s, n in parts)
+    if bool(rows.any()):
+        return 2, int(rows.to(torch.int8).argmax())
+    return (1, -1) if bool(hessian.any()) else (0, -1)

@@ -21,9 +21,10 @@ from bandhess_common.status import SQPHistory, Status, StepInfo
 from ...extraction.objective import Objective
 from ...extraction.products import Extraction
 from ...framework.kernels import view
-from .derivatives import Derivatives, Functions, Plan, derivatives
+from .derivatives import Derivatives, Functions, Plan, Recorded, derivatives, record
 
 ESTIMATED, GIVEN, WARM = 0, 1, 2  # starts: multipliers estimated, y given, everything as a previous end left it
+PREPARATIONS = 2  # requests for derivatives at the start, for scales and for multipliers, that need no Hessian
 
 
 class Options(NamedTuple):
@@ -159,16 +160,18 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
         if callback is not None:
             callback(StepInfo(int(now.steps), now.value, now.grad_norm, now.shift, now.fraction))
 
-    now, status = engine.registers(), None
+    now, status, begins = engine.registers(), None, 0
+    here: Recorded | None = None  # a step's derivatives are most often those of its last trial
     while now.request != DONE:
         x, y = engine.asked()
+        if here is None or not torch.equal(x, here.x):
+            here = record(functions, x)
         if now.request != DERIVATIVES:
-            with torch.no_grad():
-                engine.trial(*functions(x))
+            engine.trial(here.f.detach(), here.h.detach())
             now = engine.registers()
             continue
-        found = derivatives(functions, x, now.sigma, y, plan)
-        outside = found.outside
+        found = derivatives(here, now.sigma, y, plan, begins >= PREPARATIONS)
+        begins, outside = begins + 1, found.outside
         engine.begin(found)
         now = engine.registers()
         if now.fresh:
@@ -186,7 +189,7 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
 
 def _at_start(functions: Functions, x: Tensor, y: Tensor, task: Task, plan: Plan, now: Registers) -> Registers:
     """What is known at the start, for a report."""
-    found = derivatives(functions, x, 1.0, y, plan)
+    found = derivatives(record(functions, x), 1.0, y, plan, hessian=False)
     below = -found.h[task.m :]
     gaps = torch.cat([found.h[: task.m].abs(), below, task.lower - x, x - task.upper, x.new_zeros(1)])
     free = found.grad.where(task.held == 0, torch.zeros_like(x))

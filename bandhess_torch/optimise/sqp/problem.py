@@ -27,19 +27,23 @@ class Problem(NamedTuple):
     inequalities: Outputs
 
     @classmethod
-    def of(cls, objective: Objective, funs: tuple, x0: Any, args: tuple) -> Problem:
+    def of(cls, objective: Objective, funs: tuple, x0: Any, args: tuple, known: Problem | None = None) -> Problem:
+        """known: with other args, which spares looking at the outputs."""
         fun, constraints, inequalities = funs
         flat_fun, flat = objective.bind(fun, (x0, *args), {})
         layout = objective.layout
-        like = torch.empty(0, dtype=layout.dtype, device=layout.device)
-        outputs = Outputs.of(constraints, "constraints", (x0, *args), like)
-        positive = Outputs.of(inequalities, "inequalities", (x0, *args), like)
+        if known is None:
+            like = torch.empty(0, dtype=layout.dtype, device=layout.device)
+            outputs = Outputs.of(constraints, "constraints", (x0, *args), like)
+            positive = Outputs.of(inequalities, "inequalities", (x0, *args), like)
+        else:
+            outputs, positive = known.equalities, known.inequalities
 
         def functions(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             tree = layout.unravel(x)
             value = flat_fun(x)[0].to(layout.dtype)
-            c = outputs.ravel(() if constraints is None else constraints(tree, *args))
-            g = positive.ravel(() if inequalities is None else inequalities(tree, *args))
+            c = outputs.joined(() if constraints is None else constraints(tree, *args))
+            g = positive.joined(() if inequalities is None else inequalities(tree, *args))
             return value, c, g
 
         return cls(functions, flat, outputs, positive)
@@ -59,9 +63,11 @@ class Setting(NamedTuple):
     layout: Layout
 
     @classmethod
-    def of(cls, options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> Setting:
+    def of(
+        cls, options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, known: Problem | None = None
+    ) -> Setting:
         layout = options.objective.layout
-        problem, held = Problem.of(options.objective, funs, x0, args), layout.dummies()
+        problem, held = Problem.of(options.objective, funs, x0, args, known), layout.dummies()
         box = None if bounds is None else Bounds.of(bounds, layout)
         return cls(problem, box, held if box is None else torch.maximum(held, box.fixed), layout)
 
