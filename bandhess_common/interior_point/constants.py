@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..tolerances import NULL, dependent_rows
+
 
 class Constants(NamedTuple):
     """For one element type: `constants(eps)`."""
@@ -89,6 +91,9 @@ class Constants(NamedTuple):
     floor_mean: float  # of |f|, eps^floor_mean of its first size
     size_least: float  # of the gradient that stands in for |W|
     null_turns: int
+    dependent: float  # rows are dependent where |A^T u| is at most this part of |u|, u in units of the rows
+    # Warm start
+    warm: float  # z is at least this many mu / d
 
 
 def constants(eps: float) -> Constants:
@@ -160,7 +165,9 @@ def constants(eps: float) -> Constants:
         infeasible=1e3,
         floor_mean=0.25,
         size_least=1e-8,
-        null_turns=6,
+        null_turns=NULL,
+        dependent=dependent_rows(eps),
+        warm=1e-2,
     )
 
 

@@ -11,7 +11,7 @@ from .requests import ask_values, ended, running
 from .restoration import centred
 from .scaling import masked
 from .search import begun, emptied
-from .state import SEARCH, Derivatives, Kit, Local, Mode, Point, Residuals, Solution, State, choose
+from .state import SEARCH, Derivatives, Kit, Mode, Residuals, Solution, State, choose
 from .step import Curve, curve, direction
 from .system import assembled, pull, push, shift_until_definite
 
@@ -97,7 +97,7 @@ def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
     near = error(k, s.local, q, elastic, s.mode.mu) <= c.curvature_error * s.mode.mu
     looking = (stationary | near) & (s.system.shift > k.eps**0.5 * s.system.size)
     none = Curve(elastic & False, s.search.step, 0 * s.f)
-    bend = ops.when(looking, lambda none: curve(k, s.system, s.local, q, s.mode), none)
+    bend = ops.when(looking, lambda _: curve(k, s.system, s.local, q, s.mode), none)
     settled = stationary & ~bend.found
     recentre = settled & elastic & (ops.largest(s.local.gradient) > c.centred * c.rho)
     s = centred(k, s, recentre)

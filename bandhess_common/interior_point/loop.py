@@ -22,14 +22,38 @@ from .requests import ask_derivatives, ask_values, concluded, ended, running
 from .scaling import estimated, far_point, inside, limited, placed, with_far_sizes
 from .search import corrected_residuals, correction_wanted, renewed, tested
 from .state import (
-    CORRECT, DERIVATIVES, ESTIMATE, ESTIMATED, LINEARISE, PLACE, RUNNING, SCALE, SEARCH, TINY, VALUES, WARM,
-    Derivatives, Filter, Kit, Local, Mode, Point, Problem, Report, Residuals, Search, Solution, State, Step, System,
-    Values, choose, empty_filter, kit,
+    CORRECT,
+    DERIVATIVES,
+    ESTIMATE,
+    ESTIMATED,
+    LINEARISE,
+    PLACE,
+    RUNNING,
+    SCALE,
+    SEARCH,
+    TINY,
+    VALUES,
+    WARM,
+    Derivatives,
+    Kit,
+    Local,
+    Mode,
+    Point,
+    Problem,
+    Report,
+    Residuals,
+    Search,
+    Solution,
+    State,
+    Step,
+    System,
+    Values,
+    choose,
+    empty_filter,
+    kit,
 )  # fmt: skip
 from .step import direction, fraction
 from .system import factored
-
-
 
 
 def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -> State:

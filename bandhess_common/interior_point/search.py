@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from .measures import phi, residuals, theta
 from .operations import Array
-from .state import Filter, Kit, Local, Mode, Point, Residuals, Search, State, Step, Values, empty_filter
+from .state import Filter, Kit, Local, Point, Residuals, Search, State, Step, Values, empty_filter
 from .step import Curve, fraction, slope
 
 

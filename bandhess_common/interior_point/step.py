@@ -73,7 +73,7 @@ class Curve(NamedTuple):
     curvature: Array
 
 
-def curve(k: Kit, s: System, local: Local, q: Point, mode: Mode, none: Curve) -> Curve:
+def curve(k: Kit, s: System, local: Local, q: Point, mode: Mode) -> Curve:
     """Inverse iteration with the shifted matrix from noise: v <- dx of the system with right-hand side (v / |v|, 0).
 
     The curvature dx . v - delta |dx|^2 is that of H on the null space of J - E.
