@@ -1,0 +1,143 @@
+"""One iteration up to the line search: what the derivatives say of the point, the ends, mu, and the step from it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..status import Status
+from .measures import error, gap, least_mu, localised, lower_mu, residuals, value_size, violation
+from .operations import Array
+from .requests import ask_values, ended, running
+from .restoration import centred
+from .scaling import masked
+from .search import begun, emptied
+from .state import SEARCH, Derivatives, Kit, Mode, Residuals, Solution, State, choose
+from .step import Curve, curve, direction
+from .system import assembled, pull, push, shift_until_definite
+
+
+def visited(k: Kit, s: State, a: Derivatives) -> State:
+    """With the linearisation at the point, or the end where something is not finite or f falls without end."""
+    ops, q, mode, p = k.ops, s.point, s.mode, k.p
+    rows = masked(k, a.rows) * s.h_scale[:, None]
+    lower, upper, *_ = k.split(q.z)
+    proximal = mode.zeta * mode.weight * (q.x - mode.x_r) * p.free
+    total = a.grad * p.free  # of sigma f + y . h
+    gradient = ops.where(mode.elastic, proximal, total - pull(k, rows, q.y))
+    s = s._replace(f=s.f_scale * a.f, h=s.h_scale * a.h)
+    local = localised(k, gradient, total + proximal - lower + upper, residuals(k, s.h, q, mode.mu), q, mode.elastic)
+    system = assembled(k, ops.where(p.cells, a.band, 0.0), rows, q, mode, s.size_least, s.system)
+    s = s._replace(local=local, system=system, fresh=0 * s.fresh + 1)
+    finite = ops.isfinite(error(k, local, q, mode.elastic, 0.0)) & ops.isfinite(s.f)
+    finite = finite & ops.isfinite(system.size) & ops.isfinite(ops.sum(system.gamma))
+    falling = (s.f < -k.c.unbounded * ops.maximum(s.value_unit, 1.0)) | (ops.largest(q.x) > k.c.unbounded)
+    s = choose_reported(k, s, finite)
+    return ended(k, s, [(~finite, Status.NONFINITE), (falling & ~mode.elastic, Status.UNBOUNDED)])
+
+
+def choose_reported(k: Kit, s: State, finite: Array) -> State:
+    """With report and solution of the point, if that is finite."""
+    ops, q, mode = k.ops, s.point, s.mode
+    barrier = ops.sum(ops.real(k.p.always, q.x)) > 0
+    lower, upper, *_ = k.split(q.z)
+    solution = Solution(
+        q.x, q.y * s.h_scale / s.f_scale, lower / s.f_scale, upper / s.f_scale,
+        ops.where(barrier, mode.mu / s.f_scale, 0.0),
+    )  # fmt: skip
+    report = s.report._replace(
+        value=s.f / s.f_scale,
+        grad_norm=ops.largest(s.local.dual) / s.f_scale,
+        violation=violation(k, q.x, s.h, s.h_scale),
+        mu=solution.mu,
+        gap=gap(k, q, mode.mu) / s.f_scale,
+    )
+    return s._replace(report=report, solution=choose(k, finite, solution, s.solution))
+
+
+class Verdict(NamedTuple):
+    settled: Array  # stationary, and no negative curvature was found
+    infeasible: Array  # the violation is no rounding
+
+
+def advanced(k: Kit, s: State) -> State:
+    """From a linearisation to an end or the first trial of a step."""
+    ops, c, mode = k.ops, k.c, s.mode
+    system = shift_until_definite(k, s.system, s.last_shift)
+    near = (system.shift > 0) & (ops.largest(s.local.residuals.rows) <= 10 * mode.mu)
+    s = s._replace(
+        system=system,
+        last_shift=ops.where(system.shift > 0, system.shift, s.last_shift),
+        shifted=ops.where(near, s.shifted + 1, 0),
+    )
+    s, bend, ends = judged(k, s)
+    spent = s.steps >= k.p.max_steps
+    stuck = ends.settled & mode.elastic
+    s = ended(
+        k, s,
+        [
+            (ends.settled & ~mode.elastic, Status.CONVERGED),
+            (stuck & ends.infeasible, Status.INFEASIBLE),
+            (stuck, Status.STALLED),
+            (spent, Status.MAX_STEPS),
+        ],
+    )  # fmt: skip
+    return ops.when(running(s), lambda s: departed(k, s, bend), s)
+
+
+def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
+    """Whether the point is stationary, a direction of negative curvature where one is looked for, and in restoration
+    the same again without the proximal term, if that holds the point where it is."""
+    ops, c, q, tol = k.ops, k.c, s.point, k.p.tol
+    hidden = c.rounding_rows * k.eps * push(k, abs(s.system.rows), abs(q.x))
+    excess = violation(k, q.x, s.h, s.h_scale, hidden)
+    value = value_size(k, s.f, s.value_unit)
+    met = (excess <= tol / 2) & (gap(k, q, s.mode.mu) <= c.gap * tol * value)
+    elastic = s.mode.elastic
+    stationary = (error(k, s.local, q, elastic, 0.0) <= tol) & (elastic | met)
+    near = error(k, s.local, q, elastic, s.mode.mu) <= c.curvature_error * s.mode.mu
+    looking = (stationary | near) & (s.system.shift > k.eps**0.5 * s.system.size)
+    none = Curve(elastic & False, s.search.step, 0 * s.f)
+    bend = ops.when(looking, lambda _: curve(k, s.system, s.local, q, s.mode), none)
+    settled = stationary & ~bend.found
+    recentre = settled & elastic & (ops.largest(s.local.gradient) > c.centred * c.rho)
+    s = centred(k, s, recentre)
+    dual = ops.where(recentre, s.local.dual - s.local.gradient, s.local.dual)
+    gradient = ops.where(recentre, 0.0, s.local.gradient)
+    s = s._replace(local=localised(k, gradient, dual, s.local.residuals, q, elastic))
+    settled = settled & (error(k, s.local, q, elastic, 0.0) <= tol)
+    return s, bend, Verdict(settled, excess > c.infeasible * tol)
+
+
+def departed(k: Kit, s: State, bend: Curve) -> State:
+    """With mu lowered where the barrier problem is solved (WB 7), and the search along the step begun."""
+    ops, q = k.ops, s.point
+    old = s.mode
+    mode, res = ops.when(~bend.found, lambda t: lowered(k, s, t), (old, s.local.residuals))
+    s = s._replace(mode=mode, local=s.local._replace(residuals=res))
+    symmetric = s.shifted >= k.c.noise_after
+    step = ops.when(
+        ~bend.found, lambda _: direction(k, s.system, s.local, s.local.residuals, q, mode, symmetric), bend.step
+    )
+    s = s._replace(search=begun(k, s, s.local, step, bend))
+    return ask_values(k, s, SEARCH)
+
+
+def lowered(k: Kit, s: State, start: tuple[Mode, Residuals]) -> tuple[Mode, Residuals]:
+    """While E(mu) <= 10 mu; the filter starts anew, and residuals are those of the new relaxation."""
+    ops, q, least = k.ops, s.point, least_mu(k, value_size(k, s.f, s.value_unit))
+    elastic = s.mode.elastic
+
+    def wanted(t: tuple[Array, Residuals]) -> Array:
+        mu, res = t
+        local = s.local._replace(residuals=res)
+        return (error(k, local, q, elastic, mu) <= k.c.mu_error * mu) & (mu > least)
+
+    def fall(t: tuple[Array, Residuals]) -> tuple[Array, Residuals]:
+        mu = lower_mu(k, t[0], least)
+        return mu, residuals(k, s.h, q, mu)
+
+    mode, res = start
+    mu, res = ops.while_loop(wanted, fall, (mode.mu, res))
+    fell = mu < mode.mu
+    zeta = ops.where(fell & elastic, ops.sqrt(mu), mode.zeta)
+    return mode._replace(mu=mu, zeta=zeta, filter=emptied(k, mode.filter, fell)), res

@@ -1,0 +1,107 @@
+"""What says how good a point is: residuals, theta, phi, the error E(mu), the violation."""
+
+from __future__ import annotations
+
+from .operations import Array
+from .state import Filter, Kit, Local, Mode, Point, Residuals, exists
+
+
+def distances(k: Kit, x: Array) -> Array:
+    """`(2n,)`: from the bounds."""
+    return k.ops.join(x, -x) - k.p.edges
+
+
+def relaxation(k: Kit, mu: Array) -> Array:
+    """By how much, in units of max(1, |bound|), bounds and inequalities give way: nothing in the limit of mu. Where
+    they leave no interior (x >= 1 beside x[0] = 1) multipliers would grow without end."""
+    return k.ops.minimum(k.c.relax_factor * mu, k.c.relax)
+
+
+def residuals(k: Kit, h: Array, q: Point, mu: Array) -> Residuals:
+    """Of bounds: distance + relax unit - d; of rows: h + [g] (relax - d) - p + n."""
+    ops, relax = k.ops, relaxation(k, mu)
+    *_, slack, p, n = k.split(q.d)
+    bounds = distances(k, q.x) + relax * k.p.unit - q.d[: k.p.unit.shape[0]]
+    rows = h + ops.where(k.p.inequality, relax - slack, 0.0) - (p - n)
+    return Residuals(ops.where(k.p.bounded, bounds, 0.0), rows)
+
+
+def theta(k: Kit, res: Residuals) -> Array:
+    """The 1-norm of the residuals."""
+    return k.ops.sum(abs(res.bounds)) + k.ops.sum(abs(res.rows))
+
+
+def limits(k: Kit, f: Filter, theta0: Array) -> Filter:
+    """With the bounds of theta that follow from the first one (WB 21, 19)."""
+    unit = k.ops.maximum(theta0, 1.0)
+    return f._replace(theta_most=k.c.theta_most * unit, theta_least=k.c.theta_least * unit)
+
+
+def objective(k: Kit, f: Array, q: Point, mode: Mode) -> Array:
+    """f, or in restoration rho sum (p + n) + zeta / 2 |D (x - x_R)|^2 (WB 30)."""
+    *_, p, n = k.split(q.d)
+    far = q.x - mode.x_r
+    elastic = k.c.rho * k.ops.sum(p + n) + mode.zeta / 2 * k.ops.sum(mode.weight * far * far)
+    return k.ops.where(mode.elastic, elastic, f)
+
+
+def phi(k: Kit, f: Array, q: Point, mode: Mode) -> Array:
+    """The barrier function (WB 3)."""
+    return objective(k, f, q, mode) - mode.mu * k.ops.sum(k.ops.log(q.d))
+
+
+def localised(k: Kit, gradient: Array, dual: Array, res: Residuals, q: Point, elastic: Array) -> Local:
+    """With the parts of E(mu) that do not depend on mu (WB 5, 6)."""
+    ops, rho = k.ops, k.c.rho
+    there = exists(k, elastic)
+    forces = ops.join(-q.y, rho - q.y, rho + q.y)  # the Lagrangian's derivatives by the slacks of g, p and n
+    begin = q.d.shape[0] - forces.shape[0]
+    forces = ops.where(there[begin:], forces - q.z[begin:], 0.0)
+    total, count = ops.sum(q.z), ops.sum(ops.real(there, q.z))
+    s_d = (ops.sum(abs(q.y)) + total) / ops.maximum(count + q.y.shape[0], 1.0)
+    s_d = ops.maximum(s_d, k.c.error_scale) / k.c.error_scale
+    s_c = ops.maximum(total / ops.maximum(count, 1.0), k.c.error_scale) / k.c.error_scale
+    return Local(gradient, dual, res, ops.maximum(ops.largest(dual), ops.largest(forces)) / s_d, s_c)
+
+
+def error(k: Kit, local: Local, q: Point, elastic: Array, mu: Array | float) -> Array:
+    """E(mu) (WB 5)."""
+    ops = k.ops
+    products = ops.largest(ops.where(exists(k, elastic), q.d * q.z - mu, 0.0))
+    primal = ops.maximum(ops.largest(local.residuals.bounds), ops.largest(local.residuals.rows))
+    return ops.maximum(ops.maximum(local.dual_error, primal), products / local.s_c)
+
+
+def violation(k: Kit, x: Array, h: Array, h_scale: Array, hidden: Array | float = 0.0) -> Array:
+    """The largest, unscaled; of rows what exceeds `hidden`."""
+    ops = k.ops
+    out = ops.maximum(abs(h) - hidden, 0.0) / h_scale
+    out = ops.where(k.p.inequality & (h > 0), 0.0, out)
+    bounds = ops.where(k.p.bounded, ops.maximum(-distances(k, x), 0.0), 0.0)
+    return ops.maximum(ops.largest(out), ops.largest(bounds))
+
+
+def gap(k: Kit, q: Point, mu: Array) -> Array:
+    """Sum of slack times multiplier, of bounds and inequalities, with what their relaxation adds."""
+    ops, relax = k.ops, relaxation(k, mu)
+    r = q.y.shape[0]
+    unit = ops.join(k.p.unit, ops.full((r,), 0.0, q.x))
+    own = unit.shape[0]
+    return ops.sum(ops.where(k.p.always[:own], (q.d[:own] + relax * unit) * q.z[:own], 0.0))
+
+
+def value_size(k: Kit, f: Array, first: Array) -> Array:
+    """|f|, or where it is nearly 0 a part of its first size."""
+    return k.ops.maximum(abs(f), k.eps**k.c.floor_mean * k.ops.minimum(first, 1.0))
+
+
+def least_mu(k: Kit, value: Array) -> Array:
+    """Below it mu does not fall: the sum of slack times multiplier is well below tol |f| then."""
+    ops = k.ops
+    count = ops.maximum(ops.sum(ops.real(k.p.always, value)), 1.0)
+    return k.c.mu_least * k.p.tol * ops.minimum(10 * value / count, 1.0)
+
+
+def lower_mu(k: Kit, mu: Array, least: Array) -> Array:
+    """The next barrier parameter (WB 7)."""
+    return k.ops.maximum(k.ops.minimum(k.c.mu_factor * mu, mu**k.c.mu_power), least)

@@ -1,0 +1,58 @@
+"""Restoration as a mode of the same loop (WB 3.3): least violation near a point where the line search failed.
+
+    min rho sum (p + n) + zeta / 2 |D (x - x_R)|^2    with    h - slack - p + n = 0,  p, n > 0
+
+Eliminated, p and n only change E and the right-hand side of the system.
+"""
+
+from __future__ import annotations
+
+from .measures import limits, phi, residuals, theta
+from .operations import Array
+from .search import acceptable, augmented, emptied
+from .state import Kit, Mode, Point, State, empty_filter
+
+
+def entered(k: Kit, s: State) -> State:
+    """From the point at which the search failed, which the filter remembers. p and n minimise rho (p + n) - mu log p n
+    for rr - p + n = 0 (WB 33)."""
+    ops, q, rho, old = k.ops, s.point, k.c.rho, s.mode
+    mu = ops.maximum(old.mu, ops.largest(residuals(k, s.h, q, old.mu).rows))
+    r = residuals(k, s.h, q, mu).rows
+    a = (mu - rho * r) / (2 * rho)
+    n = ops.maximum(a + ops.sqrt(a * a + mu * r / (2 * rho)), k.c.elastic_least)
+    p = ops.maximum(r + n, k.c.elastic_least)
+    own = q.d.shape[0] - 2 * r.shape[0]
+    new = Point(
+        q.x, 0 * q.y, ops.join(q.d[:own], p, n), ops.join(ops.minimum(q.z[:own], rho), mu / p, mu / n)
+    )
+    empty = limits(k, empty_filter(ops, mu), theta(k, residuals(k, s.h, new, mu)))
+    main = augmented(k, old.filter, s.search.theta, s.search.phi, old.mu > 0)
+    weight = 1 / ops.maximum(abs(q.x), 1.0)
+    mode = Mode(
+        ~old.elastic | old.elastic, mu, ops.sqrt(mu), q.x, weight * weight,
+        empty, old.mu, main, s.search.theta,
+    )  # fmt: skip
+    return s._replace(point=new, mode=mode)
+
+
+def centred(k: Kit, s: State, wanted: Array) -> State:
+    """With x_R at the point: the proximal term may hold x where the violation alone would not."""
+    x_r = k.ops.where(wanted, s.point.x, s.mode.x_r)
+    return s._replace(mode=s.mode._replace(x_r=x_r, filter=emptied(k, s.mode.filter, wanted)))
+
+
+def back(k: Kit, s: State) -> tuple[Array, Point, Mode]:
+    """Whether the point ends restoration: theta has fallen to 0.9 and the main filter accepts it; point and mode then."""
+    ops, q, old = k.ops, s.point, s.mode
+    own = q.d.shape[0] - 2 * q.y.shape[0]
+    none = 0 * ops.join(q.y, q.y)
+    large = ops.largest(q.z[:own]) > k.c.restored_multiplier
+    z = ops.where(large, 1.0, q.z[:own])
+    d = ops.join(q.d[:own], none + 1)
+    z = ops.where(k.p.always, ops.join(z, none), 0.0)
+    point = Point(q.x, 0 * q.y, d, z)
+    mode = old._replace(elastic=old.elastic & False, mu=old.main_mu, zeta=0 * old.zeta, filter=old.main_filter)
+    theta1 = theta(k, residuals(k, s.h, point, mode.mu))
+    ok = old.elastic & (theta1 <= k.c.restored * old.main_theta)
+    return ok & acceptable(k, mode.filter, theta1, phi(k, s.f, point, mode)), point, mode

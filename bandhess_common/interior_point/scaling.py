@@ -1,0 +1,101 @@
+"""The start: scales of the objective and rows, the point moved inside its bounds, slacks and multipliers."""
+
+from __future__ import annotations
+
+from .measures import distances, least_mu, limits, relaxation, residuals, theta, value_size
+from .operations import Array
+from .state import WARM, Derivatives, Kit, Point, State
+from .step import halves
+from .system import condensed, factored, solve
+
+
+def inside(k: Kit, x: Array) -> Array:
+    """Away from the bounds by min(1e-2 max(1, |bound|), 1e-2 (upper - lower)) (WB 3.6)."""
+    return limited(k, x, k.p.push)
+
+
+def limited(k: Kit, x: Array, push: Array | float) -> Array:
+    ops = k.ops
+    low, high = halves(ops.where(k.p.bounded, k.p.edges + push, -float("inf")))
+    return ops.where(k.p.free > 0, ops.minimum(ops.maximum(x, low), -high), k.p.held)
+
+
+def far_point(k: Kit, x: Array) -> Array:
+    """Beside x: a gradient that vanishes at x alone is no size."""
+    return inside(k, x + k.c.scale_far * k.ops.maximum(abs(x), 1.0) * k.p.noise)
+
+
+def masked(k: Kit, rows: Array) -> Array:
+    """J without the columns of fixed variables."""
+    return rows * k.ops.windows(k.p.free, k.p.first, rows.shape[1])
+
+
+def sizes(k: Kit, a: Derivatives) -> tuple[Array, Array]:
+    """The largest derivative of f and of each row, 0 where it is not finite."""
+    ops = k.ops
+    top_f, top = ops.largest(a.grad * k.p.free), ops.largest(masked(k, a.rows), 1)
+    return ops.where(ops.isfinite(top_f), top_f, 0.0), ops.where(ops.isfinite(top), top, 0.0)
+
+
+def with_far_sizes(k: Kit, s: State, a: Derivatives) -> State:
+    f, h = sizes(k, a)
+    return s._replace(f_scale=f, h_scale=h)
+
+
+def placed(k: Kit, s: State, a: Derivatives) -> State:
+    """Scales (WB 3.8, and rows that are small grow), and the first slacks and multipliers."""
+    ops, c = k.ops, k.c
+    top_f, top = sizes(k, a)
+    top_f = ops.maximum(ops.maximum(top_f, s.f_scale), k.least)
+    top = ops.maximum(ops.maximum(top, s.h_scale), k.least)
+    f_scale = ops.minimum(c.scale_most / top_f, 1.0)
+    grown = ops.minimum(ops.maximum(c.scale_least / top, 1.0), c.scale_grow)
+    h_scale = ops.minimum(c.scale_most / top, 1.0) * grown
+    f, h, x = f_scale * a.f, h_scale * a.h, s.point.x
+    value_unit = ops.where(f == 0, 1.0, abs(f))
+    q, mu = slacks(k, s, h, f_scale, h_scale, least_mu(k, value_size(k, f, value_unit)))
+    filter = limits(k, s.mode.filter, theta(k, residuals(k, h, q, mu)))
+    steepness = ops.maximum(f_scale * ops.largest(a.grad * k.p.free), c.size_least)
+    return s._replace(
+        point=q, f_scale=f_scale, h_scale=h_scale, f=f, h=h, mode=s.mode._replace(mu=mu, filter=filter),
+        value_unit=value_unit,
+        size_least=k.eps**c.floor_mean * steepness / ops.maximum(ops.largest(x), 1.0),
+    )  # fmt: skip
+
+
+def slacks(k: Kit, s: State, h: Array, f_scale: Array, h_scale: Array, least: Array) -> tuple[Point, Array]:
+    """The first point and mu. A warm start keeps both: there z and slack times z = mu tell each other."""
+    ops, c, q = k.ops, k.c, s.point
+    warm = s.start == WARM
+    y = q.y * f_scale / h_scale
+    z = ops.join(q.z[: 2 * q.x.shape[0]] * f_scale, ops.maximum(-y, 0.0), 0 * y, 0 * y)
+    mu = ops.where(warm, ops.maximum(s.mode.mu * f_scale, least), c.mu_start)
+    relax = relaxation(k, mu)
+    gaps = ops.join(distances(k, q.x), h)
+    none = ops.full((2 * y.shape[0],), 1.0, y)
+    kept = ops.join(gaps + relax * ops.join(k.p.unit, 0 * y + 1), none)
+    kept = ops.maximum(kept, mu / ops.maximum(z, 1.0))
+    fresh = ops.join(gaps[: 2 * q.x.shape[0]], ops.maximum(h, c.slack_least), none)
+    d = ops.where(k.p.always, ops.where(warm, kept, fresh), 1.0)
+    z = ops.where(warm, clipped(k, z, d, mu), 1 + 0 * d)
+    return Point(q.x, y, d, ops.where(k.p.always, z, 0.0)), mu
+
+
+def clipped(k: Kit, z: Array, d: Array, mu: Array) -> Array:
+    """Z within mu / (1e10 d) and 1e10 mu / d (WB 16)."""
+    return k.ops.minimum(k.ops.maximum(z, mu / (k.c.multiplier_range * d)), k.c.multiplier_range * mu / d)
+
+
+def estimated(k: Kit, s: State, a: Derivatives) -> State:
+    """Y that leaves the least gradient of the Lagrangian (WB 36), 0 where it is large."""
+    ops, q = k.ops, s.point
+    lower, upper, slack, *_ = k.split(q.z)
+    rows = masked(k, a.rows) * s.h_scale[:, None]
+    like = s.system._replace(
+        band=0 * s.system.band, diagonal=0 * q.x + 1, rows=rows, e=ops.real(k.p.inequality, q.x), size=1 + 0 * s.f
+    )
+    system, _ = factored(k, condensed(k, like), 0 * s.f)
+    gradient = s.f_scale * a.grad * k.p.free - lower + upper
+    y = solve(k, system, -gradient, slack, k.c.target)[1]
+    usable = ops.largest(y) <= k.c.multiplier_most
+    return s._replace(point=q._replace(y=ops.where(usable, y, 0.0)))

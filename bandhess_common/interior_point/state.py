@@ -1,0 +1,269 @@
+"""The problem and the state between two requests, as named tuples of arrays.
+
+n variables, r rows h = (c, g): c = 0, then g >= 0. Every bound and inequality has a slack of its own, and in a
+restoration (`restoration.py`) every row two elastic variables. All these are positive; they stand in one vector d, and
+their multipliers in one vector z, in five parts:
+
+    d = (x - lower, upper - x, slack of g, p, n)     n, n, r, r, r entries
+
+Entries that do not exist have d = 1, z = 0 and never move.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .constants import FILTER, Constants, constants
+from .operations import Array, Operations
+
+DONE, DERIVATIVES, VALUES = 0, 1, 2
+"""Requests."""
+
+SCALE, PLACE, ESTIMATE, LINEARISE, SEARCH, CORRECT, TINY = range(7)
+"""Stages: what derivatives (up to LINEARISE) or values are wanted for."""
+
+RUNNING = -1
+ESTIMATED, GIVEN, WARM = 0, 1, 2
+"""Starts: multipliers estimated, y given, or everything as a previous run left it."""
+
+
+class Derivatives(NamedTuple):
+    """What answers a request for derivatives, at its x, sigma and y."""
+
+    f: Array
+    h: Array  # (r,)
+    grad: Array  # of sigma f + y . h
+    rows: Array  # (r, L), row i on the columns first[i] .. first[i] + L - 1
+    band: Array  # lower band of the Hessian of sigma f + y . h
+    narrow: Array  # 0, or what lies outside: 1 of the Hessian, 2 of the Jacobian
+
+
+class Values(NamedTuple):
+    """f and h; what answers a request for values."""
+
+    f: Array
+    h: Array
+
+
+class Problem(NamedTuple):
+    """What does not change during a run; `problem` makes it."""
+
+    edges: Array  # (2n,) lower and -upper, 0 where there is none: (x, -x) - edges is the distance from the bounds
+    bounded: Array  # (2n,) whether there is one
+    unit: Array  # (2n,) max(1, |bound|)
+    push: Array  # (2n,) how far inside the start lies
+    held: Array  # (n,) values of fixed variables
+    free: Array  # (n,) 0 for them, else 1
+    cells: Array  # (w + 1, n) whether a cell of the band belongs to free variables
+    inequality: Array  # (r,)
+    first: Array  # (r,) int32
+    always: Array  # (2n + 3r,) the entries of d that exist always,
+    elastic: Array  # and those that exist in restoration
+    noise: Array  # (n,)
+    tol: Array
+    max_steps: Array
+
+
+class Kit(NamedTuple):
+    """What every function reads."""
+
+    ops: Operations
+    c: Constants
+    p: Problem
+    eps: float
+    least: float  # guards divisions
+
+    def split(self, v: Array) -> tuple[Array, ...]:
+        """The five parts of d, z or a step of theirs."""
+        n, r = self.p.held.shape[0], self.p.first.shape[0]
+        return v[:n], v[n : 2 * n], v[2 * n : 2 * n + r], v[2 * n + r : 2 * n + 2 * r], v[2 * n + 2 * r :]
+
+
+class Point(NamedTuple):
+    x: Array
+    y: Array
+    d: Array
+    z: Array
+
+
+class Filter(NamedTuple):
+    """Theta and phi that no later point may both reach; unused entries are infinite."""
+
+    theta: Array  # (FILTER,)
+    phi: Array
+    theta_most: Array
+    theta_least: Array  # below it phi decides
+
+
+class Mode(NamedTuple):
+    """The problem in hand: the user's, or restoration from x_r."""
+
+    elastic: Array  # bool
+    mu: Array
+    zeta: Array  # weight of the proximal term, 0 in the user's
+    x_r: Array
+    weight: Array  # D^2 of the proximal term
+    filter: Filter
+    main_mu: Array  # what is taken up again after restoration
+    main_filter: Filter
+    main_theta: Array  # theta where restoration began
+
+
+class Residuals(NamedTuple):
+    bounds: Array  # (2n,)
+    rows: Array  # (r,)
+
+
+class Local(NamedTuple):
+    """What a linearisation gives besides the system."""
+
+    gradient: Array  # of the objective in hand
+    dual: Array  # (n,) gradient of the Lagrangian in x
+    residuals: Residuals
+    dual_error: Array  # gradient of the Lagrangian in x and d, over s_d
+    s_c: Array  # scale of the complementarity (WB 6)
+
+
+class System(NamedTuple):
+    """The Newton system, `system.py`."""
+
+    band: Array  # W
+    diagonal: Array  # what H adds to W, without shift
+    rows: Array
+    e: Array
+    gamma: Array
+    condensed: Array  # the band of M without shift
+    size: Array  # |W|
+    shift: Array  # delta
+    factor: Any
+
+
+class Step(NamedTuple):
+    x: Array
+    y: Array
+    d: Array
+    z: Array
+
+
+class Search(NamedTuple):
+    """The line search along `step`; `tried` is that, or a correction of second order."""
+
+    step: Step
+    alpha: Array
+    alpha_most: Array
+    alpha_z: Array
+    tried: Step
+    tried_alpha: Array
+    tried_alpha_z: Array
+    alpha_least: Array
+    phi: Array
+    theta: Array
+    slope: Array
+    curved: Array  # along a direction of negative curvature, which is
+    curvature: Array
+    first: Array  # the first trial of this step
+    raised: Array  # a larger shift has been tried
+    finite: Array  # some trial was finite
+    corrections: Array
+    residuals: Residuals  # that the last correction aimed at
+    theta_last: Array
+
+
+class Report(NamedTuple):
+    """Of the last iterate, unscaled, for histories and callbacks."""
+
+    value: Array
+    grad_norm: Array
+    violation: Array
+    step: Array  # 2-norm of the step that led there
+    fraction: Array  # of the full step
+    shift: Array
+    mu: Array  # with which it was taken, 0 where there is no barrier
+    gap: Array  # sum of slack times multiplier
+
+
+class Solution(NamedTuple):
+    """The last iterate with finite derivatives, unscaled; L = f + y . h."""
+
+    x: Array
+    y: Array
+    z_lower: Array
+    z_upper: Array
+    mu: Array
+
+
+class State(NamedTuple):
+    # What is asked for, and what callers read
+    request: Array
+    x_request: Array
+    y_request: Array
+    sigma: Array
+    status: Array  # RUNNING, or the number of a `Status`
+    steps: Array
+    fresh: Array  # 1 after a linearisation of a new iterate
+    narrow: Array
+    report: Report
+    solution: Solution
+    # The engine's own
+    stage: Array
+    start: Array
+    point: Point  # before PLACE: y, z and mu as they came, unscaled
+    f_scale: Array  # before PLACE these two hold the sizes at the second point
+    h_scale: Array
+    f: Array  # scaled, at `point`
+    h: Array
+    mode: Mode
+    local: Local
+    system: System
+    search: Search
+    value_unit: Array
+    size_least: Array  # of |W|
+    last_shift: Array
+    shifted: Array  # successive shifted steps near the constraints
+    tiny_steps: Array
+
+
+def kit(ops: Operations, p: Problem) -> Kit:
+    eps = ops.eps(p.held)
+    return Kit(ops, constants(eps), p, eps, ops.least(p.held))
+
+
+def problem(
+    ops: Operations, lower: Array, upper: Array, fixed: Array, first: Array, m: int, limits: tuple, rows: int
+) -> Problem:
+    """Args: lower, upper, fixed `(n,)`; first `(r,)`; m, the number of equalities; limits, tol and max_steps; rows, w + 1
+    of the band."""
+    c, n, r = constants(ops.eps(lower)), lower.shape[0], first.shape[0]
+    free = 1 - fixed
+    both = ops.join(lower, -upper)
+    bounded = ops.isfinite(both) & (ops.join(free, free) > 0)
+    edges = ops.where(bounded, both, 0.0)
+    unit = ops.maximum(abs(edges), 1.0)
+    width = ops.join(upper - lower, upper - lower)
+    inequality = ops.range(r, lower) >= m
+    none = ops.full((2 * r,), 0.0, lower) > 0
+    always = ops.join(bounded, inequality, none)
+    elastic = ops.join(ops.full((2 * n + r,), 0.0, lower) > 0, ~none)
+    beyond = ops.windows(ops.join(free, ops.full((rows - 1,), 0.0, lower)), ops.range(n, lower), rows)
+    return Problem(
+        edges, bounded, unit, ops.minimum(c.push * unit, c.push_width * width), ops.where(fixed > 0, lower, 0.0), free,
+        (beyond.T * free) > 0, inequality, first, always, elastic, ops.noise(lower, 2) * free,
+        ops.number(limits[0], lower), ops.number(limits[1], lower),
+    )  # fmt: skip
+
+
+def exists(k: Kit, elastic: Array) -> Array:
+    """The entries of d that exist."""
+    return k.p.always | (k.p.elastic & elastic)
+
+
+def empty_filter(ops: Operations, like: Array) -> Filter:
+    infinite, zero = ops.full((FILTER,), float("inf"), like), ops.number(0.0, like)
+    return Filter(infinite, infinite, zero + float("inf"), zero)
+
+
+def choose(k: Kit, mask: Array, a: Any, b: Any) -> Any:
+    """a where the mask is true, else b: trees of arrays."""
+    if isinstance(a, tuple):
+        return type(a)(*(choose(k, mask, x, y) for x, y in zip(a, b, strict=True)))
+    return k.ops.where(mask, a, b)

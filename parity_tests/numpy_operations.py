@@ -1,0 +1,107 @@
+"""NumPy's and SciPy's answer to `interior_point/operations.py`: an oracle that is read at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from bandhess_common.interior_point import noise as hashed
+
+where, maximum, minimum, log, sqrt, isfinite = np.where, np.maximum, np.minimum, np.log, np.sqrt, np.isfinite
+sum, all, argmax = np.sum, np.all, np.argmax
+
+
+def eps(like: np.ndarray) -> float:
+    return float(np.finfo(like.dtype).eps)
+
+
+def least(like: np.ndarray) -> float:
+    return float(np.finfo(like.dtype).tiny)
+
+
+def number(value: Any, like: np.ndarray) -> np.ndarray:
+    return np.asarray(value, like.dtype)
+
+
+def count(value: int, like: np.ndarray) -> np.ndarray:
+    return np.asarray(value, np.int32)
+
+
+def real(mask: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return np.asarray(mask).astype(like.dtype)
+
+
+def full(shape: tuple[int, ...], value: float, like: np.ndarray) -> np.ndarray:
+    return np.full(shape, value, like.dtype)
+
+
+def noise(like: np.ndarray, seed: int) -> np.ndarray:
+    return hashed.noise(len(like), seed).astype(like.dtype)
+
+
+def largest(a: np.ndarray, axis: int | None = None) -> np.ndarray:
+    return np.max(np.abs(a), axis=axis, initial=0)
+
+
+def join(*parts: np.ndarray) -> np.ndarray:
+    return np.concatenate(parts)
+
+
+def put(a: np.ndarray, i: Any, value: Any) -> np.ndarray:
+    a = a.copy()
+    a[i] = value
+    return a
+
+
+def range(n: int, like: np.ndarray) -> np.ndarray:
+    return np.arange(n, dtype=np.int32)
+
+
+def windows(v: np.ndarray, first: np.ndarray, L: int) -> np.ndarray:
+    return v[first[:, None] + np.arange(L)]
+
+
+def add_windows(rows: np.ndarray, first: np.ndarray, n: int) -> np.ndarray:
+    out = np.zeros(n, rows.dtype)
+    np.add.at(out, first[:, None] + np.arange(rows.shape[1]), rows)
+    return out
+
+
+def gram(rows: np.ndarray, first: np.ndarray, weights: np.ndarray, band: np.ndarray) -> np.ndarray:
+    out, L = band.copy(), rows.shape[1]
+    for d in np.arange(L):
+        np.add.at(out[d], first[:, None] + np.arange(L - d), weights[:, None] * rows[:, d:] * rows[:, : L - d])
+    return out
+
+
+def matvec(band: np.ndarray, v: np.ndarray) -> np.ndarray:
+    out, n = band[0] * v, len(v)
+    for d in np.arange(1, min(len(band), n)):
+        out[d:] += band[d, : n - d] * v[: n - d]
+        out[: n - d] += band[d, : n - d] * v[d:]
+    return out
+
+
+def factor(band: np.ndarray) -> tuple[Any, np.ndarray]:
+    try:
+        c = scipy.linalg.cholesky_banded(band[: band.shape[1]], lower=True, check_finite=False)
+        return c, np.isfinite(c).all()
+    except np.linalg.LinAlgError:
+        return np.full_like(band, np.nan), np.bool_(False)
+
+
+def solve(c: Any, b: np.ndarray) -> np.ndarray:
+    return scipy.linalg.cho_solve_banded((c, True), b, check_finite=False)
+
+
+def when(wanted: np.ndarray, fun: Callable[[Any], Any], value: Any) -> Any:
+    return fun(value) if wanted else value
+
+
+def while_loop(wanted: Callable[[Any], np.ndarray], body: Callable[[Any], Any], value: Any) -> Any:
+    while wanted(value):
+        value = body(value)
+    return value
