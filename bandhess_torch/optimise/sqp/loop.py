@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from bandhess_common.interior_point import loop as portable_loop
+from bandhess_common.interior_point import state as portable
 from bandhess_common.interior_point.constants import constants
 from bandhess_common.kernels import call
 from bandhess_common.kernels.interior import DERIVATIVES, DONE, REGISTERS, Layout
@@ -20,7 +22,8 @@ from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...extraction.objective import Objective
 from ...extraction.products import Extraction
-from ...framework.kernels import view
+from ...framework.kernels import served, view
+from . import ops
 from .derivatives import Derivatives, Functions, Plan, Recorded, derivatives, record
 
 ESTIMATED, GIVEN, WARM = 0, 1, 2  # starts: multipliers estimated, y given, everything as a previous end left it
@@ -133,6 +136,37 @@ class Compiled:
         return found
 
 
+class Portable:
+    """The portable engine."""
+
+    def __init__(self, task: Task, start: Start) -> None:
+        limits = task.tol, task.max_steps
+        self.problem = portable.problem(
+            cast(Any, ops), task.lower, task.upper, task.held, task.first, task.m, limits, task.rows
+        )
+        kind, x, *given = start
+        self.state = portable_loop.start(cast(Any, ops), self.problem, x, kind, portable.Solution(x, *given))
+
+    def registers(self) -> Registers:
+        s = self.state
+        numbers = [s.status, s.request, s.sigma, s.steps, *s.report, s.fresh, s.narrow]
+        return Registers(*map(float, numbers))
+
+    def asked(self) -> tuple[Tensor, Tensor]:
+        return self.state.x_request, self.state.y_request
+
+    def begin(self, found: Derivatives) -> None:
+        narrow = torch.tensor(found.narrow, dtype=torch.int32, device=found.h.device)
+        given = portable.Derivatives(*found[:5], narrow)
+        self.state = portable_loop.begin(cast(Any, ops), self.problem, self.state, given)
+
+    def trial(self, f: Tensor, h: Tensor) -> None:
+        self.state = portable_loop.trial(cast(Any, ops), self.problem, self.state, portable.Values(f, h))
+
+    def solution(self) -> tuple[Tensor, ...]:
+        return tuple(part.clone() for part in self.state.solution)
+
+
 class End(NamedTuple):
     x: Tensor
     y: Tensor
@@ -151,7 +185,8 @@ class End(NamedTuple):
 def minimise(options: Options, functions: Functions, task: Task, start: Start, callback: Callable | None) -> End:
     began = time.perf_counter()
     plan = Plan(options.objective.layout, options.extraction, task.first, options.check_band)
-    engine: Engine = Compiled(task, start)
+    by_kernels = start.x.device.type == "cpu" and served(start.x.dtype)
+    engine: Engine = (Compiled if by_kernels else Portable)(task, start)
     history: list[SQPHistory] = []
     outside = -1
 
