@@ -1,6 +1,7 @@
 """Minimisation under constraints that are local in stages: SQP on a condensed band, with an interior point.
 
-Here: arguments, results, and how x depends on them; the loop is in `primal_dual.py`, derivatives in `implicit.py`.
+Here: arguments, results, and how x depends on them; the loop is in `loop.py`, derivatives of a step in
+`derivatives.py`, those of a solution in `implicit.py`.
 """
 
 from __future__ import annotations
@@ -81,14 +82,14 @@ def _sqp(
             here = setting(tensors)
             begin = Start(kind, *tensors[: len(start)])
             end = minimise(options, here.problem.joined, here.task(options, begin.x), begin, report)
-            z = here.multipliers(end.y, end.z_lower, end.z_upper)
-        x, y = end.x, end.y[: here.problem.equalities.size].clone()
-        integers = (torch.tensor(i, dtype=torch.int32, device=x.device) for i in (end.status, end.steps, end.outside))
-        status, *integers = integers
-        numbers = (x.new_tensor(number) for number in (end.value, end.grad_norm, end.violation))
+            z = here.multipliers(end.solution)
+        x, y, mu = end.solution.x, end.solution.y[: here.problem.equalities.size].clone(), end.solution.mu
+        status, *integers = (
+            torch.tensor(i, dtype=torch.int32, device=x.device) for i in (end.status, end.steps, end.outside)
+        )
+        value, *numbers = (x.new_tensor(number) for number in (end.value, end.grad_norm, end.violation))
         rows = map(x.new_tensor, zip(*end.history, strict=True)) if options.history else ()
-        value, *numbers = numbers
-        return x, y, z, status, value, *integers, *numbers, end.mu, *rows
+        return x, y, z, status, value, *integers, *numbers, mu, *rows
 
     tensors = [*start, *(leaves[i] for i in where)]
     implicit = Implicit(solve, lambda tensors: setting(tensors).terms, layout, options.extraction)
@@ -160,37 +161,41 @@ def sqp(
       inequalities: function that returns a tensor or a tree of them, each entry local in stages.
       bounds: `(lower, upper)`, each None, a number, or a tree like x0 whose leaves are None, numbers or tensors that
         broadcast to x0's; infinite entries do not bound, equal ones fix a variable.
-      multipliers: start of the constraints' multipliers, as a result holds them (warm start); None: least squares.
+      multipliers: start of the constraints' multipliers, as a result holds them; None: least squares.
+      start: a previous result, of this problem or one like it, from which to go on (full warm start): its x in the
+        place of x0, all its multipliers, and its barrier. From its own solution that takes one step at most.
       tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
       max_steps: bound of the accepted steps.
       max_seconds: bound of the time, looked at once per step; x0 is always evaluated.
-      callback: called with a `StepInfo` at x0 and after every accepted step; grad_norm
-        is that of the Lagrangian, and radius holds the step's length.
+      callback: called with a `StepInfo` at x0 and after every accepted step; grad_norm is that of the Lagrangian, and
+        radius holds which part of the full step was taken.
       verbose: print a line of progress per step.
       history: keep an `SQPHistory` of steps + 1 entries.
-      check_band: spend products at x0 and at the end on finding entries outside the band.
+      check_band: spend one product a step on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
 
-    Returns: `SQPResult`. Its status is CONVERGED where H = W + s I, for some 0 <= s <= sqrt(eps) |W|, is positive
-      definite on the null space of the constraints' Jacobian (W: Hessian of the Lagrangian and barrier), and
+    Returns: `SQPResult`. Its status is CONVERGED where no direction of negative curvature was found (H = W + s I, for
+      some 0 <= s <= sqrt(eps) |W|, is positive definite on the null space of the constraints' Jacobian, W being the
+      Hessian of the Lagrangian and barrier, or four inverse iterations show none), and
 
-          max|grad L| <= tol G,   violation <= tol / 16   and
-          |dx . grad L| / 2 + |y| . |c| + s . z <= tol / 4 max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
+          max|grad L| <= tol s_d,   |c|, -g <= tol / 2,   max s z <= tol s_c   and
+          sum s z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
 
-      G being the largest max|grad f| met on the way, dx the next step, y and z the multipliers. Other ends:
-      PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
-      INFEASIBLE (no step reduces the violation: as a rule it is locally least there, but a start where a violated
-      constraint's gradient is zero looks the same), RANK_DEFICIENT (the constraints' Jacobian has dependent rows, so
-      that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the last point with finite
-      derivatives.
+      s being the slacks of bounds and inequalities, s_d = max(1, mean(|y|, z) / 100), s_c = max(1, mean(z) / 100), y
+      and z the multipliers. Here f and each constraint are scaled so that their gradients at the start are at most 100;
+      the second test holds for the constraints as they are, too, less 16 eps |J| |x|, which is rounding. Other ends:
+      PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW
+      (`message` names what lies outside), INFEASIBLE (the violation is stationary), RANK_DEFICIENT (the constraints'
+      Jacobian has dependent rows, so that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the
+      last point with finite derivatives.
 
-    Cost: a step takes one linearisation, 2 (2k + 1) d products with it, and about one banded factorisation. x, value
+    Cost: a step takes one linearisation, (2k + 1) d + 1 products with it, and about one banded factorisation. x, value
     and multipliers are differentiable with respect to the tensors in args and bounds, in autograd and `torch.func`, to
-    any order and in both modes (but not forward over forward, which PyTorch loses: RuntimeError), by the implicit
-    function theorem: one more linearisation and solve each time. A derivative is NaN where the status is not CONVERGED
-    or PRECISION_FLOOR, and where the conditions at the solution are singular to rounding (the Hessian on the null space
-    of the constraints). `torch.func.vmap` solves one lane after the other.
+    any order and in both modes, by the implicit function theorem: one more linearisation and solve each time. The
+    value's derivative is that of the Lagrangian (the envelope theorem). A derivative is NaN where the status is not
+    CONVERGED or PRECISION_FLOOR, and, but for the value's, where the conditions at the solution are singular to
+    rounding (the Hessian on the null space of the constraints). `torch.func.vmap` solves one lane after the other.
     """
     check_args(args)
     objective = Objective.of(fun, 0, None, (x0, *args), "x0")

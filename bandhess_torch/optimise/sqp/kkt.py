@@ -81,7 +81,10 @@ class Implicit(NamedTuple):
 
 
 def implicit_solve(implicit: Implicit, b: Tensor, x: Tensor, y: Tensor, z: Tensor, *tensors: Tensor) -> Tensor:
-    """v with K v = b. NaN where M is not positive definite, or the passes do not converge."""
+    """v with K v = b. NaN where M is not positive definite, or the passes do not converge; 0 for b = 0 all the same,
+    which is what comes where nothing asks for derivatives of the solution."""
+    if not bool(b.any()):
+        return torch.zeros_like(b)
     functions, held, _, active = implicit.build([tensor.detach() for tensor in tensors])
     lin, sizes = linearise(functions, x, y, z), [len(x), len(y), len(z)]
     bounding = active & (z > 0)

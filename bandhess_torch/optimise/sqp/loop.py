@@ -84,12 +84,22 @@ class Registers(NamedTuple):
 assert Registers._fields == REGISTERS[: len(Registers._fields)]
 
 
+class Solution(NamedTuple):
+    """The last iterate with finite derivatives; L = f + y . h - z_lower . (x - lower) - z_upper . (upper - x)."""
+
+    x: Tensor
+    y: Tensor
+    z_lower: Tensor
+    z_upper: Tensor
+    mu: Tensor
+
+
 class Engine(Protocol):
     def registers(self) -> Registers: ...
     def asked(self) -> tuple[Tensor, Tensor]: ...
     def begin(self, found: Derivatives) -> None: ...
     def trial(self, f: Tensor, h: Tensor) -> None: ...
-    def solution(self) -> tuple[Tensor, ...]: ...
+    def solution(self) -> Solution: ...
 
 
 class Compiled:
@@ -128,10 +138,9 @@ class Compiled:
         n, _, rows = self.layout
         call("interior_trial", [self.of_state, *map(view, kept)], [self.of_state], n=n, rows=rows)
 
-    def solution(self) -> tuple[Tensor, ...]:
-        """x, y, z_lower, z_upper, mu of the last iterate with finite derivatives."""
+    def solution(self) -> Solution:
         n, r, rows = self.layout
-        found = tuple(self.like.new_empty(shape) for shape in ((n,), (r,), (n,), (n,), ()))
+        found = Solution(*(self.like.new_empty(shape) for shape in ((n,), (r,), (n,), (n,), ())))
         call("interior_solution", [self.of_state], list(map(view, found)), n=n, r=r, rows=rows)
         return found
 
@@ -163,16 +172,12 @@ class Portable:
     def trial(self, f: Tensor, h: Tensor) -> None:
         self.state = portable_loop.trial(cast(Any, ops), self.problem, self.state, portable.Values(f, h))
 
-    def solution(self) -> tuple[Tensor, ...]:
-        return tuple(part.clone() for part in self.state.solution)
+    def solution(self) -> Solution:
+        return Solution(*(part.clone() for part in self.state.solution))
 
 
 class End(NamedTuple):
-    x: Tensor
-    y: Tensor
-    z_lower: Tensor
-    z_upper: Tensor
-    mu: Tensor
+    solution: Solution
     status: Status
     steps: int
     value: float
@@ -214,16 +219,17 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
             if now.request != DONE and time.perf_counter() - began >= options.max_seconds:
                 status = Status.TIME_LIMIT
                 break
-    x, *rest = engine.solution()
+    solution = engine.solution()
     if not history:  # it ended before the first linearisation
-        now = _at_start(functions, x, rest[0], task, plan, now)
+        now = _at_start(functions, solution, task, plan, now)
         note(now)
     status = Status(int(now.status)) if status is None else status
-    return End(x, *rest, status, int(now.steps), now.value, now.grad_norm, now.violation, outside, history)
+    return End(solution, status, int(now.steps), now.value, now.grad_norm, now.violation, outside, history)
 
 
-def _at_start(functions: Functions, x: Tensor, y: Tensor, task: Task, plan: Plan, now: Registers) -> Registers:
+def _at_start(functions: Functions, solution: Solution, task: Task, plan: Plan, now: Registers) -> Registers:
     """What is known at the start, for a report."""
+    x, y, *_ = solution
     found = derivatives(record(functions, x), 1.0, y, plan, hessian=False)
     below = -found.h[task.m :]
     gaps = torch.cat([found.h[: task.m].abs(), below, task.lower - x, x - task.upper, x.new_zeros(1)])

@@ -14,7 +14,7 @@ from ...extraction.objective import Objective
 from .condensed import Functions
 from .constraints import Bounds, Outputs
 from .kkt import Terms
-from .loop import ESTIMATED, GIVEN, WARM, Options, Start, Task
+from .loop import ESTIMATED, GIVEN, WARM, Options, Solution, Start, Task
 from .rows import stages_in_window, windows
 
 
@@ -108,8 +108,9 @@ class Setting(NamedTuple):
         m = self.problem.equalities.size
         return Task(lower, upper, self.held, first, m, rows, options.tol, options.max_steps)
 
-    def multipliers(self, y: Tensor, z_lower: Tensor, z_upper: Tensor) -> Tensor:
-        """Those of G, as the conditions of a solution have them, from an engine's."""
+    def multipliers(self, end: Solution) -> Tensor:
+        """Those of G, as the conditions of a solution have them."""
+        _, y, z_lower, z_upper, _ = end
         z = (-y[self.problem.equalities.size :]).clamp(min=0)
         return z if self.box is None else torch.where(self.terms.active, torch.cat([z_lower, z_upper, z]), 0)
 
@@ -129,8 +130,8 @@ def warm_start(setting: Setting, end: Any) -> Start:
     x, y = layout.ravel(end.x), problem.equalities.ravel(end.multipliers)
     below = () if end.inequality_multipliers is None else end.inequality_multipliers
     z = problem.inequalities.ravel(below, "inequality_multipliers")
-    sides = (0 * x, 0 * x) if end.bound_multipliers is None else map(layout.ravel, end.bound_multipliers)
-    return Start(WARM, x, torch.cat([y, -z]), *sides, torch.as_tensor(end.barrier).to(x))
+    lower, upper = (0 * x, 0 * x) if end.bound_multipliers is None else map(layout.ravel, end.bound_multipliers)
+    return Start(WARM, x, torch.cat([y, -z]), lower, upper, torch.as_tensor(end.barrier).to(x))
 
 
 def too_narrow_message(problem: Problem, row: int, k: int) -> str:

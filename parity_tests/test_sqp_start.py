@@ -1,0 +1,91 @@
+"""SQP from a previous result, what it says of a band that is too narrow, and the value's derivative."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from backends import Backend
+from sqp_cases import ENDS, in_yard
+
+SOLVED = [end for end, (_, status) in ENDS.items() if status == "CONVERGED"]
+
+
+@pytest.mark.parametrize("end", SOLVED)
+def test_start_at_the_solution(backend: Backend, end: str) -> None:
+    """One step at most, to the same point and the same multipliers."""
+    c = ENDS[end][0]
+    cold = in_yard(backend, c)
+    warm = in_yard(backend, c, start=cold)
+    assert warm.status == backend.package.Status.CONVERGED
+    assert warm.steps <= 1
+    np.testing.assert_allclose(backend.numpy(warm.x), backend.numpy(cold.x), atol=1e-6)
+    for one, other in zip(*(backend.leaves(r.multipliers) for r in (warm, cold)), strict=True):
+        np.testing.assert_allclose(backend.numpy(one), backend.numpy(other), atol=1e-5)
+    assert 0 < float(cold.barrier) < 1e-6
+
+
+def test_start_near_the_solution(backend: Backend) -> None:
+    """After a small change of the problem, few steps."""
+    c = ENDS["capped and curved"][0]
+    cold, other = in_yard(backend, c), c._replace(cap=c.cap + 1e-3, level=c.level + 1e-3)
+    warm = in_yard(backend, other, start=cold)
+    assert warm.status == backend.package.Status.CONVERGED
+    assert warm.steps <= 4 < in_yard(backend, other).steps
+    np.testing.assert_allclose(float(warm.value), float(in_yard(backend, other).value), rtol=1e-7)
+
+
+def test_start_with_bounds(backend: Backend) -> None:
+    """Bounds' multipliers and the barrier are taken up, too; x0 gives the structure alone."""
+    cost = lambda x: ((x["q"] - 3) ** 2).sum() + (x["q"][1:] * x["q"][:-1]).sum() + (x["u"] ** 2).sum()  # noqa: E731
+    zero = {"q": backend.array(np.zeros(5)), "u": backend.array(np.zeros(4))}
+
+    def call(**options: Any) -> Any:
+        return backend.package.sqp(
+            cost, lambda x: x["q"][1:] - x["q"][:-1] - x["u"], zero, 1, bounds=({"q": -1.0, "u": -0.1}, 1.5), **options
+        )
+
+    cold = call()
+    warm = call(start=cold)
+    assert cold.status == warm.status == backend.package.Status.CONVERGED
+    assert cold.steps > 4
+    assert warm.steps <= 1
+    assert max(float(backend.numpy(side["q"]).max()) for side in cold.bound_multipliers) > 0.1
+    np.testing.assert_allclose(float(warm.value), float(cold.value), rtol=1e-7)
+
+
+def test_message_of_a_narrow_band(backend: Backend) -> None:
+    """It names the leaf and the entry, and the remedy."""
+
+    def constraints(x: Any) -> Any:
+        return {"steps": x[1:] - x[:-1], "total": backend.xp.stack([x[0], x[2] + x[7]])}
+
+    start = backend.array(np.linspace(1, 2, 9))
+    result = backend.package.sqp(lambda x: (x**2).sum(), constraints, start, 1)
+    assert result.status == backend.package.Status.BAND_TOO_NARROW
+    for part in ("constraints(x)['total'][1]", "bandwidth, 1", "accumulator"):
+        assert part in result.message
+    result = backend.package.sqp(
+        lambda x: (x**2).sum(), lambda x: x[1:] - x[:-1], start, 1, inequalities=lambda x: x[4:] * x[:-4]
+    )
+    assert "inequalities(x)[0]" in result.message
+    result = backend.package.sqp(lambda x: (x[:-4] * x[4:]).sum() + (x**2).sum(), lambda x: x[:1], start, 1)
+    assert result.status == backend.package.Status.BAND_TOO_NARROW
+    assert "Hessian" in result.message
+    assert backend.package.sqp(lambda x: (x**2).sum(), lambda x: x[:1], start, 1).message == ""
+
+
+def test_value_of_a_solution_that_is_not_unique(backend: Backend) -> None:
+    """The minimum has a derivative where the minimiser has none: x[2] appears in nothing."""
+
+    start = backend.array(np.zeros(3))
+
+    def value(p: Any) -> Any:
+        return backend.package.sqp(
+            lambda x, p: p[0] * ((x[:2] - 1) ** 2).sum(), lambda x, p: x[:1] + x[1:2] - p[1], start, 1, args=(p,)
+        ).value
+
+    p = np.array([2.0, 0.5])  # the minimum is p0 (p1 - 2)^2 / 2
+    np.testing.assert_allclose(float(value(backend.array(p))), 2.25, rtol=1e-7)
+    np.testing.assert_allclose(backend.numpy(backend.grad(value)(backend.array(p))), [1.125, -3], rtol=1e-6)
