@@ -49,7 +49,6 @@ LONG_FILES = {
 LONG_FUNCTIONS = {
     "bandhess_jax/optimise/newton/subproblem:_search",
     "bandhess_jax/optimise/sqp/primal_dual:advance", "bandhess_jax/optimise/sqp/primal_dual:turn",
-    "bandhess_torch/optimise/sqp/primal_dual:advance", "bandhess_torch/optimise/sqp/primal_dual:turn",
 }  # fmt: skip
 
 
