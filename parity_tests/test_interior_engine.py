@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
-from interior_driver import Engine, Problem, solve
+from interior_driver import Engine, Problem, banded, solve
 
+import bandhess_jax
 from bandhess_common import kernels
 from bandhess_common.interior_point.constants import constants
 from bandhess_common.interior_point.noise import noise
@@ -169,7 +171,7 @@ def test_fixed_variables() -> None:
 @dtypes
 def test_saddles_are_left(dtype: str) -> None:
     def f(x: np.ndarray) -> tuple:
-        return -x[0] ** 2 - 2 * x[1] ** 2, [-2 * x[0], -4 * x[1]], np.diag([-2, -4])
+        return -(x[0] ** 2) - 2 * x[1] ** 2, [-2 * x[0], -4 * x[1]], np.diag([-2, -4])
 
     end = solve(problem(f, circle, [1, 0], m=1), dtype=dtype, tol=EPS[dtype])
     assert end.status is Status.CONVERGED
@@ -191,7 +193,7 @@ def test_infeasible(dtype: str) -> None:
 
 
 def test_restoration_comes_back() -> None:
-    """Wächter and Biegler's example from the side where it has a solution, past a point that only restoration leaves."""
+    """Wächter and Biegler's example on the side where it has a solution, and where it has none."""
 
     def h(x: np.ndarray) -> tuple:
         one = np.diag([2.0, 0, 0])
@@ -261,10 +263,14 @@ def test_layout_is_checked() -> None:
     engine = Engine(4, 1, 1, 2)
     engine.state = engine.state[:-1].copy()
     with pytest.raises(ValueError, match="result 0 must be"):
-        engine.start([np.zeros(4)] * 4 + [np.zeros(1), np.zeros(4), np.zeros(4)], np.zeros(1, np.int32), [1e-8, 1, 0, 0])
+        engine.start(
+            [np.zeros(4)] * 4 + [np.zeros(1), np.zeros(4), np.zeros(4)], np.zeros(1, np.int32), [1e-8, 1, 0, 0]
+        )
     engine = Engine(4, 1, 1, 2)
     with pytest.raises(ValueError, match="window"):
-        engine.start([np.zeros(4)] * 4 + [np.zeros(1), np.zeros(4), np.zeros(4)], np.array([3], np.int32), [1e-8, 1, 0, 0])
+        engine.start(
+            [np.zeros(4)] * 4 + [np.zeros(1), np.zeros(4), np.zeros(4)], np.array([3], np.int32), [1e-8, 1, 0, 0]
+        )
 
 
 def test_lists() -> None:
@@ -275,3 +281,40 @@ def test_lists() -> None:
         Layout(5, 2, 3).place("no")
     assert np.abs(noise(1000, 1)).max() <= 1
     assert abs(noise(1000, 1).mean()) < 0.1
+
+
+@dtypes
+def test_by_xla(dtype: str) -> None:
+    """A batch of two through XLA's front, states in place of states, and one after the other through ctypes."""
+    p = problem(square([1, 2], [1, 1]), circle, [0.5, 0.5], m=1)
+    zeros = [np.zeros(k) for k in (1, 2, 2)]
+    bounds = [np.full(2, -INF), np.full(2, INF), np.zeros(2)]
+    first, numbers = np.zeros(1, np.int32), [EPS[dtype], 100, 0, 0]
+    points = [np.array([0.5, 0.5]), np.array([2.0, -1.0])]
+    engines = []
+    for x in points:
+        engines.append(Engine(2, 1, 1, 2, dtype))
+        engines[-1].start([*bounds, x, *zeros], first, numbers)
+    if not bandhess_jax.cpu_kernels() == "compiled":
+        pytest.skip(bandhess_jax.cpu_kernels())
+    shared = [*bounds, first, points, *zeros, numbers, constants(float(np.finfo(dtype).eps))]
+    shapes = [(2,), (2,), (2,), (1,), (2, 2), (1,), (2,), (2,), (4,), (len(shared[-1]),)]
+    operands = [
+        np.broadcast_to(np.asarray(a, np.int32 if a is first else dtype), (2, s[-1]))
+        for a, s in zip(shared, shapes, strict=True)
+    ]
+    shape = jax.ShapeDtypeStruct((2, engines[0].layout.size), dtype)
+    jax.config.update("jax_enable_x64", True)
+    state = jax.jit(jax.ffi.ffi_call("bandhess_interior_start", shape), static_argnames=("rows", "m"))(
+        *operands, rows=np.float64(2), m=np.float64(1)
+    )
+    np.testing.assert_array_equal(state, [e.state for e in engines])
+    turn = jax.jit(jax.ffi.ffi_call("bandhess_interior_begin", shape, input_output_aliases={0: 0}))
+    for _ in range(3):
+        told = []
+        for e in engines:
+            f, h, g, W, J = p.derivatives(e.vector("x_request"), e.register("sigma"), e.vector("y_request"))
+            told.append([np.array(a, dtype) for a in (f, h, g, J, banded(W, 2), 0.0)])
+            e.begin(f, h, g, J, banded(W, 2))
+        state = turn(state, *(np.stack(parts) for parts in zip(*told, strict=True)))
+        np.testing.assert_array_equal(state, [e.state for e in engines])
