@@ -51,7 +51,7 @@ def banded(W: np.ndarray, rows: int) -> np.ndarray:
 
 def windows(J: np.ndarray, L: int) -> tuple[np.ndarray, np.ndarray]:
     """`first` and the rows' entries from there on; those of any x, so J's pattern must not vanish at the x given."""
-    r, n = J.shape
+    n = J.shape[1]
     first = np.array([np.flatnonzero(a)[0] if a.any() else 0 for a in J], np.int32)
     first = np.minimum(first, n - L).astype(np.int32)
     return first, cut(J, first, L)
@@ -69,7 +69,9 @@ class Engine:
         self.state = np.empty(self.layout.size, dtype)
 
     def _call(self, name: str, operands: list, results: list, **options: float) -> None:
-        kept = [np.ascontiguousarray(a, np.int32 if getattr(a, "dtype", 0) == np.int32 else self.dtype) for a in operands]
+        kept = [
+            np.ascontiguousarray(a, np.int32 if getattr(a, "dtype", 0) == np.int32 else self.dtype) for a in operands
+        ]
         call(name, [view(a) for a in kept], [view(a) for a in results], **options)
 
     def start(self, vectors: list, first: np.ndarray, numbers: list[float]) -> None:
@@ -110,7 +112,9 @@ def solve(
     n = len(x0)
     noise = np.random.default_rng(0).normal(size=n)
     with np.errstate(all="ignore"):
-        h, J = (np.asarray(a, float) for a in np.array(p.derivatives(x0 + 1e-3 * noise, 1.0, np.ones(1000)), object)[[1, 4]])
+        h, J = (
+            np.asarray(a, float) for a in np.array(p.derivatives(x0 + 1e-3 * noise, 1.0, np.ones(1000)), object)[[1, 4]]
+        )
     r, rows = len(h), p.rows or n
     layout = Layout(n, r, rows)
     first, _ = windows(np.where(np.isfinite(J), J, 1), layout.window)

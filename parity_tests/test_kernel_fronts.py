@@ -13,7 +13,9 @@ from oracles import store, unstore
 
 import bandhess_jax
 from bandhess_common import kernels, trust_region
+from bandhess_common.interior_point.constants import Constants
 from bandhess_common.kernels import KERNELS, call, view
+from bandhess_common.kernels.interior import Layout
 
 INT = np.int32
 
@@ -122,14 +124,15 @@ def test_threads_do_not_change_bits() -> None:
 
 def good(name: str, dtype: str = "float64") -> tuple[list[np.ndarray], list[np.ndarray], dict[str, float]]:
     """Arrays that fit, by the shapes in the table."""
-    sizes = {"r": 3, "n": 8, "k": 2, "l": 1, "9": 9, "r - 1": 2}
+    sizes = {"r": 3, "n": 8, "k": 2, "l": 1, "9": 9, "r - 1": 2, "4": 4}
+    sizes |= {"w": 1, "s": Layout(8, 3, 1).size, "c": len(Constants._fields)}
 
     def make(text: str) -> np.ndarray:
         what, shape = text.rstrip(")").split(" (")
-        whole = what in ("info", "swaps")
+        whole = what in ("info", "swaps", "first")
         return np.zeros([sizes[s] for s in shape.split(", ") if s], INT if whole else dtype)
 
-    options = {"raw": 1, "transpose": 0, "l": 1, "d": 1}
+    options = {"raw": 1, "transpose": 0, "l": 1, "d": 1, "n": 8, "r": 3, "rows": 1, "m": 1}
     kernel = KERNELS[name]
     given = {name: options[name] for name, value in kernel.options.items() if value != value}
     return [make(a) for a in kernel.operands], [make(a) for a in kernel.results], given

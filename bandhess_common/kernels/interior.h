@@ -5,7 +5,7 @@
 
 namespace bandhess {
 
-constexpr Index kMostEntries = std::numeric_limits<std::int32_t>::max();  // of a vector
+constexpr Index kMostEntries = 100'000'000;  // of a vector
 
 // Result 0, a copy of operand 0 where it is not the same array.
 template <class T>

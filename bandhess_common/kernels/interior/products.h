@@ -53,7 +53,7 @@ T largest_product(const State<T>& s, const T* v, T* out) {
   return largest(out, s.r);
 }
 
-// out = J^T u of the rows before `end`
+// out = J^T u of the rows before `end`, from four places at a time: neighbouring rows wait for each other's sums.
 template <class T>
 void pull(const State<T>& s, const T* u, T* out, Index end) {
   const T* rows = s.row(0);
@@ -61,12 +61,17 @@ void pull(const State<T>& s, const T* u, T* out, Index end) {
   with_stride(s, [&](auto stride) {
     const int S = stride;
     std::fill_n(out, s.n + kPad, T(0));
-    for (Index i = 0; i < end; ++i) {
+    const Index part = end / 4;
+    const auto add = [=](Index i) {
       const T* a = rows + i * S;
       T* b = out + starts[i];
       const T by = u[i];
       UNROLL for (int p = 0; p < S; ++p) b[p] += by * a[p];
+    };
+    for (Index i = 0; i < part; ++i) {
+      UNROLL for (int k = 0; k < 4; ++k) add(i + k * part);
     }
+    for (Index i = 4 * part; i < end; ++i) add(i);
   });
 }
 

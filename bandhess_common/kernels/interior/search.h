@@ -185,7 +185,7 @@ class Search {
 
   void fail() {
     const T moved = largest<T>(0, s_.n, [x = s_.x, dx = s_.dx](Index j) { return dx[j] / (1 + std::abs(x[j])); });
-    if (reg_.curved == 0 && moved < c_.tiny * kEps) {
+    if (reg_.curved == 0 && moved < c_.tiny * kEps && reg_.theta0 <= s_.filter().theta_min) {
       // Rounding hides any progress: take the step and lower mu.
       reg_.tiny_steps += 1;
       reg_.alpha = reg_.alpha_max;

@@ -96,7 +96,12 @@ void note_tops(const State<T>& s, const Derivatives<T>& at) {
   for (Index i = 0; i < s.r; ++i) {
     const T* a = at.rows + i * L;
     const T* free = s.free + s.starts()[i];
-    s.top[i] = std::max(s.top[i], finite(largest<T>(0, L, [=](Index p) { return a[p] * free[p]; })));
+    T here = 0, sum = 0;
+    for (Index p = 0; p < L; ++p) {
+      here = std::max(here, std::abs(a[p] * free[p]));
+      sum += std::abs(a[p] * free[p]);
+    }
+    s.top[i] = std::max(s.top[i], finite(here + 0 * sum));
   }
   const T here = largest<T>(0, s.n, [g = at.gradient, free = s.free](Index j) { return g[j] * free[j]; });
   s.reg.value_unit = std::max(s.reg.value_unit, finite(here));

@@ -166,6 +166,8 @@ class System {
     std::fill_n(w, r, T(0));
     if (r == 0) return;
     push(s_, x, rest);
+    each(0, n, [=, at = s_.w3](Index j) { at[j] = x[j] + dx[j]; });
+    const T enough = target * size_of_products(s_.w3);
     each(0, r, [=](Index i) {
       rest[i] -= r2[i];
       d[i] = gamma[i] * g[i] * g[i] * rest[i];
@@ -190,16 +192,9 @@ class System {
       const T now = inner(rest, scaled, r), by = now / size;
       size = now;
       each(0, r, [=](Index i) { d[i] = scaled[i] + by * d[i]; });
-      if (small(largest(rest, r), target, x, dx)) break;
+      if (largest(rest, r) <= enough) break;
     }
     each(0, r, [=](Index i) { w[i] /= gamma[i] * g[i]; });
-  }
-
-  // Whether a second residual of this size is within the target.
-  bool small(T size, T target, const T* x, const T* dx) {
-    if (size <= target * size2_) return true;
-    each(0, s_.n, [=, at = s_.w3](Index j) { at[j] = x[j] + dx[j]; });
-    return size <= target * size_of_products(s_.w3);
   }
 
   // What J x and b2 are small beside: never less than J x is rounded to.

@@ -27,31 +27,33 @@ T sum(Index begin, Index end, const F& f) {
   return result;
 }
 
-// The largest |f(i)|, 0 of none; NaN where one is NaN or infinite.
+// The largest |f(i)|, 0 of none; NaN where one is NaN or infinite. By blocks, which the compiler turns into vectors.
 template <class T, class F>
 T largest(Index begin, Index end, const F& f) {
+  constexpr int kBlock = 64, kLanes = kLaneBytes / sizeof(T);
   T result;
   run([&] {
-    T top[kParts] = {};
-    T bad[kParts] = {};
-    Index i = begin;
-    for (; i + kParts <= end; i += kParts) {
-      UNROLL for (int l = 0; l < kParts; ++l) {
-        const T a = std::abs(f(i + l));
-        top[l] = a > top[l] ? a : top[l];
-        bad[l] += a * T(0);
+    typedef T Vector __attribute__((vector_size(kLaneBytes), may_alias));
+    alignas(kLaneBytes) T block[kBlock];
+    Vector top[2] = {}, total[2] = {};
+    for (Index i = begin; i < end; i += kBlock) {
+      const Index count = std::min<Index>(kBlock, end - i);
+      for (Index l = 0; l < count; ++l) block[l] = std::abs(f(i + l));
+      for (Index l = count; l < kBlock; ++l) block[l] = 0;
+      for (int l = 0; l < kBlock; l += 2 * kLanes) {
+        UNROLL for (int k = 0; k < 2; ++k) {
+          const Vector a = *reinterpret_cast<const Vector*>(block + l + k * kLanes);
+          top[k] = a > top[k] ? a : top[k];
+          total[k] += a;
+        }
       }
     }
-    for (; i < end; ++i) {
-      const T a = std::abs(f(i));
-      top[0] = a > top[0] ? a : top[0];
-      bad[0] += a * T(0);
+    T most = 0, sum = 0;
+    for (int l = 0; l < kLanes; ++l) {
+      most = std::max(most, std::max(top[0][l], top[1][l]));
+      sum += total[0][l] + total[1][l];
     }
-    for (int l = 1; l < kParts; ++l) {
-      top[0] = std::max(top[0], top[l]);
-      bad[0] += bad[l];
-    }
-    result = top[0] + bad[0];
+    result = most + 0 * sum;
   });
   return result;
 }
