@@ -60,7 +60,7 @@ class Verdict(NamedTuple):
 
 def advanced(k: Kit, s: State) -> State:
     """From a linearisation to an end or the first trial of a step."""
-    ops, c, mode = k.ops, k.c, s.mode
+    ops, mode = k.ops, s.mode
     system, definite = shift_until_definite(k, s.system, s.last_shift)
     near = (system.shift > 0) & (ops.largest(s.local.residuals.rows) <= k.c.mu_error * mode.mu)
     s = s._replace(

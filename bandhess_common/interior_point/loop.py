@@ -34,6 +34,7 @@ from .state import (
     TINY,
     VALUES,
     WARM,
+    After,
     Derivatives,
     Kit,
     Local,

@@ -40,8 +40,10 @@ def recoiled(k: Kit, s: State) -> State:
     """Half the step that was accepted: the derivatives to which it led are not finite."""
     u = s.search
     alpha = u.tried_alpha / 2
-    s = s._replace(search=u._replace(alpha=alpha, tried_alpha=alpha, first=u.first & False, finite=u.finite & False))
-    return ended(k, ask_values(k, s, SEARCH), [(~(alpha >= u.alpha_least), Status.NONFINITE)])
+    search = u._replace(
+        step=u.tried, alpha=alpha, alpha_z=u.tried_alpha_z, tried_alpha=alpha, first=u.first & False, finite=u.finite & False
+    )  # fmt: skip
+    return ended(k, ask_values(k, s._replace(search=search), SEARCH), [(~(alpha >= u.alpha_least), Status.NONFINITE)])
 
 
 def failed(k: Kit, s: State) -> State:
