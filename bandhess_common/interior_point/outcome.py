@@ -31,9 +31,9 @@ def taken(k: Kit, s: State, wanted: Array) -> State:
     ops, u = k.ops, s.search
     length = u.tried_alpha * u.tried.x
     report = s.report._replace(step=ops.sqrt(length @ length), fraction=u.tried_alpha, shift=s.system.shift)
-    new = (s.after.point, s.after.mode, s.steps + 1, report)
-    point, mode, steps, report = choose(k, wanted, new, (s.point, s.mode, s.steps, s.report))
-    return s._replace(point=point, mode=mode, steps=steps, report=report)
+    point, mode = choose(k, wanted, s.after.point, s.point), choose(k, wanted, s.after.mode, s.mode)
+    steps = ops.where(wanted, s.steps + 1, s.steps)
+    return s._replace(point=point, mode=mode, steps=steps, report=choose(k, wanted, report, s.report))
 
 
 def recoiled(k: Kit, s: State) -> State:
@@ -41,7 +41,8 @@ def recoiled(k: Kit, s: State) -> State:
     u = s.search
     alpha = u.tried_alpha / 2
     search = u._replace(
-        step=u.tried, alpha=alpha, alpha_z=u.tried_alpha_z, tried_alpha=alpha, first=u.first & False, finite=u.finite & False
+        step=u.tried, alpha=alpha, alpha_z=u.tried_alpha_z, tried_alpha=alpha, first=u.first & False,
+        finite=u.finite & False,
     )  # fmt: skip
     return ended(k, ask_values(k, s._replace(search=search), SEARCH), [(~(alpha >= u.alpha_least), Status.NONFINITE)])
 
