@@ -222,8 +222,9 @@ def dependent(k: Kit, s: System) -> Array:
         v = root * u
         force = pull(k, s.rows, v)
         rest = u - root * push(k, s.rows, ops.solve(s.factor, force))
-        return rest, count + 1, ops.sqrt((force @ force) / (v @ (size * v)))
+        whole = v @ (size * v)  # 0 of rows that are 0
+        return rest, count + 1, ops.where(whole == 0, 0.0, ops.sqrt((force @ force) / whole))
 
     start = (own * ops.noise(s.e, 4), ops.count(0, s.e), 0 * s.size)
     least = ops.while_loop(lambda t: t[1] < k.c.null_turns, turn, start)[2]
-    return ~(least > k.c.dependent) & (ops.sum(own) > 0)
+    return least <= k.c.dependent  # NaN, which no null vector leaves: u has become 0, or there are no equalities
