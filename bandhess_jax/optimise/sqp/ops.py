@@ -72,7 +72,7 @@ def add_windows(rows: Array, first: Array, n: int) -> Array:
 
 def gram(rows: Array, first: Array, weights: Array, band: Array) -> Array:
     """A diagonal a turn: the program stays small however wide the band."""
-    r, L = rows.shape
+    L = rows.shape[1]
     weighted, ahead = weights[:, None] * rows, jnp.pad(rows, ((0, 0), (0, L)))
 
     def diagonal(d: Array) -> Array:
