@@ -29,7 +29,6 @@ def visited(k: Kit, s: State, a: Derivatives) -> State:
     system = assembled(k, ops.where(p.cells, a.band, 0.0), rows, q, mode, s.size_least, s.system)
     s = s._replace(local=local, system=system, fresh=0 * s.fresh + 1)
     finite = ops.isfinite(error(k, local, q, mode.elastic, 0.0)) & ops.isfinite(s.f)
-    finite = finite & ops.isfinite(system.size) & ops.isfinite(ops.sum(system.gamma))
     falling = (s.f < -k.c.unbounded * ops.maximum(s.value_unit, 1.0)) | (ops.largest(q.x) > k.c.unbounded)
     s = choose_reported(k, s, finite)
     return ended(k, s, [(~finite, Status.NONFINITE), (falling & ~mode.elastic, Status.UNBOUNDED)])
@@ -42,7 +41,7 @@ def choose_reported(k: Kit, s: State, finite: Array) -> State:
     lower, upper, *_ = k.split(q.z)
     solution = Solution(
         q.x, q.y * s.h_scale / s.f_scale, lower / s.f_scale, upper / s.f_scale,
-        ops.where(barrier, mode.mu / s.f_scale, 0.0),
+        ops.where(barrier, ops.where(mode.elastic, mode.main_mu, mode.mu) / s.f_scale, 0.0),
     )  # fmt: skip
     report = s.report._replace(
         value=s.f / s.f_scale,
@@ -61,9 +60,9 @@ class Verdict(NamedTuple):
 
 def advanced(k: Kit, s: State) -> State:
     """From a linearisation to an end or the first trial of a step."""
-    ops, c, mode = k.ops, k.c, s.mode
-    system = shift_until_definite(k, s.system, s.last_shift)
-    near = (system.shift > 0) & (ops.largest(s.local.residuals.rows) <= 10 * mode.mu)
+    ops, mode = k.ops, s.mode
+    system, definite = shift_until_definite(k, s.system, s.last_shift)
+    near = (system.shift > 0) & (ops.largest(s.local.residuals.rows) <= k.c.mu_error * mode.mu)
     s = s._replace(
         system=system,
         last_shift=ops.where(system.shift > 0, system.shift, s.last_shift),
@@ -75,6 +74,7 @@ def advanced(k: Kit, s: State) -> State:
     s = ended(
         k, s,
         [
+            (~definite, Status.STALLED),
             (ends.settled & ~mode.elastic, Status.CONVERGED),
             (stuck & ends.infeasible, Status.INFEASIBLE),
             (stuck, Status.STALLED),

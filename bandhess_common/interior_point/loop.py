@@ -17,9 +17,9 @@ from __future__ import annotations
 from ..status import Status
 from .iteration import advanced, visited
 from .operations import Array, Operations
-from .outcome import failed, moved
+from .outcome import accepted, failed, recoiled, taken
 from .requests import ask_derivatives, ask_values, concluded, ended, running
-from .scaling import estimated, far_point, inside, limited, placed, with_far_sizes
+from .scaling import estimated, far_point, held, inside, placed, with_far_sizes
 from .search import corrected_residuals, correction_wanted, renewed, tested
 from .state import (
     CORRECT,
@@ -34,6 +34,7 @@ from .state import (
     TINY,
     VALUES,
     WARM,
+    After,
     Derivatives,
     Kit,
     Local,
@@ -67,7 +68,7 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     zero, none = ops.number(0.0, x), ops.count(0, x)
     kind = none + kind
     at_x, at_r, at_d = 0 * x, ops.full((r,), 0.0, x), ops.full((2 * n + 3 * r,), 0.0, x)
-    x = ops.where(kind == WARM, limited(k, x, 0.0), inside(k, x))
+    x = ops.where(kind == WARM, held(k, x), inside(k, x))
     z = ops.join(given.z_lower, given.z_upper, ops.full((3 * r,), 0.0, x))
     y = ops.where(kind == ESTIMATED, 0.0, given.y)
     band = ops.full((rows, n), 0.0, x)
@@ -78,45 +79,61 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     search = Search(
         step, zero, zero, zero, step, zero, zero, zero, zero, zero, zero, no, zero, no, no, no, none, res, zero
     )
+    q, mode = Point(x, y, at_d + 1, z), Mode(no, zero + given.mu, zero, x, at_x + 1, empty, zero, empty, zero)
     state = State(
         none, x, at_r, zero, none + RUNNING, none, none, zero, Report(*[zero] * len(Report._fields)),
-        Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, Point(x, y, at_d + 1, z), zero, at_r,
-        zero, at_r, Mode(no, zero + given.mu, zero, x, at_x + 1, empty, zero, empty, zero),
-        Local(at_x, at_x, res, zero, zero), system, search, zero, zero, zero, none, none,
+        Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, q, zero, at_r, zero, at_r, mode,
+        Local(at_x, at_x, res, zero, zero), system, search, no, After(q, mode), zero, zero, zero, none, none,
     )  # fmt: skip
-    return ask_derivatives(k, state, SCALE, far_point(k, x))
+    return ask_derivatives(k, state, SCALE, q._replace(x=far_point(k, x)), mode)
 
 
 def begin(ops: Operations, p: Problem, state: State, a: Derivatives) -> State:
     """With the derivatives that were asked for."""
     k = kit(ops, p)
 
-    def taken(s: State) -> State:
-        s = s._replace(fresh=0 * s.fresh)
-        s = ended(k, s._replace(narrow=s.narrow + a.narrow), [(a.narrow > 0, Status.BAND_TOO_NARROW)])
-        stage = ops.where(running(s), s.stage, -1)
-        s = ops.when(stage == SCALE, lambda s: ask_derivatives(k, with_far_sizes(k, s, a), PLACE), s)
+    def answered(s: State) -> State:
+        s = s._replace(fresh=0 * s.fresh, narrow=s.narrow + a.narrow)
+        bad = ~finite(k, a) & (s.stage != SCALE)
+        ends = [(a.narrow > 0, Status.BAND_TOO_NARROW), (bad & ~s.pending, Status.NONFINITE)]
+        s = ended(k, s, ends)
+        recoiling = bad & s.pending & running(s)
+        stage = ops.where(running(s) & ~recoiling, s.stage, -1)
+        s = taken(k, s, s.pending & (stage >= 0))._replace(pending=s.pending & False)
+        s = ops.when(recoiling, lambda s: recoiled(k, s), s)
+        s = ops.when(stage == SCALE, lambda s: beside(k, s, a), s)
         s = ops.when(stage == PLACE, lambda s: placed(k, s, a), s)
         estimate = (stage == ESTIMATE) | ((stage == PLACE) & (s.start == ESTIMATED))
         s = ops.when(estimate, lambda s: estimated(k, s, a), s)
         prepared = (stage == PLACE) | (stage == ESTIMATE)
-        s = ops.when(prepared, lambda s: ask_derivatives(k, s, LINEARISE), s)
+        s = ops.when(prepared, lambda s: ask_derivatives(k, s, LINEARISE, s.point, s.mode), s)
         s = ops.when(stage == LINEARISE, lambda s: visited(k, s, a), s)
         s = ops.when((stage == LINEARISE) & running(s), lambda s: advanced(k, s), s)
         return concluded(k, s, stage == LINEARISE)
 
-    return ops.when(state.request == DERIVATIVES, taken, state)
+    return ops.when(state.request == DERIVATIVES, answered, state)
+
+
+def finite(k: Kit, a: Derivatives) -> Array:
+    ops = k.ops
+    rows = ops.all(ops.isfinite(a.grad)) & ops.all(ops.isfinite(a.h)) & ops.all(ops.isfinite(a.rows))
+    return rows & ops.isfinite(a.f) & ops.all(ops.isfinite(ops.where(k.p.cells, a.band, 0.0)))
+
+
+def beside(k: Kit, s: State, a: Derivatives) -> State:
+    """The sizes at the second point are known."""
+    return ask_derivatives(k, with_far_sizes(k, s, a), PLACE, s.point, s.mode)
 
 
 def trial(ops: Operations, p: Problem, state: State, v: Values) -> State:
     """With the values that were asked for."""
     k = kit(ops, p)
 
-    def taken(s: State) -> State:
+    def answered(s: State) -> State:
         s = s._replace(fresh=0 * s.fresh)
         return concluded(k, turned(k, s, Values(s.f_scale * v.f, s.h_scale * v.h)), s.status == RUNNING)
 
-    return ops.when(state.request == VALUES, taken, state)
+    return ops.when(state.request == VALUES, answered, state)
 
 
 def turned(k: Kit, s: State, v: Values) -> State:
@@ -142,7 +159,7 @@ def turned(k: Kit, s: State, v: Values) -> State:
     s = s._replace(search=choose(k, raised, renewed(k, s, step), s.search))
     s = s._replace(search=choose(k, correct, corrected(k, s, step, res, t.theta, correcting), s.search))
     s = ops.when(~t.accepted, lambda s: ask_values(k, s, ops.where(correct, 0 * s.stage + CORRECT, SEARCH)), s)
-    s = ops.when(t.accepted, lambda s: moved(k, s, t, v), s)
+    s = ops.when(t.accepted, lambda s: accepted(k, s, t, v), s)
     return ops.when(shorter & ~long, lambda s: failed(k, s), s)
 
 
@@ -158,6 +175,6 @@ def corrected(k: Kit, s: State, step: Step, res: Residuals, theta: Array, correc
     ops, u = k.ops, s.search
     return u._replace(
         tried=step, tried_alpha=fraction(k, s.point.d, step.d, s.mode.mu),
-        tried_alpha_z=fraction(k, s.point.z, step.z, s.mode.mu), corrections=ops.where(correcting, u.corrections + 1, 1),
-        residuals=res, theta_last=ops.where(correcting, theta, u.theta),
+        tried_alpha_z=fraction(k, s.point.z, step.z, s.mode.mu), residuals=res,
+        corrections=ops.where(correcting, u.corrections + 1, 1), theta_last=ops.where(correcting, theta, u.theta),
     )  # fmt: skip

@@ -4,37 +4,55 @@ from __future__ import annotations
 
 from ..status import Status
 from .measures import least_mu, lower_mu, value_size
+from .operations import Array
 from .requests import ask_derivatives, ask_values, ended
 from .restoration import back, entered
 from .scaling import clipped
 from .search import Trial, augmented, emptied
-from .state import ESTIMATE, LINEARISE, TINY, Kit, State, Values, choose, exists
+from .state import ESTIMATE, LINEARISE, SEARCH, TINY, After, Kit, State, Values, choose, exists
 
 
-def moved(k: Kit, s: State, t: Trial, v: Values) -> State:
-    """At the trial point (WB 14, 16), out of restoration if that has done its work."""
+def accepted(k: Kit, s: State, t: Trial, v: Values) -> State:
+    """The step to the trial point (WB 14, 16), out of restoration if that has done its work. It is taken once the
+    derivatives there are known to be finite."""
     ops, u, mode = k.ops, s.search, s.mode
     z = clipped(k, s.point.z + u.tried_alpha_z * u.tried.z, t.point.d, mode.mu)
-    z = ops.where(exists(k, mode.elastic), z, 0.0)
-    filter = augmented(k, mode.filter, u.theta, u.phi, t.augment)
+    y = s.point.y + u.tried_alpha * u.tried.y
+    point = t.point._replace(y=y, z=ops.where(exists(k, mode.elastic), z, 0.0))
+    mode = mode._replace(filter=augmented(k, mode.filter, u.theta, u.phi, t.augment))
+    leaving, main_point, main_mode = back(k, point, mode, v)
+    after = After(choose(k, leaving, main_point, point), choose(k, leaving, main_mode, mode))
+    stage = ops.where(leaving, 0 * s.stage + ESTIMATE, LINEARISE)
+    return ask_derivatives(k, s._replace(pending=s.pending | True, after=after), stage, *after)
+
+
+def taken(k: Kit, s: State, wanted: Array) -> State:
+    """The step that was accepted, where wanted."""
+    ops, u = k.ops, s.search
     length = u.tried_alpha * u.tried.x
-    report = s.report._replace(
-        step=ops.sqrt(length @ length), fraction=u.tried_alpha, shift=ops.where(u.curved, 0.0, 1.0) * s.system.shift
-    )
-    s = s._replace(
-        point=t.point._replace(y=s.point.y + u.tried_alpha * u.tried.y, z=z), mode=mode._replace(filter=filter), f=v.f,
-        h=v.h, steps=s.steps + 1, report=report,
+    report = s.report._replace(step=ops.sqrt(length @ length), fraction=u.tried_alpha, shift=s.system.shift)
+    point, mode = choose(k, wanted, s.after.point, s.point), choose(k, wanted, s.after.mode, s.mode)
+    steps = ops.where(wanted, s.steps + 1, s.steps)
+    return s._replace(point=point, mode=mode, steps=steps, report=choose(k, wanted, report, s.report))
+
+
+def recoiled(k: Kit, s: State) -> State:
+    """Half the step that was accepted: the derivatives to which it led are not finite."""
+    u = s.search
+    alpha = u.tried_alpha / 2
+    search = u._replace(
+        step=u.tried, alpha=alpha, alpha_z=u.tried_alpha_z, tried_alpha=alpha, first=u.first & False,
+        finite=u.finite & False,
     )  # fmt: skip
-    leaving, point, mode = back(k, s)
-    s = s._replace(point=choose(k, leaving, point, s.point), mode=choose(k, leaving, mode, s.mode))
-    return ask_derivatives(k, s, ops.where(leaving, 0 * s.stage + ESTIMATE, LINEARISE))
+    return ended(k, ask_values(k, s._replace(search=search), SEARCH), [(~(alpha >= u.alpha_least), Status.NONFINITE)])
 
 
 def failed(k: Kit, s: State) -> State:
     """Alpha became too small. Where rounding hides progress the full step is taken and mu falls (WB 3.9), a few times;
     else restoration begins."""
     ops, c, u, mode = k.ops, k.c, s.search, s.mode
-    tiny = ~u.curved & (ops.largest(u.step.x / (1 + abs(s.point.x))) < c.tiny * k.eps)
+    near = u.theta <= mode.filter.theta_least
+    tiny = ~u.curved & near & (ops.largest(u.step.x / (1 + abs(s.point.x))) < c.tiny * k.eps)
     last = tiny & (s.tiny_steps >= c.tiny_steps)
     feasible = u.theta <= c.stalled * k.p.tol
     s = ended(
@@ -66,4 +84,4 @@ def restored(k: Kit, s: State) -> State:
     s = entered(k, s)
     none = 0 * s.report.step
     s = s._replace(steps=s.steps + 1, report=s.report._replace(step=none, fraction=none, shift=s.system.shift))
-    return ask_derivatives(k, s, LINEARISE)
+    return ask_derivatives(k, s, LINEARISE, s.point, s.mode)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from ..status import Status
 from .operations import Array
-from .state import DERIVATIVES, DONE, LINEARISE, RUNNING, VALUES, Kit, State
+from .state import DERIVATIVES, DONE, LINEARISE, RUNNING, VALUES, Kit, Mode, Point, State
 from .system import dependent
 
 
-def ask_derivatives(k: Kit, s: State, stage: Array | int, x: Array | None = None) -> State:
-    """At x, the point's where none is given: of f alone before LINEARISE, then of the Lagrangian in hand."""
-    ops, q = k.ops, s.point
+def ask_derivatives(k: Kit, s: State, stage: Array | int, q: Point, mode: Mode) -> State:
+    """At a point: of f alone before LINEARISE, then of the Lagrangian in hand."""
+    ops = k.ops
     full = (s.stage * 0 + stage) == LINEARISE
-    sigma = ops.where(full, ops.where(s.mode.elastic, 0.0, s.f_scale), 1 + 0 * s.f)
+    sigma = ops.where(full, ops.where(mode.elastic, 0.0, s.f_scale), 1 + 0 * s.f)
     y = ops.where(full, s.h_scale * q.y, 0.0)
-    x = q.x if x is None else x
     return s._replace(
-        request=0 * s.request + DERIVATIVES, stage=0 * s.stage + stage, x_request=x, y_request=y, sigma=sigma
+        request=0 * s.request + DERIVATIVES, stage=0 * s.stage + stage, x_request=q.x, y_request=y, sigma=sigma
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from .measures import limits, phi, residuals, theta
 from .operations import Array
 from .search import acceptable, augmented, emptied
-from .state import Kit, Mode, Point, State, empty_filter
+from .state import Kit, Mode, Point, State, Values, empty_filter
 
 
 def entered(k: Kit, s: State) -> State:
@@ -23,9 +23,7 @@ def entered(k: Kit, s: State) -> State:
     n = ops.maximum(a + ops.sqrt(a * a + mu * r / (2 * rho)), k.c.elastic_least)
     p = ops.maximum(r + n, k.c.elastic_least)
     own = q.d.shape[0] - 2 * r.shape[0]
-    new = Point(
-        q.x, 0 * q.y, ops.join(q.d[:own], p, n), ops.join(ops.minimum(q.z[:own], rho), mu / p, mu / n)
-    )
+    new = Point(q.x, 0 * q.y, ops.join(q.d[:own], p, n), ops.join(ops.minimum(q.z[:own], rho), mu / p, mu / n))
     empty = limits(k, empty_filter(ops, mu), theta(k, residuals(k, s.h, new, mu)))
     main = augmented(k, old.filter, s.search.theta, s.search.phi, old.mu > 0)
     weight = 1 / ops.maximum(abs(q.x), 1.0)
@@ -42,9 +40,10 @@ def centred(k: Kit, s: State, wanted: Array) -> State:
     return s._replace(mode=s.mode._replace(x_r=x_r, filter=emptied(k, s.mode.filter, wanted)))
 
 
-def back(k: Kit, s: State) -> tuple[Array, Point, Mode]:
-    """Whether the point ends restoration: theta has fallen to 0.9 and the main filter accepts it; point and mode then."""
-    ops, q, old = k.ops, s.point, s.mode
+def back(k: Kit, q: Point, old: Mode, v: Values) -> tuple[Array, Point, Mode]:
+    """Whether a point with values v ends restoration, theta having fallen to 0.9 of its first and the main filter
+    accepting it; the point and mode with which the problem is taken up again."""
+    ops = k.ops
     own = q.d.shape[0] - 2 * q.y.shape[0]
     none = 0 * ops.join(q.y, q.y)
     large = ops.largest(q.z[:own]) > k.c.restored_multiplier
@@ -53,6 +52,6 @@ def back(k: Kit, s: State) -> tuple[Array, Point, Mode]:
     z = ops.where(k.p.always, ops.join(z, none), 0.0)
     point = Point(q.x, 0 * q.y, d, z)
     mode = old._replace(elastic=old.elastic & False, mu=old.main_mu, zeta=0 * old.zeta, filter=old.main_filter)
-    theta1 = theta(k, residuals(k, s.h, point, mode.mu))
+    theta1 = theta(k, residuals(k, v.h, point, mode.mu))
     ok = old.elastic & (theta1 <= k.c.restored * old.main_theta)
-    return ok & acceptable(k, mode.filter, theta1, phi(k, s.f, point, mode)), point, mode
+    return ok & acceptable(k, mode.filter, theta1, phi(k, v.f, point, mode)), point, mode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .measures import distances, least_mu, limits, relaxation, residuals, theta, value_size
+from .measures import distances, limits, relaxation, residuals, theta
 from .operations import Array
 from .state import WARM, Derivatives, Kit, Point, State
 from .step import halves
@@ -11,13 +11,13 @@ from .system import condensed, factored, solve
 
 def inside(k: Kit, x: Array) -> Array:
     """Away from the bounds by min(1e-2 max(1, |bound|), 1e-2 (upper - lower)) (WB 3.6)."""
-    return limited(k, x, k.p.push)
-
-
-def limited(k: Kit, x: Array, push: Array | float) -> Array:
     ops = k.ops
-    low, high = halves(ops.where(k.p.bounded, k.p.edges + push, -float("inf")))
-    return ops.where(k.p.free > 0, ops.minimum(ops.maximum(x, low), -high), k.p.held)
+    low, high = halves(ops.where(k.p.bounded, k.p.edges + k.p.push, -float("inf")))
+    return held(k, ops.minimum(ops.maximum(x, low), -high))
+
+
+def held(k: Kit, x: Array) -> Array:
+    return k.ops.where(k.p.free > 0, x, k.p.held)
 
 
 def far_point(k: Kit, x: Array) -> Array:
@@ -53,7 +53,7 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
     h_scale = ops.minimum(c.scale_most / top, 1.0) * grown
     f, h, x = f_scale * a.f, h_scale * a.h, s.point.x
     value_unit = ops.where(f == 0, 1.0, abs(f))
-    q, mu = slacks(k, s, h, f_scale, h_scale, least_mu(k, value_size(k, f, value_unit)))
+    q, mu = slacks(k, s, h, f_scale, h_scale)
     filter = limits(k, s.mode.filter, theta(k, residuals(k, h, q, mu)))
     steepness = ops.maximum(f_scale * ops.largest(a.grad * k.p.free), c.size_least)
     return s._replace(
@@ -63,13 +63,14 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
     )  # fmt: skip
 
 
-def slacks(k: Kit, s: State, h: Array, f_scale: Array, h_scale: Array, least: Array) -> tuple[Point, Array]:
+def slacks(k: Kit, s: State, h: Array, f_scale: Array, h_scale: Array) -> tuple[Point, Array]:
     """The first point and mu. A warm start keeps both: there z and slack times z = mu tell each other."""
     ops, c, q = k.ops, k.c, s.point
     warm = s.start == WARM
     y = q.y * f_scale / h_scale
     z = ops.join(q.z[: 2 * q.x.shape[0]] * f_scale, ops.maximum(-y, 0.0), 0 * y, 0 * y)
-    mu = ops.where(warm, ops.maximum(s.mode.mu * f_scale, least), c.mu_start)
+    mu = ops.maximum(s.mode.mu * f_scale, c.mu_least * k.p.tol)
+    mu = ops.where(warm, ops.minimum(mu, c.mu_start), c.mu_start)
     relax = relaxation(k, mu)
     gaps = ops.join(distances(k, q.x), h)
     none = ops.full((2 * y.shape[0],), 1.0, y)
@@ -77,7 +78,7 @@ def slacks(k: Kit, s: State, h: Array, f_scale: Array, h_scale: Array, least: Ar
     kept = ops.maximum(kept, mu / ops.maximum(z, 1.0))
     fresh = ops.join(gaps[: 2 * q.x.shape[0]], ops.maximum(h, c.slack_least), none)
     d = ops.where(k.p.always, ops.where(warm, kept, fresh), 1.0)
-    z = ops.where(warm, clipped(k, z, d, mu), 1 + 0 * d)
+    z = ops.where(warm, clipped(k, ops.maximum(z, c.warm * mu / d), d, mu), 1 + 0 * d)
     return Point(q.x, y, d, ops.where(k.p.always, z, 0.0)), mu
 
 

@@ -31,14 +31,14 @@ def acceptable(k: Kit, f: Filter, theta1: Array, phi1: Array) -> Array:
 
 
 def least_alpha(k: Kit, f: Filter, theta0: Array, slope0: Array) -> Array:
-    """Below it restoration takes over (WB 23)."""
+    """Below it restoration takes over (WB 23); never below rounding."""
     ops, c = k.ops, k.c
     steep = ops.where(slope0 < 0, -slope0, 1.0)
     by_phi = c.phi_fall * theta0 / steep
     by_switch = theta0**c.theta_power / steep**c.phi_power
     least = ops.minimum(by_phi, c.theta_fall)
     least = ops.where(theta0 <= f.theta_least, ops.minimum(least, by_switch), least)
-    return c.alpha_least * ops.where(slope0 < 0, least, c.theta_fall)
+    return ops.maximum(c.alpha_least * ops.where(slope0 < 0, least, c.theta_fall), k.eps)
 
 
 def begun(k: Kit, s: State, local: Local, step: Step, curve: Curve) -> Search:

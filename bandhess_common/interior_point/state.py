@@ -145,6 +145,13 @@ class Step(NamedTuple):
     z: Array
 
 
+class After(NamedTuple):
+    """What an accepted step leads to."""
+
+    point: Point
+    mode: Mode
+
+
 class Search(NamedTuple):
     """The line search along `step`; `tried` is that, or a correction of second order."""
 
@@ -216,6 +223,8 @@ class State(NamedTuple):
     local: Local
     system: System
     search: Search
+    pending: Array  # an accepted step waits for its derivatives
+    after: After
     value_unit: Array
     size_least: Array  # of |W|
     last_shift: Array
@@ -231,8 +240,8 @@ def kit(ops: Operations, p: Problem) -> Kit:
 def problem(
     ops: Operations, lower: Array, upper: Array, fixed: Array, first: Array, m: int, limits: tuple, rows: int
 ) -> Problem:
-    """Args: lower, upper, fixed `(n,)`; first `(r,)`; m, the number of equalities; limits, tol and max_steps; rows, w + 1
-    of the band."""
+    """Args: lower, upper, fixed `(n,)`; first `(r,)`; m, the number of equalities; limits, tol and max_steps; rows,
+    those of the band, w + 1."""
     c, n, r = constants(ops.eps(lower)), lower.shape[0], first.shape[0]
     free = 1 - fixed
     both = ops.join(lower, -upper)

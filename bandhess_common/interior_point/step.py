@@ -9,9 +9,7 @@ from .state import Kit, Local, Mode, Point, Residuals, Step, System, exists
 from .system import pliancies, solve
 
 
-def direction(
-    k: Kit, s: System, local: Local, res: Residuals, q: Point, mode: Mode, symmetric: Array
-) -> Step:
+def direction(k: Kit, s: System, local: Local, res: Residuals, q: Point, mode: Mode, symmetric: Array) -> Step:
     """The Newton step for residuals `res` (WB 11 and 31, with a slack for every bound):
 
     b1 = -dual - (z1 - mu/d1 + z1/d1 rb1) + (z2 - mu/d2 + z2/d2 rb2)
@@ -53,15 +51,17 @@ def slope(k: Kit, local: Local, q: Point, mode: Mode, step: Step) -> Array:
     """The barrier function's derivative along a step."""
     ops = k.ops
     *_, dp, dn = k.split(step.d)
-    return local.gradient @ step.x - mode.mu * ops.sum(step.d / q.d) + ops.where(
-        mode.elastic, k.c.rho * ops.sum(dp + dn), 0.0
+    return (
+        local.gradient @ step.x
+        - mode.mu * ops.sum(step.d / q.d)
+        + ops.where(mode.elastic, k.c.rho * ops.sum(dp + dn), 0.0)
     )
 
 
 def fraction(k: Kit, v: Array, dv: Array, mu: Array) -> Array:
     """The largest part alpha <= 1 with v + alpha dv >= (1 - tau) v (WB 15), tau = max(0.99, 1 - mu) (WB 8)."""
     ops = k.ops
-    tau = ops.maximum(1 - mu, k.c.boundary)
+    tau = ops.minimum(ops.maximum(1 - mu, k.c.boundary), 1 - 4 * k.eps)
     return 1 / ops.maximum(ops.largest(ops.where(dv < 0, dv / (tau * v), 0.0)), 1.0)
 
 

@@ -11,15 +11,14 @@ gamma is taken off again by conjugate gradients on the multipliers v = gamma / (
 
     (J M^-1 J^T + E (E + gamma) / gamma) v = J M^-1 (b1 + J^T G b2) - b2,
 
-preconditioned by gamma G^2. Every eigenvalue of the product is lambda / (lambda + gamma), lambda those of J H^-1 J^T + E:
-all but a few are 1, so that few turns do.
+preconditioned by gamma G^2. Every eigenvalue of the product is lambda / (lambda + gamma), lambda those of
+J H^-1 J^T + E: all but a few are 1, so that few turns do.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..tolerances import dependent_rows
 from .operations import Array
 from .state import Kit, Mode, Point, System, choose, exists
 
@@ -77,7 +76,7 @@ def condensed(k: Kit, s: System) -> System:
     absolute = ops.maximum(ops.matvec(abs(H), ops.full(p.free.shape, 1.0, p.free)), s.size)
     squares = s.rows * s.rows
     top = ops.largest(ops.sum(squares, 1))
-    least = ops.where(top > 0, 1e-16 * top, 1.0) / s.size
+    least = ops.where(top > 0, k.eps * top, 1.0) / s.size
     gamma = c.gamma * ops.maximum(push(k, squares, 1 / absolute), least)
     return s._replace(gamma=gamma, condensed=ops.gram(s.rows, p.first, 1 / (s.e + gamma), H))
 
@@ -88,10 +87,11 @@ def factored(k: Kit, s: System, shift: Array) -> tuple[System, Array]:
     return s._replace(shift=shift, factor=factor), ok
 
 
-def shift_until_definite(k: Kit, s: System, last: Array) -> System:
-    """Delta: 0, then a third of the last one and eightfold steps; the first time 1e-4 |W| and hundredfold (WB, IC)."""
+def shift_until_definite(k: Kit, s: System, last: Array) -> tuple[System, Array]:
+    """Delta: 0, then a third of the last one and eightfold steps; the first time 1e-4 |W| and hundredfold (WB, IC).
+    And whether one was found."""
     ops, c = k.ops, k.c
-    first = ops.where(last > 0, ops.maximum(last / c.shift_fall, 1e-20), c.shift_first * s.size)
+    first = ops.where(last > 0, last / c.shift_fall, c.shift_first * s.size)
     grow = ops.where(last > 0, c.shift_grow, ops.number(c.shift_grow_first, last))
 
     def attempt(t: tuple) -> tuple:
@@ -100,8 +100,8 @@ def shift_until_definite(k: Kit, s: System, last: Array) -> System:
         return ops.where(shift > 0, shift * grow, first), system.factor, shift, ok
 
     start = (0 * last, s.factor, 0 * last, s.size < 0)
-    _, factor, shift, _ = ops.while_loop(lambda t: ~t[3] & (t[2] < c.shift_most), attempt, start)
-    return s._replace(factor=factor, shift=shift)
+    _, factor, shift, ok = ops.while_loop(lambda t: ~t[3] & (t[2] < c.shift_most), attempt, start)
+    return s._replace(factor=factor, shift=shift), ok
 
 
 class Round(NamedTuple):
@@ -126,6 +126,7 @@ class Turn(NamedTuple):
     plain: Array  # x of the regularised system
     square: Array  # of s in the preconditioner's norm
     square0: Array
+    enough: Array  # of s
     count: Array
     go_on: Array
 
@@ -140,8 +141,11 @@ def residual(k: Kit, s: System, b1: Array, b2: Array, x: Array, y: Array) -> tup
 
 
 def unit(k: Kit, s: System, b2: Array, x: Array) -> Array:
-    """What the second residual is measured in."""
-    return k.ops.largest(b2) + k.c.target_small * k.ops.largest(push(k, abs(s.rows), abs(x)))
+    """What the second residual is measured in: never less than J x is rounded to."""
+    ops = k.ops
+    row_size = ops.sqrt(ops.largest(ops.sum(s.rows * s.rows, 1)))
+    rounding = k.c.rounding_rows * k.eps * row_size * ops.largest(x)
+    return ops.largest(b2) + k.c.target_small * ops.largest(push(k, abs(s.rows), abs(x))) + rounding
 
 
 def gradients(k: Kit, s: System, b2: Array, t: Round, target: float) -> tuple[Array, Array, Array]:
@@ -164,13 +168,15 @@ def gradients(k: Kit, s: System, b2: Array, t: Round, target: float) -> tuple[Ar
         z = precondition * rest
         square = rest @ z
         d = z + ops.where(later, square / ops.where(later, u.square, 1.0), 0.0) * u.d
-        met = later & (ops.largest(rest) <= target * unit(k, s, b2, t.x + x))
+        met = later & (ops.largest(rest) <= u.enough)
+        enough = ops.when(~later, lambda _: target * unit(k, s, b2, t.x + x), u.enough)
         square0 = ops.where(later, u.square0, square)
         go_on = ok & ~met & (square > c.cg_least * square0)
-        return Turn(x, v, rest, d, ops.where(later, u.plain, x), square, square0, u.count + 1, go_on)
+        plain = ops.where(later, u.plain, x)
+        return Turn(x, v, rest, d, plain, square, square0, enough, u.count + 1, go_on)
 
     zero = 0 * s.size
-    start = Turn(0 * t.x, 0 * t.y, -t.r2, -G * t.r2, 0 * t.x, zero, zero, 0 * t.count, zero < 1)
+    start = Turn(0 * t.x, 0 * t.y, -t.r2, -G * t.r2, 0 * t.x, zero, zero, zero, 0 * t.count, zero < 1)
     end = ops.while_loop(lambda u: u.go_on & (u.count <= c.cg_steps), once, start)
     return end.x, end.v, end.plain
 
@@ -203,19 +209,22 @@ def solve(k: Kit, s: System, b1: Array, b2: Array, target: float) -> tuple[Array
 
 
 def dependent(k: Kit, s: System) -> Array:
-    """Whether rows of the equalities are dependent: I - G J M^-1 J^T leaves null vectors of J^T as they are and takes
-    others to about gamma / (lambda + gamma) of their size."""
+    """Whether rows of the equalities are dependent: I - G^1/2 J M^-1 J^T G^1/2 leaves null vectors of J^T G^1/2 as they
+    are and takes others to about gamma / (lambda + gamma) of their size."""
     ops = k.ops
     own = ops.real(~k.p.inequality, s.e)
+    root = own / ops.sqrt(s.e + s.gamma)
+    size = ops.sum(s.rows * s.rows, 1)
 
     def turn(t: tuple) -> tuple:
         u, count, _ = t
         u = u / ops.sqrt(u @ u)
-        force = pull(k, s.rows, u)
-        rest = u - own * push(k, s.rows, ops.solve(s.factor, force)) / (s.e + s.gamma)
-        return rest, count + 1, ops.sqrt(force @ force)
+        v = root * u
+        force = pull(k, s.rows, v)
+        rest = u - root * push(k, s.rows, ops.solve(s.factor, force))
+        whole = v @ (size * v)  # 0 of rows that are 0
+        return rest, count + 1, ops.where(whole == 0, 0.0, ops.sqrt((force @ force) / whole))
 
     start = (own * ops.noise(s.e, 4), ops.count(0, s.e), 0 * s.size)
     least = ops.while_loop(lambda t: t[1] < k.c.null_turns, turn, start)[2]
-    squares = ops.sum(own * ops.sum(s.rows * s.rows, 1)) / ops.maximum(ops.sum(own), 1.0)
-    return least <= dependent_rows(k.eps) * ops.sqrt(squares)
+    return least <= k.c.dependent  # NaN, which no null vector leaves: u has become 0, or there are no equalities

@@ -1,20 +1,21 @@
-"""PyTorch's answer to bandhess_common/interior_point/operations.py, which says what each function is."""
+"""PyTorch's answer to `bandhess_common/interior_point/operations.py`: the engine run operation by operation."""
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bandhess_common.interior_point import noise as hashed
+from ...band.noise import hash_noise
+from ...band.storage import matvec as matvec
+from ...linalg.solve import Factor
+from ...linalg.solve import factor as factor_band
 
-from ...band.storage import product
-from ...linalg import solve as linear
+where, log, sqrt, isfinite, all, argmax = torch.where, torch.log, torch.sqrt, torch.isfinite, torch.all, torch.argmax
 
-log, sqrt, isfinite, argmax = torch.log, torch.sqrt, torch.isfinite, torch.argmax
+CELLS = 1 << 24  # of products that `gram` has in memory
 
 
 def eps(like: Tensor) -> float:
@@ -38,22 +39,18 @@ def real(mask: Tensor, like: Tensor) -> Tensor:
 
 
 def full(shape: tuple[int, ...], value: float, like: Tensor) -> Tensor:
-    return like.new_full(shape, value)
+    return torch.full(shape, value, dtype=like.dtype, device=like.device)
 
 
 def noise(like: Tensor, seed: int) -> Tensor:
-    return number(hashed.noise(len(like), seed), like)
+    return hash_noise(like, seed)
 
 
-def where(mask: Tensor, a: Any, b: Any) -> Tensor:
-    return torch.where(mask, a, b)
-
-
-def maximum(a: Tensor, b: Any) -> Tensor:
+def maximum(a: Tensor, b: Tensor | float) -> Tensor:
     return torch.maximum(a, b) if isinstance(b, Tensor) else a.clamp(min=b)
 
 
-def minimum(a: Tensor, b: Any) -> Tensor:
+def minimum(a: Tensor, b: Tensor | float) -> Tensor:
     return torch.minimum(a, b) if isinstance(b, Tensor) else a.clamp(max=b)
 
 
@@ -61,21 +58,17 @@ def sum(a: Tensor, axis: int | None = None) -> Tensor:
     return a.sum() if axis is None else a.sum(axis)
 
 
-def all(a: Tensor) -> Tensor:
-    return a.all()
-
-
 def largest(a: Tensor, axis: int | None = None) -> Tensor:
-    if not a.numel():
-        return a.new_zeros(() if axis is None else a.sum(axis).shape)
-    return a.abs().amax() if axis is None else a.abs().amax(axis)
+    if axis is None:
+        return a.abs().amax() if a.numel() else a.new_zeros(())
+    return a.abs().amax(axis)
 
 
 def join(*parts: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def put(a: Tensor, i: Any, value: Any) -> Tensor:
+def put(a: Tensor, i: Tensor | int, value: Tensor) -> Tensor:
     a = a.clone()
     a[i] = value
     return a
@@ -85,37 +78,37 @@ def range(n: int, like: Tensor) -> Tensor:
     return torch.arange(n, dtype=torch.int32, device=like.device)
 
 
-def _places(first: Tensor, L: int) -> Tensor:
-    return first.long()[:, None] + torch.arange(L, device=first.device)
+def _columns(first: Tensor, L: int) -> Tensor:
+    return first[:, None] + torch.arange(L, dtype=torch.int32, device=first.device)
 
 
 def windows(v: Tensor, first: Tensor, L: int) -> Tensor:
-    return v[_places(first, L)]
+    return v[_columns(first, L)]
 
 
 def add_windows(rows: Tensor, first: Tensor, n: int) -> Tensor:
-    return rows.new_zeros(n).index_add_(0, _places(first, rows.shape[1]).flatten(), rows.flatten())
+    columns = _columns(first, rows.shape[1])
+    return rows.new_zeros(n).index_add(0, columns.flatten(), rows.flatten())
 
 
 def gram(rows: Tensor, first: Tensor, weights: Tensor, band: Tensor) -> Tensor:
-    out, L = band.clone(), rows.shape[1]
-    places, weighted = _places(first, L), weights[:, None] * rows
-    for d in builtins.range(L):
-        out[d].index_add_(0, places[:, : L - d].flatten(), (weighted[:, d:] * rows[:, : L - d]).flatten())
-    return out
+    """All products of two entries of a row at once, or as many as memory is for."""
+    (r, L), n = rows.shape, band.shape[1]
+    weighted, cells = weights[:, None] * rows, band.flatten().clone()
+    below, left = torch.tril_indices(L, L, device=rows.device)
+    for some in torch.arange(len(below), device=rows.device).split(max(1, CELLS // max(1, r))):
+        i, j = below[some], left[some]
+        cells.index_add_(0, ((i - j) * n + j + first[:, None]).flatten(), (weighted[:, i] * rows[:, j]).flatten())
+    return cells.view_as(band)
 
 
-def matvec(band: Tensor, v: Tensor) -> Tensor:
-    return product(band, v[:, None])[:, 0]
+def factor(band: Tensor) -> tuple[Factor, Tensor]:
+    factored = factor_band(band)
+    return factored, factored.ok
 
 
-def factor(band: Tensor) -> tuple[linear.Factor, Tensor]:
-    found = linear.factor(band)
-    return found, torch.as_tensor(found.ok, device=band.device)
-
-
-def solve(factor: linear.Factor, b: Tensor) -> Tensor:
-    return factor.solve(b)
+def solve(factored: Factor, b: Tensor) -> Tensor:
+    return factored.solve(b)
 
 
 def when(wanted: Tensor, fun: Callable[[Any], Any], value: Any) -> Any:

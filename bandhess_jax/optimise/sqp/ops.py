@@ -1,0 +1,102 @@
+"""JAX's answer to `bandhess_common/interior_point/operations.py`: the engine as a traced program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ...band.noise import hash_noise
+from ...band.storage import matvec as matvec
+from ...linalg.solve import Factor
+from ...linalg.solve import factor as factor_band
+
+where, maximum, minimum, log, sqrt, isfinite = jnp.where, jnp.maximum, jnp.minimum, jnp.log, jnp.sqrt, jnp.isfinite
+sum, all, argmax = jnp.sum, jnp.all, jnp.argmax
+
+
+def eps(like: Array) -> float:
+    return float(jnp.finfo(like.dtype).eps)
+
+
+def least(like: Array) -> float:
+    return float(jnp.finfo(like.dtype).tiny)
+
+
+def number(value: Any, like: Array) -> Array:
+    return jnp.asarray(value, like.dtype)
+
+
+def count(value: int, like: Array) -> Array:
+    return jnp.asarray(value, jnp.int32)
+
+
+def real(mask: Array, like: Array) -> Array:
+    return mask.astype(like.dtype)
+
+
+def full(shape: tuple[int, ...], value: float, like: Array) -> Array:
+    return jnp.full(shape, value, like.dtype)
+
+
+def noise(like: Array, seed: int) -> Array:
+    return hash_noise(like, seed)
+
+
+def largest(a: Array, axis: int | None = None) -> Array:
+    return jnp.max(jnp.abs(a), axis=axis, initial=0)
+
+
+def join(*parts: Array) -> Array:
+    return jnp.concatenate(parts)
+
+
+def put(a: Array, i: Array | int, value: Array) -> Array:
+    return a.at[i].set(value)
+
+
+def range(n: int, like: Array) -> Array:
+    return jnp.arange(n, dtype=jnp.int32)
+
+
+def windows(v: Array, first: Array, L: int) -> Array:
+    return v[first[:, None] + jnp.arange(L, dtype=jnp.int32)]
+
+
+def add_windows(rows: Array, first: Array, n: int) -> Array:
+    return jnp.zeros(n, rows.dtype).at[first[:, None] + jnp.arange(rows.shape[1], dtype=jnp.int32)].add(rows)
+
+
+def gram(rows: Array, first: Array, weights: Array, band: Array) -> Array:
+    """A diagonal a turn: the program stays small however wide the band."""
+    L = rows.shape[1]
+    weighted, ahead = weights[:, None] * rows, jnp.pad(rows, ((0, 0), (0, L)))
+
+    def diagonal(d: Array) -> Array:
+        return add_windows(weighted * lax.dynamic_slice_in_dim(ahead, d, L, 1), first, band.shape[1])
+
+    return band.at[:L].add(lax.map(diagonal, jnp.arange(L, dtype=jnp.int32)))
+
+
+def factor(band: Array) -> tuple[Factor, Array]:
+    factored = factor_band(band)
+    return factored, factored.ok
+
+
+def solve(factored: Factor, b: Array) -> Array:
+    return factored.solve(b)
+
+
+def when(wanted: Array, fun: Callable[[Any], Any], value: Any) -> Any:
+    """A loop of one turn: under vmap it runs only if some lane wants it, where `cond` always would."""
+    return while_loop(lambda t: t[0], lambda t: (t[0] & False, fun(t[1])), (wanted, value))[1]
+
+
+def while_loop(wanted: Callable[[Any], Array], body: Callable[[Any], Any], value: Any) -> Any:
+    def once(value: Any) -> Any:
+        return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), body(value), value)
+
+    return lax.while_loop(wanted, once, jax.tree.map(lambda a: lax.convert_element_type(a, jnp.result_type(a)), value))
