@@ -57,10 +57,20 @@ def start(layout: Layout) -> Tensor:
 
 
 def plan_of(of: Callable, layout: Layout, k: int, check: bool = True, **options: Any) -> room.Plan:
-    x = start(layout)
-    first = windows(lambda x: of(x)[1], [x, 1.1 * x], layout, k)
     extraction = Extraction.of(k, options.get("probing", "direct"), options.get("chunk_size", "auto"))
-    return room.Plan(layout, extraction, first, check)
+    plan, x = room.Plan(layout, extraction, check), start(layout)
+    plan.place(found_windows(plan, of, [x, 1.1 * x]))
+    return plan
+
+
+def found_windows(plan: room.Plan, of: Callable, points: list[Tensor]) -> Tensor:
+    products = [room.prepare(room.record(of, x), plan).of_windows for x in points]
+    return windows(products, plan.layout, plan.k)
+
+
+def windows_of(rows: Callable, points: list[Tensor], layout: Layout, k: int) -> Tensor:
+    plan = room.Plan(layout, Extraction.of(k, "direct", "auto"), True)
+    return found_windows(plan, lambda x: (x.sum(), rows(x)), points)
 
 
 def dense_rows(rows: Tensor, first: Tensor, n: int) -> Tensor:
@@ -72,7 +82,8 @@ def dense_rows(rows: Tensor, first: Tensor, n: int) -> Tensor:
 
 def compare(of: Callable, layout: Layout, plan: room.Plan) -> None:
     x, y, sigma = start(layout), None, 0.7
-    r = len(plan.first)
+    first = found_windows(plan, of, [x, 1.1 * x])
+    r = len(first)
     y = torch.linspace(-1, 2, r, dtype=layout.dtype)
     found = room.derivatives(room.record(of, x), sigma, y, plan)
     single = layout.dtype == torch.float32
@@ -83,14 +94,16 @@ def compare(of: Callable, layout: Layout, plan: room.Plan) -> None:
     np.testing.assert_allclose(found.h, of(x)[1], **tolerance)
     np.testing.assert_allclose(found.grad, torch.func.grad(lagrangian)(x), **tolerance)
     J = torch.func.jacrev(lambda x: of(x)[1])(x)
-    np.testing.assert_allclose(dense_rows(found.rows, plan.first, layout.n), J, **tolerance)
+    np.testing.assert_allclose(dense_rows(found.rows, first, layout.n), J, **tolerance)
     W = torch.func.hessian(lagrangian)(x)
     assert found.band.shape == (plan.width, layout.n)
     np.testing.assert_allclose(to_dense(found.band) * free * free[:, None], W, **tolerance)
     assert (found.narrow, found.outside) == (0, -1)
     assert found.rows.dtype == found.band.dtype == layout.dtype
-    without = room.derivatives(room.record(of, x), sigma, y, plan, hessian=False)
+    without = room.prepared_derivatives(room.prepare(room.record(of, x), plan), sigma, y, plan)
     np.testing.assert_allclose(without.rows, found.rows, **tolerance)
+    np.testing.assert_allclose(without.grad, found.grad, **tolerance)
+    assert (without.value, without.h.tolist()) == (found.value, found.h.tolist())
     assert not without.band.any()
     assert (without.narrow, without.outside) == (0, -1)
 
@@ -169,7 +182,7 @@ def test_windows() -> None:
         z = x.reshape(T, 2)
         return torch.stack([z[7, 1] * z[8, 0], z[299, 0], z[0, 1] ** 2, z[150, 0] - z[152, 1], z[296].sum()])
 
-    first = windows(rows, [torch.ones(2 * T), torch.ones(2 * T) * 2], layout, 2)
+    first = windows_of(rows, [torch.ones(2 * T), torch.ones(2 * T) * 2], layout, 2)
     assert first.dtype == torch.int32
     np.testing.assert_array_equal(first, np.array([7, 297, 0, 150, 296]) * 2)
     assert stages_in_window(layout, 1000) == T
@@ -179,9 +192,9 @@ def test_windows_of_rows_that_vanish_in_one_point() -> None:
     layout = Layout.of(torch.zeros(9, dtype=torch.float64))
     rows = lambda x: torch.stack([x[3] * x[4], (x[5] - 1) ** 2 + x[6]])  # noqa: E731
     one = torch.ones(9, dtype=torch.float64)
-    first = windows(rows, [one, one + 0.1], layout, 1)
+    first = windows_of(rows, [one, one + 0.1], layout, 1)
     np.testing.assert_array_equal(first, [3, 5])
-    np.testing.assert_array_equal(windows(rows, [one * np.nan, one + 0.1], layout, 1), [3, 5])
+    np.testing.assert_array_equal(windows_of(rows, [one * np.nan, one + 0.1], layout, 1), [3, 5])
 
 
 @pytest.mark.parametrize("probing", ["direct", "substitution"])
@@ -202,3 +215,5 @@ def test_entries_outside(probing: str) -> None:
             plan = plan_of(fun, layout, 1, check, probing=probing)
             found = room.derivatives(room.record(fun, start(layout)), 1.0, y[:r], plan)
             assert (found.narrow, found.outside) == (expected if check else (0, -1))
+            before = room.prepared_derivatives(room.prepare(room.record(fun, start(layout)), plan), 1.0, y[:r], plan)
+            assert (before.narrow, before.outside) == ((2, 1) if check and fun is far else (0, -1))

@@ -81,7 +81,7 @@ def _sqp(
         with torch.no_grad():
             here = setting(tensors)
             begin = Start(kind, *tensors[: len(start)])
-            end = minimise(options, here.problem.joined, here.task(options, begin.x), begin, report)
+            end = minimise(options, here.problem.joined, here.task(options), begin, report)
             z = here.multipliers(end.solution)
         x, y, mu = end.solution.x, end.solution.y[: here.problem.equalities.size].clone(), end.solution.mu
         status, *integers = (

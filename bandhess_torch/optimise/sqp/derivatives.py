@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
@@ -25,7 +26,7 @@ from ...extraction.bandwidth import is_wrong
 from ...extraction.probing.direct import Direct, one_of_every
 from ...extraction.products import LONG, Extraction, extract, multiply, settle_heap
 from ...framework.autograd import Pullback, check_recorded
-from .rows import stages_in_window
+from .rows import stages_in_window, window_probes
 
 Functions = Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> f, h
 
@@ -58,56 +59,71 @@ def record(functions: Functions, x: Tensor) -> Recorded:
 
 
 class _Joint(Pullback):
-    """v -> (W v, J v), `(n + r,)`, or a batch of them. Without `hessian`, (0, J v)."""
+    """v -> (W v, J v), `(n + r,)`, or a batch of them."""
 
-    def __init__(self, value: Tensor, grad: Tensor, x: Tensor, y: Tensor, hessian: bool) -> None:
+    def __init__(self, value: Tensor, grad: Tensor, x: Tensor, y: Tensor) -> None:
         super().__init__(value, grad, x, False)
-        self.value, self.y, self.hessian = value, y, hessian
+        self.value, self.y = value, y
 
     def __call__(self, v: Tensor) -> Tensor:
-        inputs = (self.x, self.y) if self.hessian else (self.y,)
         parts: tuple[Tensor | None, ...] = (None, None)
         if self.grad.requires_grad:
-            found = torch.autograd.grad(
-                self.grad, inputs, v, retain_graph=True, allow_unused=True, is_grads_batched=v.ndim == 2
+            parts = torch.autograd.grad(
+                self.grad, (self.x, self.y), v, retain_graph=True, allow_unused=True, is_grads_batched=v.ndim == 2
             )
-            parts = found if self.hessian else (None, *found)
         shapes = [(*v.shape[:-1], len(each)) for each in (self.x, self.y)]
         given = zip(parts, shapes, strict=True)
         return torch.cat([v.new_zeros(shape) if part is None else part for part, shape in given], -1)
 
 
+class _Beside(Pullback):
+    """v -> (0, J v) likewise, where no Hessian is wanted: u -> J^T u, which is linear, pulled back."""
+
+    def __init__(self, at: Recorded) -> None:
+        x, _, h = at
+        with torch.enable_grad():
+            u, forces = torch.zeros_like(h).requires_grad_(), torch.zeros_like(x)
+            if h.requires_grad:
+                (forces,) = torch.autograd.grad(h, x, u, create_graph=True, allow_unused=True, materialize_grads=True)
+        super().__init__(h, forces, u, False)
+
+    def __call__(self, v: Tensor) -> Tensor:
+        found = super().__call__(v) if self.grad.requires_grad else v.new_zeros(*v.shape[:-1], len(self.x))
+        return pad(found, (len(self.grad), 0))
+
+
 class Plan:
     """What all steps of a solve have in common: the probes, and where the products' entries belong.
 
-    first `(r,)` are the windows of the rows (`rows.windows`). With `check` each step spends a product on what lies
-    outside the bands.
+    With `check` each step spends a product on what lies outside the bands.
     """
 
-    def __init__(self, layout: Layout, extraction: Extraction, first: Tensor, check: bool) -> None:
-        self.layout, self.extraction, self.first, self.check = layout, extraction, first, check
-        n, d, r, device = layout.n, layout.d, len(first), layout.device
-        k = min(extraction.bandwidth, layout.T - 1)
-        self.width = stages_in_window(layout, k) * d  # of a row of J, and rows of the band of W
-        like = torch.empty(0, dtype=layout.dtype, device=device)
-        self.together = type(extraction.probing) is Direct and n < LONG
-        self.colours = Direct().count(layout.T, d, k) if self.together else self.width
-        probes = one_of_every(self.colours, range(self.colours), n, like)
-        self.noise = hash_noise(like.new_empty(n), 0)
+    def __init__(self, layout: Layout, extraction: Extraction, check: bool) -> None:
+        self.layout, self.extraction, self.check = layout, extraction, check
+        self.k = min(extraction.bandwidth, layout.T - 1)
+        self.width = stages_in_window(layout, self.k) * layout.d  # of a row of J, and rows of the band of W
+        like = torch.empty(layout.n, dtype=layout.dtype, device=layout.device)
+        self.together = type(extraction.probing) is Direct and layout.n < LONG
+        self.colours = Direct().count(layout.T, layout.d, self.k) if self.together else self.width
+        self.noise = hash_noise(like, 0)
         if layout.ragged:
             self.noise = self.noise * (1 - layout.dummies())
+        probes = one_of_every(self.colours, range(self.colours), layout.n, like)
         self.probes = torch.cat([probes, self.noise[None]]) if check else probes
-        self.batches: list[range] = []
-        # Entry j of row i of J is product j mod colours' entry i.
-        columns = first.long()[:, None] + torch.arange(self.width, device=device)
-        shift = n if self.together else 0
-        self.of_rows = columns % self.colours * (shift + r) + shift + torch.arange(r, device=device)[:, None]
-        weights = like.new_zeros(self.colours, r)
-        weights.scatter_(0, (columns % self.colours).T, self.noise[columns].T)
+        self.batches: dict[tuple, list[range]] = {}
+
+    def place(self, first: Tensor) -> None:
+        """first `(r,)` are the windows of the rows (`rows.windows`)."""
+        n, r, colours = self.layout.n, len(first), self.colours
+        # Entry j of row i of J is product j mod colours' entry n + i.
+        columns = first.long()[:, None] + torch.arange(self.width, device=first.device)
+        self.of_rows = columns % colours * (n + r) + n + torch.arange(r, device=first.device)[:, None]
+        weights = self.noise.new_zeros(colours, r)
+        weights.scatter_(0, (columns % colours).T, self.noise[columns].T)
+        self.of_noise = weights  # of the products in what noise should give
         if self.together:
-            self._place_band(k, r)
-            weights = torch.cat([self._noise_of_stages(k), weights], 1)
-        self.weights = weights  # of the products in what noise should give
+            self._place_band(self.k, r)
+            self.of_noise = torch.cat([self._noise_of_stages(self.k), weights], 1)
 
     def _place_band(self, k: int, r: int) -> None:
         """Cell [i, j] of the band is product j mod colours' entry j + i."""
@@ -128,37 +144,71 @@ class Plan:
         weights = found.new_zeros(self.colours, T).scatter_add_(0, columns % self.colours, found)
         return weights.repeat_interleave(d, 1)
 
-    def products(self, product: Pullback) -> Tensor:
-        if not self.batches:
-            self.batches = self.extraction.batches(len(self.probes), self.layout, product)
-        parts = [multiply(product, self.probes[batch.start : batch.stop]) for batch in self.batches]
+    def products(self, product: Pullback, probes: Tensor) -> Tensor:
+        key = (type(product), len(probes))
+        if key not in self.batches:
+            self.batches[key] = self.extraction.batches(len(probes), self.layout, product)
+        parts = [multiply(product, probes[batch.start : batch.stop]) for batch in self.batches[key]]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def derivatives(at: Recorded, sigma: float, y: Tensor, plan: Plan, hessian: bool = True) -> Derivatives:
-    """Those at a point, with weights sigma and y `(r,)` of f and h. Without `hessian` the band is 0."""
+class Prepared(NamedTuple):
+    """A point of the start, where no Hessian is wanted: (0, J) times `window_probes` and times the plan's probes."""
+
+    at: Recorded
+    product: _Beside
+    of_windows: Tensor
+    of_probes: Tensor
+
+
+def prepare(at: Recorded, plan: Plan) -> Prepared:
+    probes, product = window_probes(plan.layout, plan.k), _Beside(at)
+    Y = plan.products(product, torch.cat([probes, plan.probes]))
+    return Prepared(at, product, Y[: len(probes), plan.layout.n :], Y[len(probes) :])
+
+
+def prepared_derivatives(start: Prepared, sigma: float, y: Tensor, plan: Plan) -> Derivatives:
+    """As `derivatives`, with a band of 0."""
+    (x, f, h), product, _, Y = start
+    grad = _gradient(start.at, sigma, y, False)
+    band, rows, n = x.new_zeros(plan.width, len(x)), Y.take(plan.of_rows), plan.layout.n
+    found = 0, -1
+    if plan.check:
+        terms = Y[: plan.colours, n:] * plan.of_noise[:, -len(h) :] if len(h) else Y[: plan.colours, n:]
+        errors = x.new_zeros(n), (terms.sum(0) - Y[-1, n:]).abs()
+        scales = x.new_zeros(n), terms.abs().sum(0)
+        found = _outside(product, plan, Y[-1], torch.cat(errors), torch.cat(scales))
+    return Derivatives(f.detach(), h.detach(), grad, rows, band, *found)
+
+
+def _gradient(at: Recorded, sigma: float, y: Tensor, create_graph: bool) -> Tensor:
+    x, f, h = at
+    pairs = [(out, weight) for out, weight in ((f, f.new_full((), sigma)), (h, y)) if out.requires_grad]
+    if not pairs:
+        return torch.zeros_like(x)
+    outputs, weights = zip(*pairs, strict=True)
+    return torch.autograd.grad(
+        outputs, x, weights, retain_graph=True, create_graph=create_graph, allow_unused=True, materialize_grads=True
+    )[0]
+
+
+def derivatives(at: Recorded, sigma: float, y: Tensor, plan: Plan) -> Derivatives:
+    """Those at a point, with weights sigma and y `(r,)` of f and h."""
     x, f, h = at
     with torch.enable_grad():
         y = y.detach().requires_grad_()
-        pairs = [(out, weight) for out, weight in ((f, f.new_full((), sigma)), (h, y)) if out.requires_grad]
-        grad = torch.zeros_like(x)
-        if pairs:
-            outputs, weights = zip(*pairs, strict=True)
-            (grad,) = torch.autograd.grad(
-                outputs, x, weights, create_graph=True, allow_unused=True, materialize_grads=True
-            )
-    value = pairs[-1][0] if pairs else f  # whose graph shows how large the functions' tensors are
-    joint = _Joint(value, grad, x, y, hessian)
+        grad = _gradient(at, sigma, y, True)
+    joint = _Joint(h if h.requires_grad else f, grad, x, y)  # whose graph shows how large the functions' tensors are
     found = _together(joint, plan) if plan.together else _apart(joint, plan)
     return Derivatives(f.detach(), h.detach(), grad.detach(), *found)
 
 
 def _together(joint: _Joint, plan: Plan) -> tuple[Tensor, Tensor, int, int]:
-    Y = plan.products(joint)
+    Y = plan.products(joint, plan.probes)
     band, rows = Y.take(plan.of_band).mul_(plan.inside), Y.take(plan.of_rows)
     if not plan.check:
         return rows, band, 0, -1
-    terms = Y[: plan.colours] * plan.weights
+    terms = Y[: plan.colours] * plan.of_noise
     error, scale = (terms.sum(0) - Y[-1]).abs(), terms.abs_().sum(0)
     return rows, band, *_outside(joint, plan, Y[-1], error, scale)
 
@@ -166,30 +216,28 @@ def _together(joint: _Joint, plan: Plan) -> tuple[Tensor, Tensor, int, int]:
 def _apart(joint: _Joint, plan: Plan) -> tuple[Tensor, Tensor, int, int]:
     settle_heap()
     hessian, jacobian = (Pullback(joint.value, joint.grad, by, False) for by in (joint.x, joint.y))
-    k = min(plan.extraction.bandwidth, plan.layout.T - 1)
-    band = joint.x.new_zeros(plan.width, len(joint.x))
-    if joint.hessian:
-        band = extract(hessian, plan.layout, plan.extraction._replace(bandwidth=k))
-    Y = plan.products(jacobian)
-    rows = Y.take(plan.of_rows)
+    band = extract(hessian, plan.layout, plan.extraction._replace(bandwidth=plan.k))
+    n, colours = plan.layout.n, plan.probes[: plan.colours]
+    J = plan.products(jacobian, colours) if joint.grad.requires_grad else colours.new_zeros(len(colours), len(joint.y))
+    rows = pad(J, (n, 0)).take(plan.of_rows)
     if not plan.check:
         return rows, band, 0, -1
-    v, n = plan.noise, plan.layout.n
+    v = plan.noise
     product = joint(v)
-    terms = Y[: plan.colours] * plan.weights
+    terms = J * plan.of_noise
     errors = (matvec(band, v) - product[:n]).abs(), (terms.sum(0) - product[n:]).abs()
     scales = matvec(band.abs(), v.abs()), terms.abs_().sum(0)
     return rows, band, *_outside(joint, plan, product, torch.cat(errors), torch.cat(scales))
 
 
-def _outside(joint: _Joint, plan: Plan, product: Tensor, error: Tensor, scale: Tensor) -> tuple[int, int]:
+def _outside(joint: Pullback, plan: Plan, product: Tensor, error: Tensor, scale: Tensor) -> tuple[int, int]:
     """`(narrow, outside)` where noise gave `product` and the bands say otherwise, for errors and scales of W v and J v:
     by more than rounding explains, which a second product of a rescaled vector shows where the first is in doubt."""
     if not bool((error > torch.finfo(product.dtype).eps ** 0.5 * scale).any()):
         return 0, -1
     change = (product - joint(math.pi * plan.noise) / math.pi).abs()
     noise = torch.where(scale > 0, 64 * change / scale, 0)
-    sizes = [plan.layout.n, len(joint.y)]
+    sizes = [plan.layout.n, len(error) - plan.layout.n]
     parts = zip(*(part.split(sizes) for part in (error, scale, noise)), strict=True)
     hessian, rows = (is_wrong(e, s, float(n.max())) if len(e) else e > 0 for e, s, n in parts)
     if bool(rows.any()):

@@ -6,7 +6,7 @@ With L = f + y^T c - z^T G, the conditions grad L = 0, c = 0, mu / z - G = 0 hav
     K = [  A    0     0  ]      A: Jacobian of c
         [ -B    0    -D  ]      B: Jacobian of G
 
-mu is what z G has come to. K is solved as a step is (`condensed.py`): a factorisation of M = W + A^T A / gamma +
+mu is what z G has come to. K is solved as `condensed.py` says: a factorisation of M = W + A^T A / gamma +
 B^T (D + gamma_b)^-1 B, which belongs to the matrix with -gamma and -gamma_b added on its lower right, and passes of
 refinement, which remove them again. Without gamma_b the entries of D, of rounding size where an inequality is active,
 would divide rounding errors.

@@ -24,10 +24,10 @@ from ...extraction.objective import Objective
 from ...extraction.products import Extraction
 from ...framework.kernels import served, view
 from . import ops
-from .derivatives import Derivatives, Functions, Plan, Recorded, derivatives, record
+from .derivatives import Derivatives, Functions, Plan, Prepared, derivatives, prepare, prepared_derivatives, record
+from .rows import windows
 
 ESTIMATED, GIVEN, WARM = 0, 1, 2  # starts: multipliers estimated, y given, everything as a previous end left it
-PREPARATIONS = 2  # requests for derivatives at the start, for scales and for multipliers, that need no Hessian
 
 
 class Options(NamedTuple):
@@ -41,12 +41,11 @@ class Options(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What the engine is told of a problem, flat: bounds, 1 on held variables, windows of the rows, m equalities."""
+    """What the engine is told of a problem, flat: bounds, 1 on held variables, m equalities."""
 
     lower: Tensor
     upper: Tensor
     held: Tensor
-    first: Tensor
     m: int
     rows: int  # of the band of W
     tol: float
@@ -105,7 +104,7 @@ class Engine(Protocol):
 class Compiled:
     """The compiled engine."""
 
-    def __init__(self, task: Task, start: Start) -> None:
+    def __init__(self, task: Task, start: Start, first: Tensor) -> None:
         n, r = len(start.x), len(start.y)
         self.layout, self.like = Layout(n, r, task.rows), start.x.new_empty(0)
         self.state = start.x.new_empty(self.layout.size)
@@ -113,7 +112,7 @@ class Compiled:
         self.places = [(at, at + count) for at, count in map(self.layout.place, ("x_request", "y_request"))]
         numbers = start.x.new_tensor([task.tol, task.max_steps, start.kind, float(start.mu)])
         fixed = start.x.new_tensor(constants(torch.finfo(start.x.dtype).eps))
-        operands = [task.lower, task.upper, task.held, task.first, *start[1:5], numbers, fixed]
+        operands = [task.lower, task.upper, task.held, first, *start[1:5], numbers, fixed]
         operands = [t.contiguous() for t in operands]
         call("interior_start", list(map(view, operands)), [self.of_state], rows=task.rows, m=task.m)
 
@@ -148,10 +147,10 @@ class Compiled:
 class Portable:
     """The portable engine."""
 
-    def __init__(self, task: Task, start: Start) -> None:
+    def __init__(self, task: Task, start: Start, first: Tensor) -> None:
         limits = task.tol, task.max_steps
         self.problem = portable.problem(
-            cast(Any, ops), task.lower, task.upper, task.held, task.first, task.m, limits, task.rows
+            cast(Any, ops), task.lower, task.upper, task.held, first, task.m, limits, task.rows
         )
         kind, x, *given = start
         self.state = portable_loop.start(cast(Any, ops), self.problem, x, kind, portable.Solution(x, *given))
@@ -189,28 +188,31 @@ class End(NamedTuple):
 
 def minimise(options: Options, functions: Functions, task: Task, start: Start, callback: Callable | None) -> End:
     began = time.perf_counter()
-    plan = Plan(options.objective.layout, options.extraction, task.first, options.check_band)
-    by_kernels = start.x.device.type == "cpu" and served(start.x.dtype)
-    engine: Engine = (Compiled if by_kernels else Portable)(task, start)
+    plan = Plan(options.objective.layout, options.extraction, options.check_band)
+    kind = Compiled if start.x.device.type == "cpu" and served(start.x.dtype) else Portable
+    engine, prepared = _prepared(kind, functions, task, start, plan)
     history: list[SQPHistory] = []
-    outside = -1
+    begins, outside = 0, -1
 
     def note(now: Registers) -> None:
         history.append(SQPHistory(*now[4:8], *now[8:11]))
         if callback is not None:
             callback(StepInfo(int(now.steps), now.value, now.grad_norm, now.shift, now.fraction))
 
-    now, status, begins = engine.registers(), None, 0
-    here: Recorded | None = None  # a step's derivatives are most often those of its last trial
+    now, status = engine.registers(), None
+    here = prepared[1].at  # a step's derivatives are most often those of its last trial
     while now.request != DONE:
         x, y = engine.asked()
-        if here is None or not torch.equal(x, here.x):
+        if not torch.equal(x, here.x):
             here = record(functions, x)
         if now.request != DERIVATIVES:
             engine.trial(here.f.detach(), here.h.detach())
             now = engine.registers()
             continue
-        found = derivatives(here, now.sigma, y, plan, begins >= PREPARATIONS)
+        if begins < len(prepared) and torch.equal(x, prepared[begins].at.x):
+            found = prepared_derivatives(prepared[begins], now.sigma, y, plan)
+        else:
+            found = derivatives(here, now.sigma, y, plan)
         begins, outside = begins + 1, found.outside
         engine.begin(found)
         now = engine.registers()
@@ -221,16 +223,29 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
                 break
     solution = engine.solution()
     if not history:  # it ended before the first linearisation
-        now = _at_start(functions, solution, task, plan, now)
+        now = _at_start(prepared[1], solution, task, plan, now)
         note(now)
     status = Status(int(now.status)) if status is None else status
     return End(solution, status, int(now.steps), now.value, now.grad_norm, now.violation, outside, history)
 
 
-def _at_start(functions: Functions, solution: Solution, task: Task, plan: Plan, now: Registers) -> Registers:
+def _prepared(
+    kind: type[Compiled | Portable], functions: Functions, task: Task, start: Start, plan: Plan
+) -> tuple[Engine, list[Prepared]]:
+    """The engine, and the two points at which it asks for derivatives first: beside the start, for scales, and there,
+    for multipliers. What the rows touch is looked at in both, and no Hessian is wanted."""
+    before = kind(task, start, torch.zeros(len(start.y), dtype=torch.int32, device=start.x.device))
+    points = before.asked()[0], before.solution().x
+    prepared = [prepare(record(functions, x), plan) for x in points]
+    first = windows([each.of_windows for each in prepared], plan.layout, plan.k)
+    plan.place(first)
+    return kind(task, start, first), prepared
+
+
+def _at_start(start: Prepared, solution: Solution, task: Task, plan: Plan, now: Registers) -> Registers:
     """What is known at the start, for a report."""
     x, y, *_ = solution
-    found = derivatives(record(functions, x), 1.0, y, plan, hessian=False)
+    found = prepared_derivatives(start, 1.0, y, plan)
     below = -found.h[task.m :]
     gaps = torch.cat([found.h[: task.m].abs(), below, task.lower - x, x - task.upper, x.new_zeros(1)])
     free = found.grad.where(task.held == 0, torch.zeros_like(x))

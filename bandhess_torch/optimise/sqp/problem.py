@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from ...band.stages import Layout
-from ...extraction.bandwidth import perturbed
 from ...extraction.objective import Objective
 from .condensed import Functions
 from .constraints import Bounds, Outputs
 from .kkt import Terms
 from .loop import ESTIMATED, GIVEN, WARM, Options, Solution, Start, Task
-from .rows import stages_in_window, windows
+from .rows import stages_in_window
 
 
 class Problem(NamedTuple):
@@ -93,20 +92,16 @@ class Setting(NamedTuple):
             resting = torch.where(self.box.fixed > 0, self.box.lower, 0)
         return Terms(self.bounded, self.held, resting, active)
 
-    def task(self, options: Options, x: Tensor) -> Task:
-        """x: where to start."""
+    def task(self, options: Options) -> Task:
         layout, k = self.layout, options.extraction.bandwidth
         infinite = torch.full_like(self.held, torch.inf)
         lower, upper = (-infinite, infinite) if self.box is None else self.box[:2]
         if layout.ragged:
             dummies = layout.dummies() > 0
             lower, upper = torch.where(dummies, 0, lower), torch.where(dummies, 0, upper)
-        inside = (lambda x: x) if self.box is None else self.box.inside
-        points = [inside(perturbed(inside(x), seed)) for seed in (3, 4)]
-        first = windows(lambda x: self.problem.joined(x)[1], points, layout, k)
         rows = stages_in_window(layout, k) * layout.d
         m = self.problem.equalities.size
-        return Task(lower, upper, self.held, first, m, rows, options.tol, options.max_steps)
+        return Task(lower, upper, self.held, m, rows, options.tol, options.max_steps)
 
     def multipliers(self, end: Solution) -> Tensor:
         """Those of G, as the conditions of a solution have them."""

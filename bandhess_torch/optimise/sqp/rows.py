@@ -13,56 +13,47 @@ in one. A row that touches stages further apart gives some window that a product
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
-from ...extraction.products import multiply
-from ...framework.autograd import Pullback, check_recorded
 
 
 def stages_in_window(layout: Layout, k: int) -> int:
     return min(k + 1, layout.T)
 
 
-def forward_products(rows: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor) -> Tensor:
-    """J v for each of the probes `(m, n)`: `(m, r)`. The pull back u -> J^T u, which is linear, is pulled back."""
-    check_recorded()
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        h = rows(x)
-        if not h.requires_grad:
-            return h.new_zeros(len(probes), len(h))
-        u = torch.zeros_like(h).requires_grad_()
-        (forces,) = torch.autograd.grad(h, x, u, create_graph=True, allow_unused=True, materialize_grads=True)
-    return multiply(Pullback(h, forces, u, False), probes)
+def _digits(layout: Layout, K: int) -> tuple[int, int]:
+    """The base, so large that a quotient of products still gives a digit, and how many digits stage numbers have."""
+    base = 2**16 if layout.dtype.itemsize == 8 else 2**6 if layout.dtype.itemsize == 4 else 2
+    return base, math.ceil(math.log(max(2, -(-layout.T // K)), base))
 
 
-def _base(layout: Layout) -> int:
-    """So large may a number be that a quotient of products still gives it."""
-    return 2**16 if layout.dtype.itemsize == 8 else 2**6 if layout.dtype.itemsize == 4 else 2
-
-
-def windows(rows: Callable[[Tensor], Tensor], points: list[Tensor], layout: Layout, k: int) -> Tensor:
-    """`(r,)` int32: the first of the K d columns that hold each of the rows, functions of the flat x."""
-    T, d, K = layout.T, layout.d, stages_in_window(layout, k)
-    base = _base(layout)
-    digits = math.ceil(math.log(max(2, -(-T // K)), base))
-    stage = torch.arange(layout.n, device=layout.device) // d
+def window_probes(layout: Layout, k: int) -> Tensor:
+    """`(K (1 + digits), n)`: for each remainder, noise, and noise times each digit of the stages' numbers."""
+    K = stages_in_window(layout, k)
+    base, digits = _digits(layout, K)
+    stage = torch.arange(layout.n, device=layout.device) // layout.d
     number = stage // K
     factors = torch.stack([torch.ones_like(stage), *(number // base**i % base for i in range(digits))])
-    weights = (3 + hash_noise(points[0], 3)) / 4
-    masks = (stage % K == torch.arange(K, device=layout.device)[:, None]) * weights
-    probes = (masks[:, None] * factors).reshape(-1, layout.n)
+    like = torch.empty(layout.n, dtype=layout.dtype, device=layout.device)
+    masks = (stage % K == torch.arange(K, device=layout.device)[:, None]) * ((3 + hash_noise(like, 3)) / 4)
+    return (masks[:, None] * factors).reshape(-1, layout.n)
+
+
+def windows(products: list[Tensor], layout: Layout, k: int) -> Tensor:
+    """`(r,)` int32: the first of the K d columns that hold each of the rows, from the Jacobian times `window_probes`,
+    `(probes, r)`, in some points."""
+    T, K = layout.T, stages_in_window(layout, k)
+    base, digits = _digits(layout, K)
     place = torch.tensor([base**i for i in range(digits)], device=layout.device)[:, None]
     least = torch.finfo(layout.dtype).eps ** 0.75
 
-    def lowest(x: Tensor) -> Tensor:
-        """The first stage that each row touches near x; T where it touches none."""
-        found = forward_products(rows, x, probes).reshape(K, len(factors), -1)
+    def lowest(found: Tensor) -> Tensor:
+        """The first stage that each row touches; T where it touches none."""
+        found = found.reshape(K, 1 + digits, -1)
         size = found[:, 0].abs()
         touched = (size > least * size.amax(0)) & found.isfinite().all(1)
         digit = torch.where(touched[:, None], found[:, 1:] / torch.where(touched, found[:, 0], 1)[:, None], 0)
@@ -70,5 +61,5 @@ def windows(rows: Callable[[Tensor], Tensor], points: list[Tensor], layout: Layo
         seen = K * (digit * place).sum(1) + torch.arange(K, device=layout.device)[:, None]
         return torch.where(touched, seen, T).amin(0)
 
-    first = torch.stack([lowest(x) for x in points]).amin(0)
-    return (d * first.clamp(max=T - K)).int()
+    first = torch.stack([lowest(found) for found in products]).amin(0)
+    return (layout.d * first.clamp(max=T - K)).int()
