@@ -70,9 +70,8 @@ class Layout(NamedTuple):
         stride = next((width for width in _WIDTHS if w <= width), w) + 1
         bands = [(w + 1) * self.n, *[(self.n + _PAD) * stride] * 2, stride * (stride + 1)]
         vectors = [self._count(vector) for vector in VECTORS]
-        return (
-            sum(map(_rounded, [len(REGISTERS), *vectors, len(Constants._fields), 4 * FILTER, *bands])) + self.r * stride
-        )
+        parts = [len(REGISTERS), *vectors, len(Constants._fields), 4 * FILTER, *bands]
+        return sum(map(_rounded, parts)) + self.r * stride
 
     def _count(self, vector: str) -> int:
         return self.n + _PAD if vector.startswith("n:") else self.r
