@@ -68,9 +68,10 @@ class Layout(NamedTuple):
         """Entries of the state."""
         w = self.window - 1
         stride = next((width for width in _WIDTHS if w <= width), w) + 1
-        bands = [self.r * stride, (w + 1) * self.n, *[(self.n + _PAD) * stride] * 2, stride * (stride + 1)]
+        bands = [(w + 1) * self.n, *[(self.n + _PAD) * stride] * 2, stride * (stride + 1)]
         vectors = [self._count(vector) for vector in VECTORS]
-        return sum(map(_rounded, [len(REGISTERS), *vectors, len(Constants._fields), 4 * FILTER, *bands]))
+        parts = [len(REGISTERS), *vectors, len(Constants._fields), 4 * FILTER, *bands]
+        return sum(map(_rounded, parts)) + self.r * stride
 
     def _count(self, vector: str) -> int:
         return self.n + _PAD if vector.startswith("n:") else self.r

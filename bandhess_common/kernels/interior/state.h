@@ -120,13 +120,14 @@ class State {
 #undef BANDHESS_R
     constants_ = take(kConstants);
     filters_ = take(4 * kFilter);
-    rows_ = take(r * s.stride);
     w = take((s.w + 1) * n);
     matrix = take((n + kPad) * s.stride);
     factor = take((n + kPad) * s.stride);
     pending = take(s.state());
+    rows_ = at;
   }
 
+  // Grows with r, so that another r is refused.
   static Index size(Index n, Index r, Index rows) {
     const Bands s(1, rows, n);
     Index total = rounded(sizeof(Registers<T>) / sizeof(T));
@@ -135,8 +136,8 @@ class State {
     BANDHESS_INTERIOR_VECTORS(BANDHESS_N, BANDHESS_R)
 #undef BANDHESS_N
 #undef BANDHESS_R
-    total += rounded(kConstants) + rounded(4 * kFilter) + rounded(r * s.stride) + rounded((s.w + 1) * n);
-    return total + 2 * rounded((n + kPad) * s.stride) + rounded(s.state());
+    total += rounded(kConstants) + rounded(4 * kFilter) + rounded((s.w + 1) * n) + rounded(s.state());
+    return total + 2 * rounded((n + kPad) * s.stride) + r * s.stride;
   }
 
   Registers<T>& reg;
