@@ -264,3 +264,40 @@ def test_gram_and_windows() -> None:
         np.testing.assert_allclose(np.asarray(pushed), J @ v, atol=1e-14)
         pulled = b.ops.add_windows(to(rows) * to(weights)[:, None], to(first), n)
         np.testing.assert_allclose(np.asarray(pulled), J.T @ weights, atol=1e-14)
+
+
+def test_a_batch_ends_as_its_problems_do() -> None:
+    """One program, vmapped: lanes that have ended wait for the others."""
+    cases = ["active", "saddle", "dependent", "infeasible"]
+    problems = [CASES[case] for case in cases]
+    stacked = [jnp.stack([jnp.asarray(getattr(p, field)) for p in problems]) for field in ("A", "b", "c")]
+    kits = [setup("jax", p, np.float64, 1e-8, 200)[1] for p in problems]
+
+    def solve(problem: state.Problem, A: jax.Array, b: jax.Array, c: jax.Array, x0: jax.Array) -> state.State:
+        ops = jax_operations
+        zero = jnp.zeros(4)
+        given = state.Solution(zero, jnp.zeros(3), zero, zero, jnp.zeros(()))
+
+        def values(x: jax.Array) -> tuple:
+            v = c + b @ x + jnp.einsum("rij,i,j->r", A, x, x) / 2
+            return v[0], v[1:]
+
+        def turn(s: state.State) -> state.State:
+            weights, J = jnp.concatenate([s.sigma[None], s.y_request]), b + A @ s.x_request
+            W = jnp.tensordot(weights, A, 1)
+            band = jnp.stack([jnp.pad(jnp.diagonal(W, -d), (0, d)) for d in range(4)])
+            f, h = values(s.x_request)
+            s = loop.begin(ops, problem, s, state.Derivatives(f, h, weights @ J, J[1:], band, jnp.zeros(())))
+            return loop.trial(ops, problem, s, state.Values(*values(s.x_request)))
+
+        start = loop.start(ops, problem, x0, state.ESTIMATED, given)
+        return ops.while_loop(lambda s: s.request != state.DONE, turn, start)
+
+    batch = jax.tree.map(lambda *a: jnp.stack(a), *kits)
+    ends = jax.jit(jax.vmap(solve))(batch, *stacked, jnp.stack([jnp.asarray(p.x0) for p in problems]))
+    assert [Status(int(v)) for v in ends.status] == [ENDS[case] for case in cases]
+    for i, p in enumerate(problems):
+        alone = run("numpy", p, tol=1e-8)
+        assert abs(int(ends.steps[i]) - int(alone.steps)) <= 1
+        # The saddle may be left to either side.
+        np.testing.assert_allclose(abs(ends.solution.x[i]), abs(alone.solution.x), atol=1e-5)
