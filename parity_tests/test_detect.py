@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from backends import BACKENDS, Backend
 from chains import rosenbrock
 from oracles import reals, unique_coefficients
 from problems import steering_stages
+
+import bandhess_torch
 
 ROUNDING = 256
 
@@ -23,19 +26,15 @@ def operator(n: int, k: int) -> np.ndarray:
 
 
 @pytest.fixture
-def one_by_one(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products of a batch are recorded as one: detection with chunk_size=1, so that they can be counted."""
-    extraction = backend.package.extraction.bandwidth.Extraction
-    of = extraction.of
-    monkeypatch.setattr(extraction, "of", lambda bandwidth, probing, chunk_size: of(bandwidth, probing, 1))
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of a batch would be recorded as one: PyTorch's, one after the other, can be counted."""
+    one_by_one = lambda product, probes: torch.stack([product(v) for v in probes])  # noqa: E731
+    monkeypatch.setattr(bandhess_torch.extraction.bandwidth, "multiply", one_by_one)
 
 
-def doublings(k: int, T: int) -> int:
-    """Products of the search for k: bands of 0, 1, 2, 4, ... and two more for the check of each."""
-    tried = [0]
-    while tried[-1] < k:
-        tried.append(max(1, 2 * tried[-1]))
-    return sum(min(2 * t + 1, T) + 2 for t in tried)
+def first_look(T: int) -> int:
+    """A random product, once more rescaled, and the columns of eight stages."""
+    return 2 + min(T, 8)
 
 
 @pytest.mark.parametrize(("n", "k"), [(30, 0), (30, 1), (30, 3), (90, 3), (1, 0)])
@@ -46,9 +45,25 @@ def test_finds_it_at_a_cost_independent_of_n(backend: Backend, n: int, k: int) -
     found = backend.package.detect_bandwidth(fun)(backend.array(np.ones(n)))
     assert type(found) is int
     assert found == k
-    assert len(products) == doublings(k, n)
-    if k > 1:
-        assert 4 * k <= len(products) <= 8 * k + 3
+    assert len(products) == first_look(n) + 2 * k + 1
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_a_reach_that_the_first_look_misses(backend: Backend) -> None:
+    """One far entry, between stages that are not among the first: doubling finds it."""
+    A, products = operator(90, 1), []
+    A[20, 26] = A[26, 20] = 0.5
+    found = backend.package.detect_bandwidth(backend.quadratic(A, products))(backend.array(np.ones(90)))
+    assert found == 6
+    assert len(products) == first_look(90) + 3 + 5 + 9 + 17
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_a_dense_one_is_refused_at_once(backend: Backend) -> None:
+    n, products = 600, []
+    with pytest.raises(ValueError, match="more than 150 "):
+        backend.package.detect_bandwidth(backend.quadratic(operator(n, n), products))(backend.array(np.ones(n)))
+    assert len(products) == first_look(n)
 
 
 def test_as_wide_as_the_matrix(backend: Backend) -> None:
@@ -65,7 +80,7 @@ def test_denser_is_refused(backend: Backend) -> None:
     fun = backend.quadratic(operator(n, 17), products)
     with pytest.raises(ValueError, match=r"more than 16 .*T = 40.*finds no better; .*max_bandwidth=39"):
         backend.package.detect_bandwidth(fun)(backend.array(np.ones(n)))
-    assert len(products) == doublings(16, n) + n + 2
+    assert len(products) == 2 * first_look(n) + n
 
     def ring(x):
         return backend.xp.sum((x[1:] - x[:-1]) ** 2) + (x[-1] - x[0]) ** 2

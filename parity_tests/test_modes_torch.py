@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import bandhess_torch as bh
+from bandhess_torch.framework.autograd import Pullback
 
 N = 12
 
@@ -68,6 +69,19 @@ def test_anomalies_are_still_found(anomalies: None) -> None:
     """One after the other, the products are looked at as any other backward pass is."""
     with pytest.warns(UserWarning, match="Error detected in"), pytest.raises(RuntimeError, match="returned nan values"):
         bh.hessian(lambda x: torch.sum(torch.where(x > 0, x, 0).sqrt() ** 3), 0)(X - 1)
+
+
+def test_products_of_a_graph_are_formed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+    product = Pullback.__call__
+
+    def counted(self: Pullback, v: Tensor) -> Tensor:
+        shapes.append(tuple(v.shape))
+        return product(self, v)
+
+    monkeypatch.setattr(Pullback, "__call__", counted)
+    bh.hessian(cost, 1)(X)
+    assert shapes == [(3, len(X))]
 
 
 # --- Writes in place --------------------------------------------------------------------------------------------------

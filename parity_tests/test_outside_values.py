@@ -2,9 +2,6 @@
 
 import functools
 import gc
-import signal
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -119,30 +116,3 @@ def test_every_entry_counts(size: int) -> None:
         a[i] = old
     a[[0, -1]] = a[[-1, 0]]
     assert describe(fun).reads != before
-
-
-SCRIPT = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-import jax, jax.numpy as jnp, numpy as np
-jax.config.update("jax_enable_x64", True)
-from bandhess_jax import newton
-fun = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (x[1:] - 1) ** 2)
-call = lambda limit: newton(fun, 2 * np.sin(1.7 * np.arange(20000)), 1, tol=1e-300, max_steps=10**6, max_seconds=limit)
-call(0.1)
-print("compiled", flush=True)
-call(None)
-call(None)
-"""
-
-
-def test_interrupts_end_a_running_loop() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    first = process.stdout.readline() if process.stdout else ""
-    assert first == "compiled\n"
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert "KeyboardInterrupt" in errors
-    assert process.returncode == -signal.SIGINT

@@ -6,6 +6,6 @@ Python: `table` lists the kernels with what they take and give, `library` loads 
 """
 
 from .library import DTYPES, View, call, load, view, why_not
-from .table import KERNELS, Kernel
+from .table import KERNELS, Kernel, result_shapes
 
-__all__ = ["DTYPES", "KERNELS", "Kernel", "View", "call", "load", "view", "why_not"]
+__all__ = ["DTYPES", "KERNELS", "Kernel", "View", "call", "load", "result_shapes", "view", "why_not"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -60,3 +61,41 @@ KERNELS = {
     "symmetry": Kernel(("products (r, n)",), ("band (r, n)",), 1, {"d": GIVEN}),
 }
 """info and swaps are int32; all other arrays are float32, or all are float64."""
+
+_INTEGERS = ("info", "swaps")
+
+
+def _dims(text: str) -> tuple[tuple[str, int], ...]:
+    """Of "unit (n, r - 1)": the letter of each dimension, and what is added to it."""
+    dims = text.split("(", 1)[1].rstrip(")").split(",")
+    parts = (dim.split("-") for dim in dims if dim.strip())
+    return tuple((first.strip(), -sum(map(int, rest))) for first, *rest in parts)
+
+
+class Shape(NamedTuple):
+    """Of a result."""
+
+    integers: bool
+    dims: tuple[int, ...]
+
+
+@functools.lru_cache(4096)
+def result_shapes(
+    name: str, operands: tuple[tuple[int, ...], ...], results: int | None, options: tuple[tuple[str, float], ...]
+) -> list[Shape]:
+    """The results of the kernel `name`, the first so many, for operands of these shapes with one batch in front; a
+    right-hand side without columns, b `(n,)`, gives such a solution."""
+    table = KERNELS[name]
+    dims = [_dims(text) for text in table.operands]
+    batch = operands[0][: len(operands[0]) - len(dims[0])]
+    sizes: dict[str, float | None] = dict(options)
+    for letters, shape in zip(dims, operands, strict=True):
+        given = shape[len(batch) :]
+        for (letter, added), size in zip(letters, (*given, *[None] * (len(letters) - len(given))), strict=True):
+            sizes[letter] = None if size is None else size - added
+    shapes = []
+    for text in table.results[:results]:
+        found = [(int(letter) if letter.isdigit() else sizes[letter], added) for letter, added in _dims(text)]
+        whole = tuple(int(size) + added for size, added in found if size is not None)
+        shapes.append(Shape(text.split(" ")[0] in _INTEGERS, (*batch, *whole)))
+    return shapes

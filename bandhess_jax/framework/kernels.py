@@ -1,8 +1,8 @@
 """The compiled CPU kernels (`bandhess_common/kernels`) registered with XLA, in the place of the pure-JAX programs.
 
 An algorithm calls `kernel(name, pure, *operands)` where it runs its scans: on a CPU the compiled kernel serves, on any
-other platform, without the compiled file, for other dtypes and inside `portable()` the pure function, which also
-defines the result's shapes. Derivative rules stand around these calls, so they are the same in both.
+other platform, without the compiled file, for other dtypes and inside `portable()` the pure function. Derivative rules
+stand around these calls, so they are the same in both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bandhess_common.kernels import KERNELS, load, why_not
+from bandhess_common.kernels import KERNELS, load, result_shapes, why_not
 
 
 @functools.cache
@@ -85,15 +85,24 @@ def _served(operands: tuple[Array, ...]) -> bool:
     return dtypes in ({jnp.dtype("float32")}, {jnp.dtype("float64")})
 
 
-def kernel(name: str, pure: Callable, *operands: Array, **options: Any) -> Any:
-    """`pure(*operands, **options)`, by the compiled kernel `name` where that serves."""
+def kernel(name: str, pure: Callable, *operands: Array, results: int = 1, **options: Any) -> Any:
+    """`pure(*operands, **options)`, by the compiled kernel `name` where that serves: the first so many results, as an
+    array or a tuple of them.
+
+    Where this process has CPUs alone, `pure` is not even traced: that takes longer than the rest of a call's tracing.
+    """
     whole = functools.partial(pure, **options)
     if not _served(operands) or cpu_kernels() != "compiled":
         return whole(*operands)
     numbers = {option: np.float64(value) for option, value in {**KERNELS[name].options, **options}.items()}
 
     def compiled(*operands: Array) -> Any:
-        shapes = jax.eval_shape(whole, *operands)
-        return jax.ffi.ffi_call(f"bandhess_{name}", shapes, vmap_method="broadcast_all")(*operands, **numbers)
+        shapes = result_shapes(name, tuple(a.shape for a in operands), results, tuple(options.items()))
+        dtype = operands[0].dtype
+        out = [jax.ShapeDtypeStruct(dims, jnp.int32 if integers else dtype) for integers, dims in shapes]
+        call = jax.ffi.ffi_call(f"bandhess_{name}", out[0] if results == 1 else tuple(out), vmap_method="broadcast_all")
+        return call(*operands, **numbers)
 
+    if jax.default_backend() == "cpu":
+        return compiled(*operands)
     return lax.platform_dependent(*operands, cpu=compiled, default=whole)

@@ -24,7 +24,7 @@ def cholesky_ex(ab: ArrayLike) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def _cholesky(ab: Array) -> tuple[Array, Array]:
-    return kernel("cholesky", _from_columns, ab)
+    return kernel("cholesky", _from_columns, ab, results=2)
 
 
 @_cholesky.defjvp

@@ -65,7 +65,7 @@ def lu_factor(ab: Array, l: int, u: int) -> LU:
     if l == 0:
         n = ab.shape[1]
         return LU(transposed(ab, l).T, jnp.zeros((n, 0), ab.dtype), jnp.zeros(n, jnp.int32))
-    return LU(*kernel("lu", _scan_factor, ab, l=l))
+    return LU(*kernel("lu", _scan_factor, ab, results=3, l=l))
 
 
 def _scan_factor(ab: Array, l: int) -> list[Array]:

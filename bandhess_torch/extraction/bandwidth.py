@@ -1,4 +1,4 @@
-"""Is the bandwidth right? One random product tells. Which one is? Doubling finds it."""
+"""Is the bandwidth right? One random product tells. Which one is? `bandhess_common/detection` finds it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 from torch import Tensor
 
+from bandhess_common import detection
 from bandhess_common.checks import as_index, check_argnums, too_dense
 
 from ..band.noise import gaussian, hash_noise
 from ..band.storage import as_band, clear_unused, matvec
-from ..band.structures import diagonal, row_sums, shifted
+from ..band.structures import diagonal
 from ..framework.transforms import eager
 from .linearise import linearize_gradient
 from .objective import Objective
-from .products import Extraction, extract
+from .products import multiply
 
 SMALL = 256  # so many products are spent on advice
 
@@ -86,49 +85,20 @@ def _perturbed(x: Tensor) -> Tensor:
     return x + 0.01 * size * (3 + hash_noise(x, 1)) / 4
 
 
-def _examine(objective: Objective, extraction: Extraction, fun: Callable, args: tuple, kwargs: dict) -> tuple:
-    """At the perturbed x: is the band finite, does it miss something, and which cells of it count."""
-    flat_fun, flat = objective.bind(fun, args, kwargs)
-    _, product, _ = linearize_gradient(flat_fun, _perturbed(flat))
-    ab = extract(product, objective.layout, extraction)
-    if objective.layout.ragged:
-        ab = shifted(ab, -objective.layout.dummies())
-    rows = row_sums(ab)
-    # A cell counts if it does in its row or in its column.
-    reach = min(ab.shape)
-    below = torch.stack([torch.nn.functional.pad(rows[r:], (0, r), value=torch.inf) for r in range(reach)])
-    counts = _wrong(ab[:reach].abs(), torch.minimum(rows, below))
-    return bool(ab.isfinite().all()), too_narrow(product, ab), counts.cpu().numpy()
-
-
 def _find(
     objective: Objective, first: int, limit: int, fun: Callable, args: tuple, kwargs: dict
-) -> tuple[int, np.ndarray] | None:
-    """The bandwidth, and which cells of the band count, by doubling from `first`; None if it is past the limit."""
-    T, d, k = objective.layout.T, max(objective.layout.d, 1), first
-    while True:
-        with torch.no_grad():
-            finite, narrow, counts = _examine(objective, Extraction.of(k, "direct", "auto"), fun, args, kwargs)
-        if not finite:
-            raise FloatingPointError("the Hessian is not finite at (or near) x; give an x inside the domain of fun")
-        if not narrow or k == T - 1:
-            row, column = np.nonzero(counts)
-            return int(np.max((column % d + row) // d, initial=0)), counts
-        if k == limit:
-            return None
-        # Past T / 2 every stage has its own probe: the full width costs no more of them.
-        k = min(max(1, 2 * k) if 4 * k + 1 < T else T - 1, limit)
+) -> detection.Found | None:
+    """The bandwidth, and which cells of the band count; None if it is past the limit."""
+    layout = objective.layout
+    with torch.no_grad():
+        flat_fun, flat = objective.bind(fun, args, kwargs)
+        _, product, _ = linearize_gradient(flat_fun, _perturbed(flat))
 
+        def multiply_all(probes: np.ndarray) -> np.ndarray:
+            given = torch.as_tensor(probes, dtype=layout.dtype, device=layout.device)
+            return multiply(product, given).detach().cpu().numpy()
 
-def _reorder(T: int, d: int, found: tuple[int, np.ndarray]) -> tuple[np.ndarray, int]:
-    """The order of the stages by reverse Cuthill-McKee, and the bandwidth in it; the natural one if that is as good."""
-    row, column = np.nonzero(found[1])
-    low, high = column // d, (column + row) // d
-    pattern = coo_array((np.ones(len(low)), (high, low)), shape=(T, T)).tocsr()
-    permutation = reverse_cuthill_mckee(pattern + pattern.T, symmetric_mode=True)
-    place = np.argsort(permutation)
-    bandwidth = int(np.max(np.abs(place[high] - place[low]), initial=0))
-    return (permutation, bandwidth) if bandwidth < found[0] else (np.arange(T), found[0])
+        return detection.find(multiply_all, layout.T, max(layout.d, 1), limit, first)
 
 
 def _advice(objective: Objective, fun: Callable, args: tuple, kwargs: dict) -> str:
@@ -137,8 +107,9 @@ def _advice(objective: Objective, fun: Callable, args: tuple, kwargs: dict) -> s
     found = _find(objective, T - 1, T - 1, fun, args, kwargs) if T * d <= SMALL else None
     if found is None:
         return "reorder_bandwidth(fun)(x) looks for a better one"
-    bandwidth = _reorder(T, d, found)[1]
-    return f"reorder_bandwidth(fun)(x) finds {f'one of bandwidth {bandwidth}' if bandwidth < found[0] else 'no better'}"
+    bandwidth = detection.reordered(T, d, found)[1]
+    better = f"one of bandwidth {bandwidth}" if bandwidth < found.bandwidth else "no better"
+    return f"reorder_bandwidth(fun)(x) finds {better}"
 
 
 @eager
@@ -147,10 +118,10 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
 
     It looks at values, so it does not run inside `torch.func` transforms.
 
-    The band is extracted at k = 0, 1, 2, 4, ... until one random product shows nothing outside it, then outer
-    diagonals that are zero are dropped. Entries below sqrt(eps) of their row and of their column (1.5e-8 in float64,
-    3.5e-4 in float32) count as zero. x is moved by about a hundredth first, so that curvature which vanishes exactly
-    at x (x^4 at 0) is seen; of a branch, only the side taken there is.
+    Columns of a few stages show a bandwidth that is needed at least. From there on it is doubled until a random product
+    shows nothing outside the band, and outer diagonals that are zero are dropped. Entries below sqrt(eps) of their row
+    and of their column (1.5e-8 in float64, 3.5e-4 in float32) count as zero. x is moved by about a hundredth first, so
+    that curvature which vanishes exactly at x (x^4 at 0) is seen; of a branch, only the side taken there is.
 
     Args:
       fun: as for `hessian`.
@@ -160,8 +131,9 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
     Returns: the function. It raises ValueError when the Hessian is denser than max_bandwidth, and FloatingPointError
     when it is not finite.
 
-    Cost: for a bandwidth k > 0, 4 k d to 8 k d products and a few more, whatever n is. (A refusal spends T d more if
-    these are at most 256, to say what `reorder_bandwidth` would find.)
+    Cost: 10 products and (2 k + 1) d more for a bandwidth k that those columns show, else up to 8 k d, whatever n is;
+    a dense Hessian is refused after the first 10. (A refusal spends T d more if these are at most 256, to say what
+    `reorder_bandwidth` would find.)
     """
     argnums = check_argnums(argnums)
     if max_bandwidth is not None:
@@ -177,7 +149,7 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
         found = _find(objective, 0, limit, fun, args, kwargs)
         if found is None:
             raise ValueError(too_dense(limit, T, _advice(objective, fun, args, kwargs)))
-        return found[0]
+        return found.bandwidth
 
     return detect_bandwidth_fun
 
@@ -197,7 +169,7 @@ def reorder_bandwidth(fun: Callable, *, argnums: int = 0) -> Callable[..., tuple
       bandwidth, in stages. So minimise `lambda y: fun(y[inverse])` from `x[permutation]`, where
       `inverse = np.argsort(permutation)`. A leaf with T - 1 stages must be filled up to T before it can be reordered.
 
-    Cost: up to 3 T d products, and a pattern of (T d)^2 cells for a dense Hessian.
+    Cost: up to 3 T d products and 10 more, and a pattern of (T d)^2 cells for a dense Hessian.
     """
     argnums = check_argnums(argnums)
 
@@ -209,6 +181,6 @@ def reorder_bandwidth(fun: Callable, *, argnums: int = 0) -> Callable[..., tuple
             return np.arange(T), 0
         found = _find(objective, 0, T - 1, fun, args, kwargs)
         assert found is not None  # at T - 1 nothing is outside
-        return _reorder(T, d, found)
+        return detection.reordered(T, d, found)
 
     return reorder_bandwidth_fun

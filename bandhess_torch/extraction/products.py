@@ -91,12 +91,12 @@ def _batched(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
     return torch.func.vmap(matvec)(probes.contiguous())  # unshared: it might be written to
 
 
-def _multiply(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
+def multiply(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
     """H times each of the probes `(m, n)`: at once, or one after the other where torch knows no batches of what the
     function does (writing into strided clones, looking at values, as anomaly detection does at all of them)."""
     if len(probes) == 1:
         return matvec(probes[0])[None]
-    if not (isinstance(matvec, Pullback) and torch.is_anomaly_check_nan_enabled()):
+    if not (isinstance(matvec, Pullback) and torch.is_anomaly_enabled() and torch.is_anomaly_check_nan_enabled()):
         with suppress(RuntimeError):  # one of another cause comes again below
             return _batched(matvec, probes)
     # Copies: a product may write to its probe, and reuse the memory of its result.
@@ -120,7 +120,7 @@ def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: E
     count = probing.count(T, d, near)
     found = collect(probing, T, d, near)
     for colours in options.batches(count, layout, matvec):
-        found.add(colours, _multiply(matvec, make_probes(probing, colours, T, d, near, like)))
+        found.add(colours, multiply(matvec, make_probes(probing, colours, T, d, near, like)))
     ab, notes = found.band()
     ab = _finished(ab, layout, k, near)
     return (ab, *notes) if notes else ab

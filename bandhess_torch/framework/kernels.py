@@ -7,19 +7,17 @@ a GPU make the trip to the CPU and back. Derivative rules stand around these cal
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bandhess_common.kernels import KERNELS, View, call, why_not
+from bandhess_common.kernels import View, call, result_shapes, why_not
 
 from .transforms import resolved
 
 _CODES = {torch.float32: 0, torch.float64: 1, torch.int32: 2}
-_INTEGERS = ("info", "swaps")
 LONG = 2**17  # numbers of the first operand, from where on threads pay
 
 
@@ -30,42 +28,6 @@ def cpu_kernels() -> str:
     they are missing LAPACK serves, through SciPy, with the same results to rounding, one system after the other.
     """
     return "pure: " + why_not() if why_not() else "compiled"
-
-
-class _Layout(NamedTuple):
-    """The shapes in the table, "unit (n, r - 1)": per array a tuple of (letter, what is added to it)."""
-
-    operands: tuple[tuple[tuple[str, int], ...], ...]
-    results: tuple[tuple[bool, tuple[tuple[str, int], ...]], ...]  # with: is it of integers?
-
-
-def _dims(text: str) -> tuple[tuple[str, int], ...]:
-    dims = text.split("(", 1)[1].rstrip(")").split(",")
-    parts = (dim.split("-") for dim in dims if dim.strip())
-    return tuple((first.strip(), -sum(map(int, rest))) for first, *rest in parts)
-
-
-@functools.cache
-def _layout(name: str) -> _Layout:
-    operands, results = KERNELS[name].operands, KERNELS[name].results
-    return _Layout(
-        tuple(map(_dims, operands)), tuple((text.split(" ")[0] in _INTEGERS, _dims(text)) for text in results)
-    )
-
-
-@functools.lru_cache(4096)
-def _plan(name: str, shapes: tuple, results: int | None, options: tuple) -> list[tuple[bool, tuple[int, ...]]]:
-    """The shapes of the results for operands of these shapes, and whether they hold integers."""
-    layout, sizes = _layout(name), dict(options)
-    batch = shapes[0][: len(shapes[0]) - len(layout.operands[0])]
-    for dims, shape in zip(layout.operands, shapes, strict=True):
-        for (letter, added), size in zip(dims, shape[len(batch) :], strict=True):
-            sizes[letter] = size - added
-    plan = []
-    for integers, dims in layout.results[:results]:
-        given = (int(letter if letter.isdigit() else sizes[letter]) + added for letter, added in dims)
-        plan.append((integers, (*batch, *given)))
-    return plan
 
 
 def _served(operands: tuple[Tensor, ...]) -> bool:
@@ -89,8 +51,8 @@ def kernel(name: str, plain: Callable, *operands: Tensor, results: int | None = 
     on_cpu = [resolved(t).cpu().contiguous() for t in operands]
     # Zeros where there is no system: the kernel then writes nothing, and info is 0.
     make = torch.empty if first.numel() else torch.zeros
-    plan = _plan(name, tuple(t.shape for t in operands), results, tuple(options.items()))
-    made = [make(shape, dtype=torch.int32 if integers else first.dtype, device="cpu") for integers, shape in plan]
+    shapes = result_shapes(name, tuple(t.shape for t in operands), results, tuple(options.items()))
+    made = [make(shape, dtype=torch.int32 if integers else first.dtype, device="cpu") for integers, shape in shapes]
     # Threads are started for the call: what is short is done before they run.
     threads = torch.get_num_threads() if first.numel() >= LONG else 1
     call(name, list(map(_view, on_cpu)), list(map(_view, made)), threads=threads, **options)

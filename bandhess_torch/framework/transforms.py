@@ -58,6 +58,23 @@ def recorded(*operands: Any) -> bool:
     return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in operands)
 
 
+def differentiated(*operands: Tensor) -> bool:
+    """True where a derivative of what is made of operands may be asked for: `recorded`, less vmap."""
+    if forward_ad._current_level >= 0:
+        return True
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    if any(level.key() != torch._C._functorch.TransformType.Vmap for level in levels):
+        return True
+    return torch.is_grad_enabled() and any(_lanes(t).requires_grad for t in operands)
+
+
+def _lanes(t: Tensor) -> Tensor:
+    """The whole tensor of which vmap shows one lane."""
+    while torch._C._functorch.is_batchedtensor(t):
+        t = torch._C._functorch.get_unwrapped(t)
+    return t
+
+
 def apply(function: Any, *operands: Any) -> Any:
     """`function.apply(*operands)`, or its forward alone where nothing asks for more: apply costs some 30 us."""
     return function.apply(*operands) if recorded(*operands) else function.forward(*operands)

@@ -14,7 +14,7 @@ from bandhess_common.checks import as_index
 from ..band.storage import as_band, as_rhs, clear_unused, product
 from ..band.structures import Structure
 from ..framework.kernels import kernel
-from ..framework.transforms import apply, batch, eager, forward_rule, recorded, vmap_solve
+from ..framework.transforms import apply, batch, differentiated, eager, forward_rule, vmap_solve
 from . import bordered, lapack, partition
 from .cholesky import raise_minor
 from .ldl import raw_columns
@@ -81,44 +81,41 @@ class _Solve(torch.autograd.Function):
 
 
 class _FactorSolve(torch.autograd.Function):
-    """`(H^-1 b, factor)` in one call, each system's while it is in cache."""
+    """`(H^-1 b, factor)` in one call, each system's while it is in cache. The factor is empty unless keep is set: in a
+    batch it is the largest part of what is written."""
 
     @staticmethod
-    def forward(b: Tensor, ab: Tensor) -> tuple[Tensor, Tensor]:
-        x, info, columns = kernel("solve", lapack.solve, ab, b)
+    def forward(b: Tensor, ab: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+        x, info, *columns = kernel("solve", lapack.solve, ab, b, results=3 if keep else 2)
         raise_minor(info)
-        return x, columns
+        return x, columns[0] if keep else ab.new_empty(info.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        _Solve.setup_context(ctx, (*inputs, Way(), output[1]), output[0])
+        _Solve.setup_context(ctx, (*inputs[:2], Way(), output[1]), output[0])
         ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     @eager
     def backward(ctx: Any, cotangent: Tensor, _factor: Tensor) -> tuple[Tensor | None, ...]:
-        return _Solve.backward(ctx, cotangent)[:2]
+        return *_Solve.backward(ctx, cotangent)[:2], None
 
     @staticmethod
     @forward_rule
-    def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None) -> tuple[Tensor, None]:
+    def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None, _keep: None) -> tuple[Tensor, None]:
         return _Solve.jvp(ctx, db, dab), None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor) -> tuple:
+    def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, keep: bool) -> tuple:
         if in_dims[1] is None:  # one matrix takes all right-hand sides as columns
             wide = b.movedim(in_dims[0], -1)
-            x, columns = _FactorSolve.apply(wide.flatten(-2), ab)
+            x, columns = _FactorSolve.apply(wide.flatten(-2), ab, keep)
             return (x.unflatten(-1, wide.shape[-2:]), columns), (wide.ndim - 1, None)
-        return _FactorSolve.apply(*batch(info, in_dims, b, ab)), (0, 0)
+        return _FactorSolve.apply(*batch(info, in_dims[:2], b, ab), keep), (0, 0)
 
 
 def _factor_solve(b: Tensor, ab: Tensor) -> Tensor:
-    if recorded(b, ab):
-        return _FactorSolve.apply(b, ab)[0]
-    x, info = kernel("solve", lapack.solve, ab, b, results=2)
-    raise_minor(info)
-    return x
+    return apply(_FactorSolve, b, ab, differentiated(b, ab))[0]
 
 
 class _Check(torch.autograd.Function):

@@ -65,7 +65,7 @@ def pack(numbers: tuple, dtype: Any) -> Array:
 def minimise_model(g: Array, ab: Array, start: Array, query: Query) -> tuple[Array, Array]:
     """`(p, Answer)`, packed, for g, start `(n,)` and ab `(w + 1, n)`; start is where an eigenvector is looked for."""
     operands = g, ab, start, pack(query, g.dtype)
-    return _search(*operands) if solver.PARTITION_EVERYWHERE else kernel("subproblem", _search, *operands)
+    return _search(*operands) if solver.PARTITION_EVERYWHERE else kernel("subproblem", _search, *operands, results=2)
 
 
 class _Search(NamedTuple):
