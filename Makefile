@@ -17,7 +17,7 @@ newest: $(VENV)/ready kernels
 
 # The compiled CPU kernels, in place: an editable install does not notice that their source changed.
 kernels: $(VENV)/kernels
-$(VENV)/kernels: $(wildcard bandhess_common/kernels/*.cc bandhess_common/kernels/*.h) setup.py | $(VENV)/ready
+$(VENV)/kernels: $(wildcard bandhess_common/kernels/*.cc bandhess_common/kernels/*.h bandhess_common/kernels/*/*.h) setup.py | $(VENV)/ready
 	$(RUN) setup.py -q build_ext --inplace --force
 	touch $@
 

@@ -39,7 +39,7 @@ kernels = Extension(
     extra_link_args=["-Wl,-s", "-pthread"] if sys.platform == "linux" else [],
     py_limited_api=True,  # it uses nothing of Python: one file serves all versions
     optional=True,
-    depends=["setup.py", *map(str, FOLDER.glob("*.h"))],  # which also brings the headers into the source distribution
+    depends=["setup.py", *map(str, FOLDER.rglob("*.h"))],  # which also brings the headers into the source distribution
 )
 setup(
     ext_modules=[kernels], cmdclass={"build_ext": OptionalBuild}, options={"bdist_wheel": {"py_limited_api": "cp311"}}

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "interior/state.h"
 #include "kernels.h"
 
 namespace bandhess {
@@ -129,9 +130,18 @@ int handle(const Kernel& kernel, const std::int64_t* arrays, Index operands, Ind
 BANDHESS_KERNELS(BANDHESS_FUNCTION)
 #undef BANDHESS_FUNCTION
 
-// The list as it was compiled, a line a kernel: Python compares it with its own.
+// The lists as they were compiled, a line a kernel, then those of the interior point: Python compares them with its own.
 #define BANDHESS_LINE(...) #__VA_ARGS__ "\n"
+#define BANDHESS_NAME(name) " " #name
+#define BANDHESS_N(name) " n:" #name
+#define BANDHESS_R(name) " r:" #name
 extern "C" __attribute__((visibility("default"))) const char* bandhess_list() {
-  return BANDHESS_KERNELS(BANDHESS_LINE);
+  return BANDHESS_KERNELS(BANDHESS_LINE)
+      "constants:" BANDHESS_INTERIOR_CONSTANTS(BANDHESS_NAME) "\n"
+      "registers:" BANDHESS_INTERIOR_REGISTERS(BANDHESS_NAME) "\n"
+      "vectors:" BANDHESS_INTERIOR_VECTORS(BANDHESS_N, BANDHESS_R) "\n";
 }
 #undef BANDHESS_LINE
+#undef BANDHESS_NAME
+#undef BANDHESS_N
+#undef BANDHESS_R

@@ -60,7 +60,7 @@ struct Matrices {
 
 class Call {
  public:
-  static constexpr int kMostArrays = 5;
+  static constexpr int kMostArrays = 10;
 
   Pool& pool;
   const char* const kernel;
@@ -84,16 +84,20 @@ class Call {
   Matrices matrices(int i) {
     const Array& a = operands[i];
     if (a.rank < 2) refuse("operand", i, a, "a matrix or a batch of them");
-    batch_ = &a;
-    Index batch = 1;
-    for (Index k = 0; k < a.rank - 2; ++k) batch *= a.dims[k];
-    return {batch, a.dims[a.rank - 2], a.dims[a.rank - 1]};
+    return {batch_of(a, a.rank - 2), a.dims[a.rank - 2], a.dims[a.rank - 1]};
+  }
+
+  // The batch of operand i, of vectors.
+  Index vectors(int i) {
+    const Array& a = operands[i];
+    if (a.rank < 1) refuse("operand", i, a, "a vector or a batch of them");
+    return batch_of(a, a.rank - 1);
   }
 
   // The k of an operand (..., n, k), or 1 for (..., n).
   Index right_hand_sides(int i) const {
     const Array& a = operands[i];
-    return a.rank == batch_->rank ? a.dims[a.rank - 1] : 1;
+    return a.rank == leading_ + 2 ? a.dims[a.rank - 1] : 1;
   }
 
   template <class T>
@@ -122,13 +126,22 @@ class Call {
   }
 
  private:
-  const Array* batch_ = nullptr;
+  const Array* batch_ = nullptr;  // whose first `leading_` dimensions are the batch
+  Index leading_ = 0;
+
+  Index batch_of(const Array& a, Index leading) {
+    batch_ = &a;
+    leading_ = leading;
+    Index batch = 1;
+    for (Index k = 0; k < leading; ++k) batch *= a.dims[k];
+    return batch;
+  }
 
   template <class T>
   T* checked(const char* role, int i, const Array& a, std::initializer_list<Index> shape) const {
     if (a.dtype != kDType<T> || !fits(a, shape)) {
       std::string expected = "(";
-      for (Index k = 0; k < batch_->rank - 2; ++k) expected += std::to_string(batch_->dims[k]) + ", ";
+      for (Index k = 0; k < leading_; ++k) expected += std::to_string(batch_->dims[k]) + ", ";
       for (Index size : shape) expected += std::to_string(size) + ", ";
       if (expected.size() > 1) expected.resize(expected.size() - 2);
       refuse(role, i, a, expected + ") of " + name_of(kDType<T>));
@@ -138,7 +151,7 @@ class Call {
 
   // Whether a has the batch's dimensions and then these; a last dimension of 1 may be missing.
   bool fits(const Array& a, std::initializer_list<Index> shape) const {
-    const Index leading = batch_->rank - 2, count = static_cast<Index>(shape.size());
+    const Index leading = leading_, count = static_cast<Index>(shape.size());
     const Index* sizes = shape.begin();
     const bool as_vector = count == 2 && sizes[1] == 1 && a.rank == leading + 1;
     if (a.rank != leading + count && !as_vector) return false;

@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "cholesky.h"
+#include "interior.h"
 #include "inverse.h"
 #include "ldl.h"
 #include "lu.h"

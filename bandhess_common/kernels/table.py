@@ -59,8 +59,40 @@ KERNELS = {
     "subproblem": Kernel(("g (n)", "ab (r, n)", "start (n)", "query (9)"), ("p (n)", "answer (9)"), 2, SEARCH),
     # The band from the products of substitution's probes, with d scalars a stage.
     "symmetry": Kernel(("products (r, n)",), ("band (r, n)",), 1, {"d": GIVEN}),
+    # The interior point by requests (interior.py): a state s, for m equalities among r rows, W of `rows` diagonals.
+    # numbers: tol, max_steps, start (0 multipliers by least squares, 1 y, 2 y, z and mu of a previous end), mu.
+    "interior_start": Kernel(
+        (
+            "lower (n)",
+            "upper (n)",
+            "fixed (n)",
+            "first (r)",
+            "x (n)",
+            "y (r)",
+            "z_lower (n)",
+            "z_upper (n)",
+            "numbers (4)",
+            "constants (c)",
+        ),
+        ("state (s)",),
+        1,
+        {"rows": GIVEN, "m": GIVEN},
+    ),
+    # After a request for derivatives, of sigma f + y . h: rows of dh/dx from `first` on, W; narrow 0, or which is.
+    "interior_begin": Kernel(
+        ("state (s)", "f ()", "h (r)", "gradient (n)", "rows (r, l)", "W (w, n)", "narrow ()"), ("state (s)",), 1
+    ),
+    # After a request for values.
+    "interior_trial": Kernel(("state (s)", "f ()", "h (r)"), ("state (s)",), 1, {"n": GIVEN, "rows": GIVEN}),
+    # What the state has, unscaled.
+    "interior_solution": Kernel(
+        ("state (s)",),
+        ("x (n)", "y (r)", "z_lower (n)", "z_upper (n)", "mu ()"),
+        5,
+        {"n": GIVEN, "r": GIVEN, "rows": GIVEN},
+    ),
 }
-"""info and swaps are int32; all other arrays are float32, or all are float64."""
+"""info, swaps and first are int32; all other arrays are float32, or all are float64."""
 
 _INTEGERS = ("info", "swaps")
 

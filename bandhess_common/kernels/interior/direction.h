@@ -1,0 +1,161 @@
+// The Newton step of the barrier problem, and how far positive variables let it go.
+#pragma once
+
+#include "measures.h"
+#include "system.h"
+
+namespace bandhess::interior {
+
+// H's diagonal beside W, E, and the size of W; then the condensed matrix.
+template <class T>
+void set_up(const State<T>& s, System<T>& system) {
+  auto& reg = s.reg;
+  const T tiny = std::numeric_limits<T>::min();
+  T* diagonal = s.diagonal;
+  each(0, s.n, [=, by = s.elastic() ? reg.zeta : T(0), weight = s.weight](Index j) {
+    diagonal[j] = by * weight[j] * weight[j];
+  });
+  apply_band(s, s.noise, s.w1);
+  const T square = sum<T>(0, s.n, [=, of = s.w1, v = s.noise](Index j) {
+    const T curved = of[j] + diagonal[j] * v[j];
+    return curved * curved;
+  });
+  reg.size_w = std::max(std::sqrt(square) / std::max(reg.noise_size, tiny), reg.least_w);
+  std::fill_n(s.e, s.r, T(0));
+  s.pairs([&](const Pair<T>& p) {
+    if (p.kind < 2) {
+      each(0, s.n, [=, d = p.d, z = p.z](Index j) { diagonal[j] += z[j] / d[j]; });
+    } else {
+      each(p.begin, p.end, [=, d = p.d, z = p.z, e = s.e](Index i) { e[i] += d[i] / std::max(z[i], tiny); });
+    }
+  });
+  each(0, s.n, [=, free = s.free, size = reg.size_w](Index j) { diagonal[j] += (1 - free[j]) * size; });
+  system.condense();
+}
+
+// The largest alpha <= 1 with v + alpha dv >= (1 - tau) v.
+template <class T>
+T fraction(const T* v, const T* dv, Index begin, Index end, T tau) {
+  T most = 0;  // of -dv / v
+  run([&] {
+    T part[kParts] = {};
+    Index i = begin;
+    for (; i + kParts <= end; i += kParts) {
+      UNROLL for (int l = 0; l < kParts; ++l) {
+        const T a = -dv[i + l] / v[i + l];
+        part[l] = a > part[l] ? a : part[l];
+      }
+    }
+    for (; i < end; ++i) {
+      const T a = -dv[i] / v[i];
+      part[0] = a > part[0] ? a : part[0];
+    }
+    for (int l = 0; l < kParts; ++l) most = std::max(most, part[l]);
+  });
+  return most > tau ? tau / most : T(1);
+}
+
+template <class T>
+T fraction_d(const State<T>& s, const Step<T>& step) {
+  T alpha = 1;
+  s.pairs([&](const Pair<T>& p) {
+    alpha = std::min(alpha, fraction(p.d, step.d[p.kind], p.begin, p.end, s.reg.tau));
+  });
+  return alpha;
+}
+
+template <class T>
+T fraction_z(const State<T>& s, const Step<T>& step) {
+  T alpha = 1;
+  s.pairs([&](const Pair<T>& p) {
+    run([&] {
+      for (Index i = p.begin; i < p.end; ++i) {
+        const T dz = step.z[p.kind][i];
+        if (dz < 0 && -s.reg.tau * p.z[i] > alpha * dz) alpha = -s.reg.tau * p.z[i] / dz;
+      }
+    });
+  });
+  return alpha;
+}
+
+// dd and dz of one kind, where dd = d / z (sign dy + y_sign y - weight + mu / d) is eliminated, or given.
+template <class T>
+class Direction {
+ public:
+  Direction(const State<T>& s, System<T>& system) : s_(s), c_(s.constants()), reg_(s.reg), system_(system) {}
+
+  // The step for these residuals of lower and upper bounds and of the rows.
+  void find(const T* r_lower, const T* r_upper, const T* r_rows, const Step<T>& to) {
+    right_hand_side(r_lower, r_upper, r_rows);
+    system_.solve(s_.b1, s_.b2, c_.target, to.x, to.y);
+    const T *dx = to.x, *dy = to.y;
+    const T mu = reg_.barrier;
+    s_.pairs([&](const Pair<T>& p) {
+      T *dd = to.d[p.kind], *dz = to.z[p.kind];
+      if (p.kind == 0) {
+        each(0, s_.n, [=, has = p.has](Index j) { dd[j] = has[j] * (dx[j] + r_lower[j]); });
+      } else if (p.kind == 1) {
+        each(0, s_.n, [=, has = p.has](Index j) { dd[j] = has[j] * (r_upper[j] - dx[j]); });
+      } else {
+        const T sign = p.kind == 4 ? T(-1) : T(1);
+        each(p.begin, p.end, [=, *this](Index i) { dd[i] = p.d[i] / z_of(p, i) * (sign * dy[i] + force(p, i)); });
+      }
+      each(p.begin, p.end, [=](Index i) {
+        const T has = p.has ? p.has[i] : T(1);
+        dz[i] = (has * mu - p.z[i] * dd[i]) / p.d[i] - p.z[i];
+      });
+    });
+  }
+
+  // The derivative of phi along a step.
+  T slope(const Step<T>& to) const {
+    T total = inner(s_.gradient, to.x, s_.n);
+    s_.pairs([&](const Pair<T>& p) {
+      const T* dd = to.d[p.kind];
+      total -= reg_.barrier * sum<T>(p.begin, p.end, [=](Index i) { return dd[i] / p.d[i]; });
+      if (p.kind > 2) total += c_.rho * sum<T>(0, s_.r, [=](Index i) { return dd[i]; });
+    });
+    return total;
+  }
+
+ private:
+  const State<T>& s_;
+  const Constants<T>& c_;
+  Registers<T>& reg_;
+  System<T>& system_;
+
+  static INLINE T z_of(const Pair<T>& p, Index i) { return std::max(p.z[i], std::numeric_limits<T>::min()); }
+
+  // What pushes a positive variable of the rows: with dy it gives dd z / d.
+  INLINE T force(const Pair<T>& p, Index i) const {
+    const T y = p.kind == 4 ? -s_.y[i] : s_.y[i];
+    return y - (p.kind == 2 ? T(0) : c_.rho) + reg_.barrier / p.d[i];
+  }
+
+  void right_hand_side(const T* r_lower, const T* r_upper, const T* r_rows) {
+    const T mu = reg_.barrier;
+    T *b1 = s_.b1, *b2 = s_.b2;
+    each(0, s_.n, [=, dual = s_.dual](Index j) { b1[j] = -dual[j]; });
+    each(0, s_.r, [=](Index i) { b2[i] = -r_rows[i]; });
+    s_.pairs([&](const Pair<T>& p) {
+      if (p.kind < 2) {
+        const T sign = p.kind == 0 ? T(1) : T(-1);
+        const T* left = p.kind == 0 ? r_lower : r_upper;
+        each(0, s_.n, [=](Index j) {
+          b1[j] -= sign * (p.z[j] + (p.z[j] * left[j] - p.has[j] * mu) / p.d[j]);
+        });
+      } else {
+        const T sign = p.kind == 4 ? T(-1) : T(1);
+        each(p.begin, p.end, [=, *this](Index i) { b2[i] += sign * p.d[i] / z_of(p, i) * force(p, i); });
+      }
+    });
+    // Leaves symmetric saddles: what is added grows along negative curvature alone.
+    if (reg_.shifted >= c_.noise_after) {
+      const T size = c_.noise * largest(b1, s_.n);
+      each(0, s_.n, [=](Index j) { b1[j] += size * static_cast<T>(noise(j, 2)); });
+    }
+    each(0, s_.n, [=, free = s_.free](Index j) { b1[j] *= free[j]; });
+  }
+};
+
+}  // namespace bandhess::interior

@@ -1,0 +1,267 @@
+// The interior-point method with a filter (Wächter and Biegler 2006) by requests: derivatives bring a step and its first
+// trial, values judge a trial. benchmarks/sqp_methods/README.md states the method.
+#pragma once
+
+#include "search.h"
+#include "start.h"
+
+namespace bandhess::interior {
+
+template <class T>
+class Loop {
+ public:
+  explicit Loop(const State<T>& s)
+      : s_(s), c_(s.constants()), reg_(s.reg), system_(s), direction_(s, system_), search_(s, system_) {}
+
+  void begin(const Derivatives<T>& at) {
+    reg_.fresh = 0;
+    if (reg_.request != kDerivatives) return;
+    if (!(at.narrow == 0)) {
+      reg_.narrow = at.narrow;
+      return end<T>(s_, kBandTooNarrow);
+    }
+    if (reg_.stage == kScale) return look_at_start(at);
+    if (!finite(at)) return bad_derivatives();
+    const bool starting = reg_.stage == kEstimate && reg_.pending == kNothing;
+    if (starting) {
+      note_tops(s_, at);
+      set_scales(s_);
+    }
+    if (reg_.pending == kStepped) take();
+    if (reg_.pending == kEntering) reg_.step = reg_.fraction = 0;
+    if (reg_.pending != kNothing) reg_.steps += 1;
+    reg_.pending = kNothing;
+    load(at, starting ? reg_.f_scale : T(1));
+    if (reg_.stage == kLinearise) return linearise();
+    if (starting) start_point();
+    if (reg_.start == 0 || !starting) estimate_multipliers(s_, system_);
+    if (starting) set_limits(s_, theta(s_, here(), reg_.barrier, true));
+    ask_for_derivatives();
+  }
+
+  void trial(T f, const T* h) {
+    reg_.fresh = 0;
+    if (reg_.request != kValues) return;
+    each(0, s_.r, [=, scale = s_.h_scale, to = s_.top](Index i) { to[i] = scale[i] * h[i]; });
+    reg_.f_new = reg_.f_scale * f;
+    search_.judge(reg_.f_new, s_.top);
+  }
+
+ private:
+  const State<T>& s_;
+  const Constants<T>& c_;
+  Registers<T>& reg_;
+  System<T> system_;
+  Direction<T> direction_;
+  Search<T> search_;
+
+  Point<T> here() const { return {s_.x, s_.h, s_.step(), T(0)}; }
+
+  void look_at_start(const Derivatives<T>& at) {
+    note_tops(s_, at);
+    std::copy_n(s_.x, s_.n, s_.x_request);
+    reg_.stage = kEstimate;
+  }
+
+  // Cells that storage does not use are not read.
+  bool finite(const Derivatives<T>& at) const {
+    const Index n = s_.n, r = s_.r;
+    T zero = at.f * 0 + largest(at.h, r) * 0 + largest(at.gradient, n) * 0 + largest(at.rows, r * (s_.s.w + 1)) * 0;
+    for (int i = 0; i <= s_.s.w; ++i) zero += largest(at.w + i * n, n - i) * 0;
+    return zero == 0;
+  }
+
+  // At the start this is the end; later the step is cut as if its values were not finite.
+  void bad_derivatives() {
+    if (reg_.pending != kStepped) return end<T>(s_, kNonfinite);
+    reg_.pending = kNothing;
+    reg_.any_finite = 0;
+    search_.halve();
+  }
+
+  // The step that was accepted.
+  void take() {
+    const T mu = reg_.barrier, range = c_.multiplier_range, alpha = reg_.alpha, alpha_z = reg_.alpha_z;
+    const Step<T> step = s_.step();
+    reg_.step = alpha * std::sqrt(inner(step.x, step.x, s_.n));
+    reg_.fraction = alpha;
+    reg_.shift = reg_.delta;
+    if (reg_.augment > 0) augment(s_);
+    std::copy_n(s_.x_request, s_.n, s_.x);
+    each(0, s_.r, [=, y = s_.y](Index i) { y[i] += alpha * step.y[i]; });
+    s_.pairs([&](const Pair<T>& p) {
+      const T *dd = step.d[p.kind], *dz = step.z[p.kind];
+      each(p.begin, p.end, [=](Index i) {
+        const T d = p.d[i] + alpha * dd[i], z = p.z[i] + alpha_z * dz[i];
+        p.d[i] = d;
+        p.z[i] = (p.has ? p.has[i] : T(1)) * std::max(mu / (range * d), std::min(z, range * mu / d));
+      });
+    });
+    if (reg_.leaving > 0) leave_restoration(s_);
+    reg_.leaving = 0;
+  }
+
+  // Scales rows and values, takes fixed variables out; `more` where the gradient was asked for before scales were known.
+  void load(const Derivatives<T>& at, T more) {
+    const Index n = s_.n, L = s_.s.w + 1, S = s_.s.stride;
+    const T* free = s_.free;
+    reg_.f = reg_.f_scale * at.f;
+    run([&] {
+      for (Index i = 0; i < s_.r; ++i) {
+        const T* from = at.rows + i * L;
+        const T* is_free = free + s_.starts()[i];
+        T* to = s_.row(i);
+        const T scale = s_.h_scale[i];
+        s_.h[i] = scale * at.h[i];
+        for (Index p = 0; p < L; ++p) to[p] = scale * from[p] * is_free[p];
+        for (Index p = L; p < S; ++p) to[p] = 0;
+      }
+    });
+    const bool linearising = reg_.stage == kLinearise;
+    for (Index i = 0; i < L; ++i) {
+      T* to = s_.w + i * n;
+      const T* from = at.w + i * n;
+      if (linearising) {
+        each(0, n - i, [=](Index j) { to[j] = from[j] * free[j] * free[j + i]; });
+      } else {
+        std::fill_n(to, n, T(0));
+      }
+    }
+    each(0, n, [=, g = at.gradient, to = s_.dual](Index j) { to[j] = more * g[j] * free[j]; });
+    objective_gradient();
+  }
+
+  // The gradient of the objective, and in `dual`, which holds that of sigma f + y . h, that of the Lagrangian.
+  void objective_gradient() {
+    T *gradient = s_.gradient, *dual = s_.dual;
+    if (s_.elastic()) {
+      each(0, s_.n, [=, x = s_.x, from = s_.x_r, weight = s_.weight, by = reg_.zeta](Index j) {
+        gradient[j] = by * weight[j] * weight[j] * (x[j] - from[j]);
+        dual[j] += gradient[j];
+      });
+    } else if (reg_.stage == kLinearise) {
+      pull(s_, s_.y, s_.w1);
+      each(0, s_.n, [=, force = s_.w1](Index j) { gradient[j] = dual[j] - force[j]; });
+    } else {
+      std::copy_n(dual, s_.n, gradient);
+    }
+    each(0, s_.n, [=, low = s_.z_lower, up = s_.z_upper](Index j) { dual[j] -= low[j] - up[j]; });
+  }
+
+  void start_point() {
+    const T eps = std::numeric_limits<T>::epsilon();
+    const T size = std::max(largest(s_.gradient, s_.n), c_.size_least);
+    reg_.least_w = std::sqrt(std::sqrt(eps)) * size / std::max(T(1), largest(s_.x, s_.n));
+    reg_.value_unit = reg_.f == 0 ? T(1) : std::abs(reg_.f);
+    if (reg_.start > 0) each(0, s_.r, [=, y = s_.y, scale = s_.h_scale, f = reg_.f_scale](Index i) { y[i] *= f / scale[i]; });
+    if (reg_.start == kWarm) {
+      start_warm(s_);
+    } else {
+      start_cold(s_);
+    }
+  }
+
+  void ask_for_derivatives() {
+    each(0, s_.r, [=, y = s_.y, scale = s_.h_scale, to = s_.y_request](Index i) { to[i] = scale[i] * y[i]; });
+    reg_.sigma = reg_.f_scale;
+    reg_.stage = kLinearise;
+    reg_.request = kDerivatives;
+  }
+
+  // The tests of an end, then a step and its first trial.
+  void linearise() {
+    Residuals<T>(s_, here(), reg_.barrier).write(s_.r_lower, s_.r_upper, s_.r_rows);
+    while (true) {
+      measure(s_);
+      report();
+      const T size = error(s_, T(0));
+      if (!std::isfinite(size)) return end<T>(s_, kNonfinite);
+      if (unbounded()) return end<T>(s_, kUnbounded);
+      const bool stationary = size <= reg_.tol && met();
+      set_up(s_, system_);
+      if (!system_.find_shift()) return end(s_, kStalled);
+      const bool near = largest(s_.r_rows, s_.r) <= c_.mu_error * reg_.barrier;
+      reg_.shifted = reg_.delta > 0 && near ? reg_.shifted + 1 : T(0);
+      const bool curved = find_curvature(stationary);
+      reg_.curved = curved;
+      if (stationary && !curved) {
+        if (!s_.elastic()) return end(s_, kConverged, &system_);
+        if (!(largest(s_.gradient, s_.n) > c_.centred * c_.rho)) return end_in_restoration();
+        centre();
+        continue;
+      }
+      if (reg_.steps >= reg_.max_steps) return end<T>(s_, kMaxSteps);
+      if (!curved) choose_barrier();
+      const T eps = std::numeric_limits<T>::epsilon();
+      reg_.tau = std::min(std::max(c_.boundary, 1 - reg_.barrier), 1 - 4 * eps);
+      if (!curved) direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, s_.step());
+      return search_.begin();
+    }
+  }
+
+  void report() {
+    const T scale = reg_.f_scale, own = s_.elastic() ? reg_.main_barrier : reg_.barrier;
+    reg_.value = reg_.f / scale;
+    reg_.grad_norm = largest(s_.dual, s_.n) / scale;
+    reg_.violation = violation<T>(s_, s_.x, s_.h, nullptr);
+    reg_.gap = gap(s_, reg_.barrier) / scale;
+    reg_.mu = s_.count(false) > 0 ? own / scale : T(0);
+    reg_.fresh = 1;
+  }
+
+  bool unbounded() const {
+    if (s_.elastic()) return false;
+    const T most = c_.unbounded;
+    return reg_.f < -most * std::max(T(1), reg_.value_unit) || largest(s_.x, s_.n) > most;
+  }
+
+  // The size of f that tolerances are relative to.
+  T value_size() const {
+    const T eps = std::numeric_limits<T>::epsilon();
+    return std::max(std::abs(reg_.f), std::pow(eps, c_.floor_mean) * std::min(T(1), reg_.value_unit));
+  }
+
+  // Whether the problem's own tests hold beside the scaled error; sets the least mu.
+  bool met() {
+    if (s_.elastic()) return true;
+    largest_product(s_, s_.x, s_.v7);
+    if (!(violation<T>(s_, s_.x, s_.h, s_.v7) <= reg_.tol / 2)) return false;
+    return reg_.gap * reg_.f_scale <= c_.gap * reg_.tol * value_size();
+  }
+
+  bool find_curvature(bool stationary) {
+    const T eps = std::numeric_limits<T>::epsilon();
+    if (!(reg_.delta > std::sqrt(eps) * reg_.size_w)) return false;
+    if (!stationary && !(error(s_, reg_.barrier) <= c_.curvature_error * reg_.barrier)) return false;
+    return find_curved(s_, system_, direction_, s_.step());
+  }
+
+  // (7): mu falls while the point solves its barrier problem well enough.
+  void choose_barrier() {
+    const T count = std::max(T(1), static_cast<T>(s_.count(false)));
+    reg_.least_mu = c_.mu_least * reg_.tol * std::min(T(1), 10 * value_size() / count);
+    while (error(s_, reg_.barrier) <= c_.mu_error * reg_.barrier && reg_.barrier > reg_.least_mu) {
+      lower_barrier(s_);
+      if (s_.elastic()) reg_.zeta = std::sqrt(reg_.barrier);
+      Residuals<T>(s_, here(), reg_.barrier).write(s_.r_lower, s_.r_upper, s_.r_rows);
+    }
+  }
+
+  // The proximal term may hold x where the violation alone would not: centre it, and look again.
+  void centre() {
+    each(0, s_.n, [=, g = s_.gradient, dual = s_.dual, from = s_.x_r, x = s_.x](Index j) {
+      dual[j] -= g[j];
+      g[j] = 0;
+      from[j] = x[j];
+    });
+    s_.filter().count = 0;
+  }
+
+  void end_in_restoration() {
+    largest_product(s_, s_.x, s_.v7);
+    const bool infeasible = violation<T>(s_, s_.x, s_.h, s_.v7) > c_.infeasible * reg_.tol;
+    end(s_, infeasible ? kInfeasible : kStalled, &system_);
+  }
+};
+
+}  // namespace bandhess::interior

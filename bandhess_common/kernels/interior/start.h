@@ -1,0 +1,179 @@
+// The state before the first step: the point moved inside, scales, multipliers.
+#pragma once
+
+#include "direction.h"
+
+namespace bandhess::interior {
+
+template <class T>
+struct Problem {
+  const T* lower;
+  const T* upper;
+  const T* fixed;
+  const std::int32_t* first;
+  const T* x;
+  const T* y;
+  const T* z_lower;
+  const T* z_upper;
+  T tol, max_steps, start, mu;
+};
+
+// What the user's functions tell, unscaled, as it comes with a call.
+template <class T>
+struct Derivatives {
+  T f;
+  const T* h;
+  const T* gradient;
+  const T* rows;
+  const T* w;
+  T narrow;
+};
+
+constexpr int kWarm = 2;
+
+// x[j] away from its bounds; fixed variables stay.
+template <class T>
+T inside(const State<T>& s, Index j, T x) {
+  const auto& c = s.constants();
+  const bool below = s.has_lower[j] > 0, above = s.has_upper[j] > 0;
+  const T low = s.lower[j], up = s.upper[j];
+  const T room = below && above ? c.push_width * (up - low) : std::numeric_limits<T>::infinity();
+  if (below) x = std::max(x, low + std::min(c.push * unit(low), room));
+  if (above) x = std::min(x, up - std::min(c.push * unit(up), room));
+  return x;
+}
+
+template <class T>
+void set_bounds(const State<T>& s, const Problem<T>& problem) {
+  auto& reg = s.reg;
+  const T infinity = std::numeric_limits<T>::infinity();
+  for (Index j = 0; j < s.n; ++j) {
+    const bool held = !(problem.fixed[j] == 0);
+    const bool below = problem.lower[j] > -infinity && !held, above = problem.upper[j] < infinity && !held;
+    s.free[j] = held ? 0 : 1;
+    s.has_lower[j] = below ? 1 : 0;
+    s.has_upper[j] = above ? 1 : 0;
+    s.lower[j] = below ? problem.lower[j] : 0;
+    s.upper[j] = above ? problem.upper[j] : 0;
+    s.noise[j] = s.free[j] * static_cast<T>(noise(j, 1));
+    reg.lower_count += s.has_lower[j];
+    reg.upper_count += s.has_upper[j];
+    const T x = held ? problem.lower[j] : problem.x[j];
+    s.x[j] = problem.start == kWarm ? x : inside(s, j, x);
+  }
+  reg.noise_size = std::sqrt(inner(s.noise, s.noise, s.n));
+}
+
+// The first request: derivatives near the start, for scales. The state holds zeros.
+template <class T>
+void start(const State<T>& s, const Problem<T>& problem, T m) {
+  auto& reg = s.reg;
+  reg.m = m;
+  reg.status = -1;
+  reg.request = kDerivatives;
+  reg.tol = problem.tol;
+  reg.max_steps = problem.max_steps;
+  reg.start = problem.start;
+  reg.warm_mu = problem.mu;
+  reg.sigma = reg.f_scale = 1;
+  set_bounds(s, problem);
+  std::copy_n(problem.first, s.r, s.starts());
+  std::copy_n(problem.y, s.r, s.y);
+  std::copy_n(problem.z_lower, s.n, s.z_lower);
+  std::copy_n(problem.z_upper, s.n, s.z_upper);
+  std::fill_n(s.h_scale, s.r, T(1));
+  for (Index j = 0; j < s.n; ++j) {
+    const T far = s.constants().scale_far * std::max(T(1), std::abs(s.x[j])) * static_cast<T>(noise(j, 2));
+    s.x_request[j] = s.free[j] > 0 ? inside(s, j, s.x[j] + far) : s.x[j];
+  }
+}
+
+// The largest entries of rows and gradient, beside those seen before; what is not finite counts as 0.
+template <class T>
+void note_tops(const State<T>& s, const Derivatives<T>& at) {
+  const Index L = s.s.w + 1;
+  const auto finite = [](T a) { return std::isfinite(a) ? a : T(0); };
+  for (Index i = 0; i < s.r; ++i) {
+    const T* a = at.rows + i * L;
+    const T* free = s.free + s.starts()[i];
+    s.top[i] = std::max(s.top[i], finite(largest<T>(0, L, [=](Index p) { return a[p] * free[p]; })));
+  }
+  const T here = largest<T>(0, s.n, [g = at.gradient, free = s.free](Index j) { return g[j] * free[j]; });
+  s.reg.value_unit = std::max(s.reg.value_unit, finite(here));
+}
+
+template <class T>
+void set_scales(const State<T>& s) {
+  const auto& c = s.constants();
+  const T tiny = std::numeric_limits<T>::min();
+  for (Index i = 0; i < s.r; ++i) {
+    const T top = std::max(s.top[i], tiny);
+    const T more = std::min(std::max(c.scale_least / top, T(1)), c.scale_grow);
+    s.h_scale[i] = std::min(T(1), c.scale_most / top) * more;
+  }
+  s.reg.f_scale = std::min(T(1), c.scale_most / std::max(s.reg.value_unit, tiny));
+}
+
+// Slacks and multipliers where nothing is known: distances from the bounds, and 1.
+template <class T>
+void start_cold(const State<T>& s) {
+  const auto& c = s.constants();
+  const Index m = s.m();
+  s.reg.barrier = c.mu_start;
+  for (Index j = 0; j < s.n; ++j) {
+    s.d_lower[j] = s.has_lower[j] > 0 ? s.x[j] - s.lower[j] : T(1);
+    s.d_upper[j] = s.has_upper[j] > 0 ? s.upper[j] - s.x[j] : T(1);
+    s.z_lower[j] = s.has_lower[j];
+    s.z_upper[j] = s.has_upper[j];
+  }
+  for (Index i = m; i < s.r; ++i) {
+    s.d_rows[i] = std::max(s.h[i], c.slack_least);
+    s.z_rows[i] = 1;
+  }
+}
+
+// From multipliers and mu of a previous end: slacks are what they were there, but none below mu / max(z, 1).
+template <class T>
+void start_warm(const State<T>& s) {
+  const auto& c = s.constants();
+  auto& reg = s.reg;
+  const T scale = reg.f_scale, least_mu = c.mu_least * reg.tol;
+  const T mu = std::min(c.mu_start, std::max(reg.warm_mu * scale, least_mu));
+  reg.barrier = mu;
+  const T relax = s.relaxation(mu), range = c.multiplier_range;
+  const auto set = [=, warm = c.warm](T distance, T multiplier, T* d, T* z) {
+    *d = std::max(distance, mu / std::max(multiplier, T(1)));
+    *z = std::min(std::max(multiplier, warm * mu / *d), range * mu / *d);
+  };
+  for (Index j = 0; j < s.n; ++j) {
+    T *low = s.z_lower + j, *up = s.z_upper + j;
+    s.d_lower[j] = s.d_upper[j] = 1;
+    const bool below = s.has_lower[j] > 0, above = s.has_upper[j] > 0;
+    if (below) set(s.x[j] - s.lower[j] + relax * unit(s.lower[j]), *low * scale, s.d_lower + j, low);
+    if (above) set(s.upper[j] - s.x[j] + relax * unit(s.upper[j]), *up * scale, s.d_upper + j, up);
+    if (!below) *low = 0;
+    if (!above) *up = 0;
+  }
+  for (Index i = s.m(); i < s.r; ++i) set(s.h[i] + relax, -s.y[i], s.d_rows + i, s.z_rows + i);
+}
+
+// Multipliers that leave the least gradient, 0 where they are large. Needs W = 0 and the gradient of f.
+template <class T>
+void estimate_multipliers(const State<T>& s, System<T>& system) {
+  const auto& c = s.constants();
+  T* y = s.y;
+  std::fill_n(y, s.r, T(0));
+  if (s.r == 0) return;
+  std::fill_n(s.diagonal, s.n, T(1));
+  std::fill_n(s.e, s.m(), T(0));
+  std::fill(s.e + s.m(), s.e + s.r, T(1));
+  s.reg.size_w = 1;
+  system.condense();
+  if (!system.factorise(0)) return;
+  each(0, s.n, [=, b = s.b1, g = s.gradient, low = s.z_lower, up = s.z_upper](Index j) { b[j] = low[j] - up[j] - g[j]; });
+  each(0, s.r, [=, b = s.b2, z = s.z_rows, m = s.m()](Index i) { b[i] = i < m ? T(0) : z[i]; });
+  system.solve(s.b1, s.b2, c.target, s.dx, y);
+  if (!(largest(y, s.r) <= c.multiplier_most)) std::fill_n(y, s.r, T(0));
+}
+
+}  // namespace bandhess::interior

@@ -1,0 +1,245 @@
+// The Newton system of a step, condensed to one positive definite band.
+//
+//     [ H   J^T ] [ dx ]   [ b1 ]      H = W + diagonal + shift,   gamma_i small beside row i of J H^-1 J^T,
+//     [ J   -E  ] [ dy ] = [ b2 ]      G = 1 / (E + gamma),        M = H + J^T G J
+//
+// M is positive definite exactly when the matrix with gamma has inertia (n, r, 0): the elimination's pivots tell. The
+// system without gamma is solved by conjugate gradients on w = gamma dy / (E + gamma),
+//
+//     (J M^-1 J^T + E (E + gamma) / gamma) w = J M^-1 (b1 + J^T G b2) - b2,
+//
+// preconditioned by gamma G^2: an eigenvalue lambda of J H^-1 J^T + E becomes lambda / (lambda + gamma), nearly 1.
+#pragma once
+
+#include "products.h"
+
+namespace bandhess::interior {
+
+template <class T>
+class System {
+ public:
+  explicit System(const State<T>& s) : s_(s), c_(s.constants()), reg_(s.reg) {}
+
+  // Weighs the rows against H and condenses; needs W, diagonal, e and size_w.
+  void condense() {
+    band_sizes(s_, s_.diagonal, s_.w1);
+    const T size_w = reg_.size_w;
+    each(0, s_.n, [=, h = s_.w1](Index j) { h[j] = 1 / std::max(h[j], size_w); });
+    std::fill_n(s_.w1 + s_.n, kPad, T(0));
+    weigh_rows();
+    fill_matrix();
+    add_gram(s_, s_.g, s_.matrix);
+  }
+
+  // False where M with this shift is not positive definite.
+  bool factorise(T shift) {
+    reg_.delta = shift;
+    const Bands& s = s_.s;
+    std::fill_n(s_.pending, s.state(), T(0));
+    for (Index j = 0; j < s.n; j += kTile) {
+      const Index count = std::min(kTile, s.n - j);
+      T* tile = s_.factor + j * s.stride;
+      std::copy_n(s_.matrix + j * s.stride, count * s.stride, tile);
+      for (Index t = 0; t < count; ++t) tile[t * s.stride] += shift * s_.free[j + t];
+      eliminate_tile<false>(s, s_.pending, tile, count);
+      for (Index t = 0; t < count; ++t)
+        if (!positive(tile[t * s.stride])) return false;
+    }
+    return true;
+  }
+
+  // The first shift with which M has a factor: 0, a third of the last one, eightfold steps from there. False: none.
+  bool find_shift() {
+    T shift = 0;
+    const T last = reg_.last_shift;
+    while (!factorise(shift)) {
+      if (!(shift < c_.shift_most)) return false;
+      const T first = last > 0 ? last / c_.shift_fall : c_.shift_first * reg_.size_w;
+      shift = shift > 0 ? shift * (last > 0 ? c_.shift_grow : c_.shift_grow_first) : first;
+    }
+    if (shift > 0) reg_.last_shift = shift;
+    return true;
+  }
+
+  // x <- M^-1 x
+  void substitute(T* x) {
+    const Bands& s = s_.s;
+    std::fill_n(s_.pending, s.state(), T(0));
+    tiles(s.n, [&](Index j, Index count) { forward<T>(s, s_.pending, s_.factor + j * s.stride, x, 1, j, count); });
+    std::fill_n(s_.pending, s.state(), T(0));
+    tiles_upwards(s.n, [&](Index j, Index count) {
+      backward<T>(s, s_.pending, s_.factor + j * s.stride, x, 1, j, count);
+    });
+  }
+
+  // dx and dy to the relative residual target, or as far as rounds bring it.
+  void solve(const T* b1, const T* b2, T target, T* dx, T* dy) {
+    std::fill_n(dx, s_.n + kPad, T(0));
+    std::fill_n(dy, s_.r, T(0));
+    size1_ = largest(b1, s_.n);
+    size2_ = largest(b2, s_.r);
+    T error = std::numeric_limits<T>::infinity();
+    const T* r1 = b1;
+    const T* r2 = b2;
+    for (int round = 0; round < static_cast<int>(c_.rounds); ++round) {
+      const bool first = round == 0;
+      iterate(r1, r2, target, dx);
+      add(dx, dy, s_.w1, s_.v1);
+      T size = residual(b1, b2);
+      if (first && !(size < c_.poor)) size = regularised(b1, b2, size);
+      if (!(size < std::numeric_limits<T>::infinity()) || !(first || size <= error / 2)) return;
+      std::copy_n(s_.w1, s_.n, dx);
+      std::copy_n(s_.v1, s_.r, dy);
+      error = size;
+      if (error <= target) return;
+      r1 = s_.w3;
+      r2 = s_.v3;
+    }
+  }
+
+  // out = (H + shift) v
+  void apply(const T* v, T* out) {
+    apply_band(s_, v, out);
+    each(0, s_.n, [=, d = s_.diagonal, free = s_.free, shift = reg_.delta](Index j) {
+      out[j] += (d[j] + shift * free[j]) * v[j];
+    });
+  }
+
+ private:
+  const State<T>& s_;
+  const Constants<T>& c_;
+  Registers<T>& reg_;
+  T size1_ = 0;
+  T size2_ = 0;
+
+  // gamma from w1 = 1 / sizes of H's rows; G.
+  void weigh_rows() {
+    T* squares = s_.v1;
+    with_stride(s_, [&](auto stride) {
+      const int S = stride;
+      for (Index i = 0; i < s_.r; ++i) {
+        const T* a = s_.row(0) + i * S;
+        const T* b = s_.w1 + s_.starts()[i];
+        T weighted = 0, plain = 0;
+        UNROLL for (int p = 0; p < S; ++p) {
+          weighted += a[p] * a[p] * b[p];
+          plain += a[p] * a[p];
+        }
+        s_.gamma[i] = weighted;
+        squares[i] = plain;
+      }
+    });
+    const T top = largest(squares, s_.r);
+    reg_.row_size = std::sqrt(top);
+    const T eps = std::numeric_limits<T>::epsilon();
+    const T least = (top > 0 ? eps * top : T(1)) / reg_.size_w;
+    each(0, s_.r, [=, gamma = s_.gamma, e = s_.e, g = s_.g, by = c_.gamma](Index i) {
+      gamma[i] = by * std::max(gamma[i], least);
+      g[i] = 1 / (e[i] + gamma[i]);
+    });
+  }
+
+  // H by columns
+  void fill_matrix() {
+    const Index n = s_.n;
+    with_stride(s_, [&](auto stride) {
+      const int S = stride;
+      T* column = s_.matrix;
+      for (Index j = 0; j < n; ++j, column += S) {
+        const int used = static_cast<int>(std::min<Index>(s_.s.w, n - 1 - j));
+        column[0] = s_.w[j] + s_.diagonal[j];
+        for (int i = 1; i <= used; ++i) column[i] = s_.w[i * n + j];
+        for (int i = used + 1; i < S; ++i) column[i] = 0;
+      }
+    });
+  }
+
+  // One round of conjugate gradients: w1 = M^-1 (r1 + J^T G r2) - M^-1 J^T w, v1 = (E + gamma) / gamma w.
+  void iterate(const T* r1, const T* r2, T target, const T* dx) {
+    const Index n = s_.n, r = s_.r;
+    T *x = s_.w1, *m = s_.w2, *w = s_.v1, *d = s_.v2, *rest = s_.v4, *q = s_.v5, *scaled = s_.v6, *spare = s_.v7;
+    const T *g = s_.g, *gamma = s_.gamma, *e = s_.e;
+    each(0, r, [=](Index i) { spare[i] = g[i] * r2[i]; });
+    pull(s_, spare, x);
+    each(0, n, [=](Index j) { x[j] += r1[j]; });
+    substitute(x);
+    std::fill_n(w, r, T(0));
+    if (r == 0) return;
+    push(s_, x, rest);
+    each(0, r, [=](Index i) {
+      rest[i] -= r2[i];
+      d[i] = gamma[i] * g[i] * g[i] * rest[i];
+    });
+    T size = inner(rest, d, r);
+    const T first = size;
+    for (int turn = 0; turn < static_cast<int>(c_.cg_steps) && size > c_.cg_least * first; ++turn) {
+      pull(s_, d, m);
+      substitute(m);
+      push(s_, m, q);
+      each(0, r, [=](Index i) { q[i] += e[i] / (g[i] * gamma[i]) * d[i]; });
+      const T curvature = inner(d, q, r);
+      const T flat = sum<T>(0, r, [=](Index i) { return d[i] * d[i] / (gamma[i] * g[i] * g[i]); });
+      if (!(curvature > c_.cg_flat * flat)) break;  // a dependent row
+      const T a = size / curvature;
+      each(0, n, [=](Index j) { x[j] -= a * m[j]; });
+      each(0, r, [=](Index i) {
+        w[i] += a * d[i];
+        rest[i] -= a * q[i];
+        scaled[i] = gamma[i] * g[i] * g[i] * rest[i];
+      });
+      const T now = inner(rest, scaled, r), by = now / size;
+      size = now;
+      each(0, r, [=](Index i) { d[i] = scaled[i] + by * d[i]; });
+      if (small(largest(rest, r), target, x, dx)) break;
+    }
+    each(0, r, [=](Index i) { w[i] /= gamma[i] * g[i]; });
+  }
+
+  // Whether a second residual of this size is within the target.
+  bool small(T size, T target, const T* x, const T* dx) {
+    if (size <= target * size2_) return true;
+    each(0, s_.n, [=, at = s_.w3](Index j) { at[j] = x[j] + dx[j]; });
+    return size <= target * size_of_products(s_.w3);
+  }
+
+  // What J x and b2 are small beside: never less than J x is rounded to.
+  T size_of_products(const T* x) {
+    const T rounding = c_.rounding_rows * std::numeric_limits<T>::epsilon() * reg_.row_size * largest(x, s_.n);
+    return size2_ + c_.target_small * largest_product(s_, x, s_.v7) + rounding;
+  }
+
+  void add(const T* dx, const T* dy, T* x, T* y) {
+    each(0, s_.n, [=](Index j) { x[j] += dx[j]; });
+    each(0, s_.r, [=](Index i) { y[i] += dy[i]; });
+  }
+
+  // What (w1, v1) leave of b1 and b2, in w3 and v3, without gamma; its size beside b1, b2 and what cancels in it.
+  T residual(const T* b1, const T* b2) {
+    const T *x = s_.w1, *y = s_.v1;
+    T *r1 = s_.w3, *r2 = s_.v3;
+    pull(s_, y, s_.w4);
+    apply(x, r1);
+    push(s_, x, r2);
+    each(0, s_.n, [=, force = s_.w4](Index j) { r1[j] = b1[j] - r1[j] - force[j]; });
+    each(0, s_.r, [=, e = s_.e](Index i) { r2[i] = b2[i] - r2[i] + e[i] * y[i]; });
+    const T unit1 = size1_ + largest(s_.w4, s_.n);
+    const T unit2 = size_of_products(x);
+    const T left1 = largest(r1, s_.n), left2 = largest(r2, s_.r);
+    const T one = unit1 > 0 ? left1 / unit1 : left1 * 0, two = unit2 > 0 ? left2 / unit2 : left2 * 0;
+    return one > two || !(one == one) ? one : two;
+  }
+
+  // The step of the system with gamma in (w1, v1), or NaN where it is no better than `size`.
+  T regularised(const T* b1, const T* b2, T size) {
+    each(0, s_.r, [=, g = s_.g, to = s_.v2](Index i) { to[i] = g[i] * b2[i]; });
+    pull(s_, s_.v2, s_.w1);
+    each(0, s_.n, [=, x = s_.w1](Index j) { x[j] += b1[j]; });
+    substitute(s_.w1);
+    push(s_, s_.w1, s_.v1);
+    each(0, s_.r, [=, y = s_.v1, g = s_.g](Index i) { y[i] = g[i] * (y[i] - b2[i]); });
+    const T plain = residual(b1, b2);
+    return plain < size || !(size == size) ? plain : kNaN<T>;
+  }
+};
+
+}  // namespace bandhess::interior

@@ -1,0 +1,145 @@
+"""The compiled interior-point engine driven from NumPy: problems by functions with exact derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bandhess_common.interior_point.constants import constants
+from bandhess_common.kernels import call, view
+from bandhess_common.kernels.interior import DERIVATIVES, REGISTERS, VALUES, Layout
+from bandhess_common.status import Status
+
+
+class Problem(NamedTuple):
+    """min f(x), h = (c, g), c = 0, g >= 0, lower <= x <= upper; everything dense."""
+
+    values: Callable  # x -> f, h
+    derivatives: Callable  # x, sigma, y -> f, h, gradient and W of sigma f + y . h, J
+    x0: Any
+    m: int = 0
+    lower: Any = -np.inf
+    upper: Any = np.inf
+    rows: int = 0  # diagonals of W, 0 for all
+    fixed: Any = 0.0
+
+
+class End(NamedTuple):
+    status: Status
+    steps: int
+    x: np.ndarray
+    y: np.ndarray
+    z_lower: np.ndarray
+    z_upper: np.ndarray
+    mu: float
+    registers: dict[str, float]
+    history: list[dict[str, float]]
+    begins: int
+    trials: int
+
+
+def banded(W: np.ndarray, rows: int) -> np.ndarray:
+    """Lower storage; NaN where a kernel must not read."""
+    n = len(W)
+    out = np.full((rows, n), np.nan)
+    for i in range(min(rows, n)):
+        out[i, : n - i] = np.diagonal(W, -i)
+    return out
+
+
+def windows(J: np.ndarray, L: int) -> tuple[np.ndarray, np.ndarray]:
+    """`first` and the rows' entries from there on; those of any x, so J's pattern must not vanish at the x given."""
+    r, n = J.shape
+    first = np.array([np.flatnonzero(a)[0] if a.any() else 0 for a in J], np.int32)
+    first = np.minimum(first, n - L).astype(np.int32)
+    return first, cut(J, first, L)
+
+
+def cut(J: np.ndarray, first: np.ndarray, L: int) -> np.ndarray:
+    return np.array([a[f : f + L] for a, f in zip(J, first, strict=True)]).reshape(len(J), L)
+
+
+class Engine:
+    """A state, and the kernels on it."""
+
+    def __init__(self, n: int, r: int, m: int, rows: int, dtype: str = "float64") -> None:
+        self.layout, self.m, self.dtype = Layout(n, r, rows), m, dtype
+        self.state = np.empty(self.layout.size, dtype)
+
+    def _call(self, name: str, operands: list, results: list, **options: float) -> None:
+        kept = [np.ascontiguousarray(a, np.int32 if getattr(a, "dtype", 0) == np.int32 else self.dtype) for a in operands]
+        call(name, [view(a) for a in kept], [view(a) for a in results], **options)
+
+    def start(self, vectors: list, first: np.ndarray, numbers: list[float]) -> None:
+        eps = float(np.finfo(self.dtype).eps)
+        operands = [*vectors[:3], first, *vectors[3:], np.array(numbers), np.array(constants(eps))]
+        self._call("interior_start", operands, [self.state], rows=self.layout.rows, m=self.m)
+
+    def begin(self, f: float, h: Any, gradient: Any, rows: Any, W: Any, narrow: float = 0.0) -> None:
+        with np.errstate(over="ignore"):
+            arrays = [np.array(a, self.dtype) for a in (f, h, gradient, rows, W, narrow)]
+        call("interior_begin", [view(a) for a in (self.state, *arrays)], [view(self.state)])
+
+    def trial(self, f: float, h: Any) -> None:
+        with np.errstate(over="ignore"):
+            arrays = [np.array(a, self.dtype) for a in (f, h)]
+        operands = [view(a) for a in (self.state, *arrays)]
+        call("interior_trial", operands, [view(self.state)], n=self.layout.n, rows=self.layout.rows)
+
+    def register(self, name: str) -> float:
+        return float(self.state[REGISTERS.index(name)])
+
+    def vector(self, name: str) -> np.ndarray:
+        start, count = self.layout.place(name)
+        return self.state[start : start + count].astype(float)
+
+    def solution(self) -> list[np.ndarray]:
+        n, r, rows = self.layout
+        results = [np.empty(k, self.dtype) for k in (n, r, n, n)] + [np.empty((), self.dtype)]
+        self._call("interior_solution", [self.state], results, n=n, r=r, rows=rows)
+        return results
+
+
+def solve(
+    p: Problem, *, dtype: str = "float64", tol: float = 1e-8, max_steps: int = 500, warm: End | None = None,
+    y: Any = None, x0: Any = None, narrow: float = 0.0,
+) -> End:  # fmt: skip
+    x0 = np.array(p.x0 if warm is None else warm.x, float) if x0 is None else np.array(x0, float)
+    n = len(x0)
+    noise = np.random.default_rng(0).normal(size=n)
+    with np.errstate(all="ignore"):
+        h, J = (np.asarray(a, float) for a in np.array(p.derivatives(x0 + 1e-3 * noise, 1.0, np.ones(1000)), object)[[1, 4]])
+    r, rows = len(h), p.rows or n
+    layout = Layout(n, r, rows)
+    first, _ = windows(np.where(np.isfinite(J), J, 1), layout.window)
+    engine = Engine(n, r, p.m, rows, dtype)
+    spread = lambda a: np.broadcast_to(np.asarray(a, float), (n,))  # noqa: E731
+    given = [np.zeros(r), np.zeros(n), np.zeros(n)] if warm is None else [warm.y, warm.z_lower, warm.z_upper]
+    if y is not None:
+        given[0] = np.array(y, float)
+    kind = 2 if warm is not None else 1 if y is not None else 0
+    engine.start(
+        [spread(p.lower), spread(p.upper), spread(p.fixed), x0, *given], first,
+        [tol, max_steps, kind, 0.0 if warm is None else warm.mu],
+    )  # fmt: skip
+    history: list[dict[str, float]] = []
+    begins = trials = 0
+    with np.errstate(all="ignore"):
+        while engine.register("request"):
+            x = engine.vector("x_request")
+            if engine.register("request") == DERIVATIVES:
+                f, h, g, W, J = p.derivatives(x, engine.register("sigma"), engine.vector("y_request"))
+                engine.begin(f, h, g, cut(np.asarray(J, float), first, layout.window), banded(W, rows), narrow)
+                begins += 1
+                if engine.register("fresh"):
+                    history.append({name: engine.register(name) for name in REGISTERS})
+            elif engine.register("request") == VALUES:
+                engine.trial(*p.values(x))
+                trials += 1
+            assert begins + trials < 20 * max_steps + 1000
+    status = Status(int(engine.register("status")))
+    registers = {name: engine.register(name) for name in REGISTERS}
+    x, y, low, up, mu = engine.solution()
+    return End(status, int(engine.register("steps")), x, y, low, up, float(mu), registers, history, begins, trials)
