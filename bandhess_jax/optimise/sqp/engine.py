@@ -77,12 +77,18 @@ class Compiled(NamedTuple):
         n, r, rows = self.layout
         return Solution(*self._call("solution", [n, r, n, n, None], {"n": n, "r": r, "rows": rows}, state))
 
-    def register(self, state: Array, name: str) -> Array:
-        return state[REGISTERS.index(name)]
+    def head(self, state: Array) -> Array:
+        """The state's first entries: all that a loop reads of it, but for the solution. To be read from this array, not
+        from the state, which the next call writes over: XLA would keep a copy of it."""
+        start, count = self.layout.place("y_request")
+        return state[: start + count]
 
-    def vector(self, state: Array, name: str) -> Array:
+    def register(self, head: Array, name: str) -> Array:
+        return head[REGISTERS.index(name)]
+
+    def vector(self, head: Array, name: str) -> Array:
         start, count = self.layout.place(name)
-        return state[start : start + count]
+        return head[start : start + count]
 
     def _call(self, name: str, sizes: list[int | None], options: dict[str, int], *operands: Array) -> Any:
         shapes = [jax.ShapeDtypeStruct(() if size is None else (size,), self.dtype) for size in sizes]
