@@ -47,14 +47,14 @@ def windows(rows: Callable[[Array], Array], x: Array, layout: Layout, k: int) ->
             i, j = c // len(factors), c % len(factors)
             return push(jnp.where(remainder == i, factors[j].astype(x.dtype) * weights, 0))
 
-        found = lax.map(product, jnp.arange(K * len(factors))).reshape(K, len(factors), -1)
+        found = lax.map(product, jnp.arange(K * len(factors), dtype=jnp.int32)).reshape(K, len(factors), -1)
         size = jnp.abs(found[:, 0])
         least = float(jnp.finfo(x.dtype).eps) ** 0.75
-        touched = (size > least * jnp.max(size, axis=0)) & jnp.isfinite(found).all(axis=1)
+        touched = (size > least * jnp.max(size, axis=0, keepdims=True)) & jnp.isfinite(found).all(axis=1)
         digit = jnp.round(found[:, 1:] / jnp.where(touched, found[:, 0], 1)[:, None])
         digit = jnp.clip(jnp.where(touched[:, None], digit, 0), 0, base - 1).astype(jnp.int32)
         place = jnp.array([base**i for i in range(digits)], jnp.int32)
-        seen = K * jnp.sum(digit * place[:, None], axis=1) + jnp.arange(K, dtype=jnp.int32)[:, None]
+        seen = K * jnp.sum(digit * place[None, :, None], axis=1, dtype=jnp.int32) + jnp.arange(K, dtype=jnp.int32)[:, None]
         return jnp.min(jnp.where(touched, seen, T), axis=0)
 
     first = jnp.min(lax.map(lowest, jnp.array([3, 4], jnp.uint32)), axis=0)
@@ -64,10 +64,10 @@ def windows(rows: Callable[[Array], Array], x: Array, layout: Layout, k: int) ->
 def read_off(products: Array, first: Array, width: int) -> Array:
     """The Jacobian's rows `(r, width)` from the products `(colours, r)` with all colours, column j having colour
     j mod colours, of which there are at least width."""
-    columns = first[:, None] + jnp.arange(width, dtype=jnp.int32)
+    columns = first[:, None] + jnp.arange(width, dtype=jnp.int32)[None]
     return jnp.take_along_axis(products.T, columns % len(products), axis=1)
 
 
 def rows_times(rows: Array, first: Array, v: Array) -> Array:
     """`(r,)`: the Jacobian times v."""
-    return jnp.sum(rows * v[first[:, None] + jnp.arange(rows.shape[1], dtype=jnp.int32)], axis=1)
+    return jnp.sum(rows * v[first[:, None] + jnp.arange(rows.shape[1], dtype=jnp.int32)[None]], axis=1)

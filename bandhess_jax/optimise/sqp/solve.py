@@ -109,6 +109,18 @@ def _triple(problem: Problem, end: End) -> tuple[Array, Array, Array]:
     return x, y[:m], jnp.concatenate([*sides, -y[m:]])
 
 
+def _least(problem: Problem, triple: tuple, end: End) -> Array:
+    """The value, as a function of the data."""
+
+    def lagrangian(at: tuple, given: tuple) -> Array:
+        (x, y, z, others), (consts, box) = at, given
+        value, c, g = problem.on(Data(consts, others, box)).parts(x)
+        return value + y @ c - z @ g
+
+    consts, others, box = problem.data
+    return envelope(lagrangian, end.seen.value, (*triple, others), (consts, box))
+
+
 def _parts(problem: Problem, triple: tuple, value: Array, end: End, inequalities: bool) -> Parts:
     x, y, z = triple
     box, layout = problem.data.box, problem.objective.layout
@@ -140,13 +152,7 @@ def _sqp(options: Options, *rest: Any) -> Parts:
     solved = (end.status == Status.CONVERGED) | (end.status == Status.PRECISION_FLOOR)
     x, y, z = (differentiable_where(solved, part) for part in solution)
 
-    def lagrangian(at: tuple, given: tuple) -> Array:
-        (x, y, z, others), (consts, box) = at, given
-        value, c, g = problem.on(Data(consts, others, box)).parts(x)
-        return value + y @ c - z @ g
-
-    value = envelope(lagrangian, end.seen.value, (x, y, z, data.others), (data.consts, data.box))
-    value = differentiable_where(solved, value)
+    value = differentiable_where(solved, _least(problem, (x, y, z), end))
     return _parts(problem, (x, y, z), value, end, user.functions[2] is not None)
 
 
@@ -162,16 +168,19 @@ def _turns(options: Options, *rest: Any) -> Piece:
     *operands, packed, given, last = rest
     user = User(*operands)
     problem, x0 = _problem(options, user)
+    here = problem.on(lax.stop_gradient(problem.data))
     kernels = _engine(options, problem)
-    sides = problem.sides
+    sides = here.sides
     state = lax.cond(
         packed.integers[0] > 0,
         lambda: unpack(packed, blank(options, kernels)),
-        lambda: initial(options, kernels, problem.rows, sides, x0, given.start(problem)),
+        lambda: initial(options, kernels, here.rows, sides, x0, given.start(problem)),
     )
-    state = advance(options, kernels, problem.rows, sides, user.report, state, last)
+    state = advance(options, kernels, here.rows, sides, user.report, state, last)
     end = end_of(kernels, state)
-    shown = _parts(problem, _triple(problem, end), end.seen.value, end, user.functions[2] is not None)
+    # The value is traced where the functions close over tracers, which says that this is no place for pieces.
+    triple = _triple(here, end)
+    shown = _parts(here, triple, _least(problem, triple, end), end, user.functions[2] is not None)
     return Piece(pack(state), is_open(kernels, state), shown)
 
 
@@ -220,7 +229,7 @@ def solve(
     given = _given(like, numbers, multipliers, start, layout.dtype)
     if layout.n == 0:
         return jit_call(_without_variables, options, *user, given)
-    if not (is_traced(operands) or piece.traced):
+    if max_seconds is not None or not (is_traced(operands) or piece.traced):
         size = 16 * layout.n * layout.d * (options.extraction.bandwidth + 1)  # a turn factorises and multiplies often
         turns = lambda state, last: piece(state, more=(given, np.int32(last)))  # noqa: E731
         end = in_pieces(turns, like[-1], size, max_seconds)
