@@ -29,7 +29,7 @@ def probe_error(Hv: Array, ab: Array, v: Array) -> tuple[Array, Array]:
     return jnp.abs(Hv - matvec(ab, v)), matvec(jnp.abs(ab), jnp.abs(v))
 
 
-def _wrong(error: Array, scale: Array, noise: Array | float = 0.0) -> Array:
+def is_wrong(error: Array, scale: Array, noise: Array | float = 0.0) -> Array:
     eps = jnp.finfo(error.dtype).eps
     return (error > jnp.maximum(eps**0.5, noise) * scale) & (error > 32 * eps * jnp.max(scale, initial=0))
 
@@ -44,7 +44,7 @@ def too_narrow(product: Callable[[Array], Array], ab: Array) -> Array:
     error, scale = probe_error(Hv, ab, v)
     change = jnp.abs(Hv - rescaled / jnp.pi)
     noise = 64 * jnp.max(jnp.where(scale > 0, change / scale, 0), initial=0)
-    return jnp.any(_wrong(error, scale, noise))
+    return jnp.any(is_wrong(error, scale, noise))
 
 
 def _band_error(options: tuple[Objective, int], fun: Callable, ab: Array, args: tuple, kwargs: dict) -> Array:
@@ -81,17 +81,17 @@ def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: 
     return band_error_fun
 
 
-def _perturbed(x: Array) -> Array:
+def perturbed(x: Array, seed: int | Array = 1) -> Array:
     """x, each entry moved by up to a hundredth of itself (of the mean size, where it is 0): signs stay."""
     size = jnp.mean(jnp.abs(x))
     size = jnp.where(jnp.abs(x) > 0, jnp.abs(x), jnp.where(size > 0, size, 1))
-    return x + 0.01 * size * (3 + hash_noise(x, 1)) / 4
+    return x + 0.01 * size * (3 + hash_noise(x, seed)) / 4
 
 
 def _products(objective: Objective, fun: Callable, probes: Array, count: Array, args: tuple, kwargs: dict) -> Array:
     """H at the perturbed x times the first `count` rows of probes `(m, n)`."""
     flat_fun, flat = objective.bind(fun, args, kwargs)
-    _, product, _ = linearize_gradient(flat_fun, _perturbed(flat))
+    _, product, _ = linearize_gradient(flat_fun, perturbed(flat))
     return lax.fori_loop(0, count, lambda i, done: done.at[i].set(product(probes[i])), jnp.zeros_like(probes))
 
 

@@ -19,6 +19,7 @@ from ..framework.fusion import arranged
 from ..framework.jit import jit_call
 from ..framework.programs import equations, flattened
 from .diagonals import carry
+from .probing.direct import Direct
 from .probing.protocol import Probing, as_probing
 
 ChunkSize = int | str | None
@@ -83,7 +84,18 @@ def _by_diagonals(flat: ClosedJaxpr, probing: Probing, layout: Layout, near: int
     return None if ab is None else clear_beyond_stages(ab, layout.d)
 
 
-def _by_probes(matvec: Callable[[Array], Array], options: Extraction, layout: Layout, near: int) -> tuple[Array, tuple]:
+def multiply(product: Callable[[Array], Any], count: int, chunk: ChunkSize, n: int) -> Any:
+    """The products of probes 0 to count - 1 with an operator of n variables, stacked."""
+    probes = jnp.arange(count)
+    if chunk == "auto":
+        chunk = None if _all_at_once(product, probes, n) else 1
+    if chunk is None or (isinstance(chunk, int) and 1 < count <= chunk):
+        return jax.vmap(product)(probes)
+    assert isinstance(chunk, int)
+    return lax.map(product, probes, batch_size=None if chunk == 1 else chunk)
+
+
+def _by_probes(matvec: Callable[[Array], Any], options: Extraction, layout: Layout, near: int) -> tuple[Array, tuple]:
     """The band and the probing's notes, from products."""
     (_, probing, chunk), (T, d, n) = options, (layout.T, layout.d, layout.n)
 
@@ -91,14 +103,7 @@ def _by_probes(matvec: Callable[[Array], Array], options: Extraction, layout: La
         y = matvec(probing.probe(c, T, d, near, layout.dtype))
         return probing.keep(c, y, T, d, near)
 
-    probes = jnp.arange(probing.count(T, d, near))
-    if chunk == "auto":
-        chunk = None if _all_at_once(product, probes, n) else 1
-    if chunk is None or (isinstance(chunk, int) and 1 < len(probes) <= chunk):
-        kept = jax.vmap(product)(probes)
-    else:
-        assert isinstance(chunk, int)
-        kept = lax.map(product, probes, batch_size=None if chunk == 1 else chunk)
+    kept = multiply(product, probing.count(T, d, near), chunk, n)
     decoded = probing.decode(kept, T, d, near)
     ab, notes = (decoded[0], decoded[1:]) if isinstance(decoded, tuple) else (decoded, ())
     if ab.shape != ((near + 1) * d, n):
@@ -128,6 +133,36 @@ def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extractio
     """The band alone, for those who have no use for notes."""
     out = extract_noted(matvec, layout, options)
     return out[0] if isinstance(out, tuple) else out
+
+
+class _Beside:
+    """Direct probing of the first of two products, the second kept whole."""
+
+    count, probe = staticmethod(Direct().count), staticmethod(Direct().probe)
+
+    def keep(self, c: Array, y: tuple[Array, Array], T: int, d: int, k: int) -> tuple[Array, Array]:
+        return Direct().keep(c, y[0], T, d, k), y[1]
+
+    def decode(self, kept: tuple[Array, Array], T: int, d: int, k: int) -> tuple[Array, Array]:
+        return Direct().decode(kept[0], T, d, k), kept[1]
+
+
+def extract_beside(
+    push: Callable[[Array], tuple[Array, Array]], layout: Layout, options: Extraction
+) -> tuple[Array, Array | None]:
+    """The band of a symmetric operator, and the products of another one that came with it: `(colours, rows)`, colour c
+    holding every column j = c modulo their number. push: `v -> (first operator times v, second one times v)`. None
+    where the band was found without products, or with other probes than those of direct probing."""
+    k, like = options.bandwidth, jax.ShapeDtypeStruct((layout.n,), layout.dtype)
+    near = min(k, layout.T - 1)
+    flat, shape = flattened(push, like)
+    if flat is None or options.probing != Direct():
+        return extract(lambda v: push(v)[0], layout, options), None
+    first = flattened(lambda v: push(v)[0], like)[0]
+    ab, products = None if first is None else _by_diagonals(first, options.probing, layout, near), None
+    if ab is None:
+        ab, (products,) = _by_probes(arranged(flat, shape), options._replace(probing=_Beside()), layout, near)
+    return _complete(ab, layout, k, near), products
 
 
 def _from_matvec(options: tuple[Layout, Extraction], matvec: Callable, _: Any) -> Array:

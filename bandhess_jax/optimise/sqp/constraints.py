@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +14,6 @@ from bandhess_common.checks import wrong_bounds
 
 from ...band.stages import Layout
 
-KEEP = 0.01  # least distance of the start from a bound, relative
-
 
 class Outputs(NamedTuple):
     """How a function's outputs ravel to one vector. Hashable."""
@@ -26,10 +23,8 @@ class Outputs(NamedTuple):
     dtype: np.dtype
 
     @classmethod
-    def of(cls, fun: Callable | None, name: str, args: tuple, dtype: np.dtype) -> Outputs:
-        if fun is None:
-            return cls(jax.tree.structure(()), (), dtype)
-        leaves, treedef = jax.tree.flatten(jax.eval_shape(fun, *args))
+    def of(cls, like: Any, name: str, dtype: np.dtype) -> Outputs:
+        leaves, treedef = jax.tree.flatten(like)
         for leaf in leaves:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise TypeError(f"{name} must return real floating arrays (a tree of them), got one of {leaf.dtype}")
@@ -89,15 +84,6 @@ class Bounds(NamedTuple):
         below = jnp.where(active[:n], x - jnp.where(active[:n], self.lower, 0), 1)
         above = jnp.where(active[n:], jnp.where(active[n:], self.upper, 0) - x, 1)
         return jnp.concatenate([below, above])
-
-    def inside(self, x: Array) -> Array:
-        """x moved into the interior."""
-        room = KEEP * (self.upper - self.lower)
-        low = self.lower + jnp.minimum(KEEP * jnp.maximum(1, jnp.abs(self.lower)), room)
-        high = self.upper - jnp.minimum(KEEP * jnp.maximum(1, jnp.abs(self.upper)), room)
-        x = jnp.where(jnp.isfinite(self.lower), jnp.maximum(x, low), x)
-        x = jnp.where(jnp.isfinite(self.upper), jnp.minimum(x, high), x)
-        return self.fix(x)
 
 
 def spread(side: Any, layout: Layout, none: float) -> Any:

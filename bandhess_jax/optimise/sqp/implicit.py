@@ -1,7 +1,14 @@
-"""A solution as a function of what the problem depends on, by the implicit function theorem: never through the
-iterations. `lax.custom_root` has the rule; here is what becomes of it where there is no solution."""
+"""A solution as a function of what the problem depends on, never through the iterations.
+
+Of x and the multipliers `lax.custom_root` has the rule, by the implicit function theorem; here is what becomes of it
+where there is no solution. The least value has the derivative of the Lagrangian, x and multipliers held fast: the
+envelope theorem, which needs no inverse.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,3 +25,21 @@ def differentiable_where(ok: Array, v: Array) -> Array:
 def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     ok, v = primals
     return v, tangents[1] * jnp.where(ok, jnp.ones((), v.dtype), jnp.nan)  # a factor, so that the transpose keeps it
+
+
+def envelope(lagrangian: Callable[[Any, Any], Array], value: Array, at: Any, given: Any) -> Array:
+    """value, the least one of a problem that depends on `given`, a tree of floating arrays: its derivative is the
+    partial one of `lagrangian(at, given)`, at a tree of x and multipliers. Derivatives of that are followed into x and
+    multipliers."""
+
+    @jax.custom_jvp
+    def least(value: Array, at: Any, given: Any) -> Array:
+        return value
+
+    @least.defjvp
+    def rule(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+        _, at, given = primals
+        partial = jax.jvp(lambda given: lagrangian(at, given), (given,), (tangents[2],))[1]
+        return least(*primals), partial
+
+    return least(value, at, given)

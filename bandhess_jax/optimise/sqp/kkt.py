@@ -6,7 +6,7 @@ With L = f + y^T c - z^T G, the conditions grad L = 0, c = 0, mu / z - G = 0 hav
     K = [  A    0     0  ]      A: Jacobian of c
         [ -B    0    -D  ]      B: Jacobian of G
 
-mu is what z G has come to. K is solved as a step is (`condensed.py`): a factorisation of M = W + A^T A / gamma +
+mu is what z G has come to. K is solved by `condensed.py`: a factorisation of M = W + A^T A / gamma +
 B^T (D + gamma_b)^-1 B, which belongs to the matrix with -gamma and -gamma_b added on its lower right, and passes of
 refinement, which remove them again. Without gamma_b the entries of D, of rounding size where an inequality is active,
 would divide rounding errors.
@@ -26,7 +26,8 @@ from bandhess_common.tolerances import GAMMA, REFINEMENTS
 from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...extraction.products import Extraction
-from .condensed import Functions, extract_bands, factor_shifted, largest
+from ...linalg.solve import factor
+from .condensed import Functions, extract_bands, largest
 
 Triple = tuple[Array, Array, Array]
 
@@ -74,9 +75,8 @@ def implicit_solve(
         return fixed(none_x, u, -w)[0]
 
     d = regular(push, -fixed(none_x, none_y, jnp.ones_like(none_z))[2], held)
-    context = (m, none_x, none_x)
-    bands, _ = extract_bands(push, pull, 1 / d, held, layout, extraction, jnp.bool_(False), context)
-    factored = factor_shifted(bands, jnp.zeros((), layout.dtype), lambda f, _: (f.ok, ()), tries=1)[0]
+    bands = extract_bands(push, pull, 1 / d, held, m, layout, extraction)
+    factored = factor(bands.condensed)
     unit = jnp.where(held > 0, bands.size_w, 1)  # M has this on the diagonal, and K 1
 
     def correct(p: Refinement) -> Refinement:

@@ -2,87 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
-from ...band.stages import Layout
 from ...extraction.objective import Objective
-from .barrier import MU_START, SLACK
-from .condensed import Functions
+from ..newton.implicit import close
 from .constraints import Bounds, Outputs
-from .primal_dual import Iterate, Options
+from .engine import Box
+
+
+class Data(NamedTuple):
+    """All arrays that a problem depends on."""
+
+    consts: list[Array]  # that its functions read
+    others: list[Array]  # those of them that are not floating
+    box: Bounds | None
 
 
 class Problem(NamedTuple):
-    """The three functions, made one: `functions(x) -> (f, c, G)` on flat vectors."""
+    """What is not an array, and the data. The user's functions were traced once, for all of their uses."""
 
-    functions: Functions
-    x: Array  # x0, flat
+    objective: Objective
+    closed: Callable[[Array, list, list], tuple]
     equalities: Outputs
     inequalities: Outputs
+    data: Data
 
     @classmethod
-    def of(cls, objective: Objective, funs: tuple, x0: Any, bounds: Bounds | None, args: tuple) -> Problem:
+    def of(cls, objective: Objective, funs: tuple, x0: Any, bounds: Any, args: tuple) -> tuple[Problem, Array]:
+        """With x0, flat."""
         fun, constraints, inequalities = funs
-        flat_fun, flat = objective.bind(fun, (x0, *args), {})
         layout = objective.layout
-        outputs = Outputs.of(constraints, "constraints", (x0, *args), layout.dtype)
-        positive = Outputs.of(inequalities, "inequalities", (x0, *args), layout.dtype)
+        flat_fun, flat = objective.bind(fun, (x0, *args), {})
 
-        def functions(x: Array) -> tuple[Array, Array, Array]:
-            inside = x if bounds is None else bounds.fix(x)
-            tree = layout.unravel(inside)
-            value = flat_fun(inside)[0].astype(layout.dtype)
-            c = outputs.ravel(() if constraints is None else constraints(tree, *args))
-            g = positive.ravel(() if inequalities is None else inequalities(tree, *args))
-            return value, c, g if bounds is None else jnp.concatenate([bounds.distances(inside), g])
+        def functions(x: Array) -> tuple:
+            tree = layout.unravel(x)
+            value = flat_fun(x)[0].astype(layout.dtype)
+            return value, *(() if f is None else f(tree, *args) for f in (constraints, inequalities))
 
-        return cls(functions, flat, outputs, positive)
-
-
-class Setting(NamedTuple):
-    """A problem in the loop's terms."""
-
-    problem: Problem
-    box: Bounds | None
-    held: Array  # 1 on dummies and fixed variables
-    active: Array  # the entries of G that bound
-    resting: Array  # where held variables are
-
-    @classmethod
-    def of(cls, options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> Setting:
-        layout = options.objective.layout
+        flat = lax.stop_gradient(flat)
+        closed, consts, others = close(functions, flat)
+        _, c, g = jax.eval_shape(closed, flat, consts, others)
+        outputs = Outputs.of(c, "constraints", layout.dtype), Outputs.of(g, "inequalities", layout.dtype)
         box = None if bounds is None else Bounds.of(bounds, layout)
-        problem = Problem.of(options.objective, funs, x0, box, args)
-        held, active = layout.dummies(), jnp.ones(problem.inequalities.size, bool)
-        resting = jnp.zeros(layout.n, layout.dtype)
-        if box is not None:
-            held, active = jnp.maximum(held, box.fixed), jnp.concatenate([box.active, active])
-            resting = jnp.where(box.fixed > 0, box.lower, 0)
-        return cls(problem, box, held, active, resting)
+        return cls(objective, closed, *outputs, Data(consts, others, box)), flat
 
-    def start(self, x: Array, y: Array) -> Iterate:
-        x = x if self.box is None else self.box.inside(x)
-        g = self.problem.functions(x)[2]
-        s = jnp.where(self.active, jnp.maximum(jnp.abs(g), SLACK), 1)
-        return Iterate(x, s, y, jnp.where(self.active, MU_START / s, 0).astype(x.dtype))
+    def on(self, data: Data) -> Problem:
+        """The same with other arrays."""
+        return self._replace(data=data)
 
-    def multipliers(self, given: Any, dtype: Any) -> Array:
-        equalities = self.problem.equalities
-        return jnp.zeros(equalities.size, dtype) if given is None else equalities.ravel(given)
+    def rows(self, x: Array) -> tuple[Array, Array]:
+        """f, and h = (c, g)."""
+        consts, others, box = self.data
+        value, c, g = self.closed(x if box is None else box.fix(x), consts, others)
+        return value, jnp.concatenate([self.equalities.ravel(c), self.inequalities.ravel(g)])
 
-    def result(
-        self, layout: Layout, x: Array, y: Array, z: Array, value: Array, notes: tuple, has_inequalities: bool
-    ) -> tuple:
-        """The parts of an `SQPResult`; notes: grad_norm, violation, steps, status, history."""
-        _, _, equalities, inequalities = self.problem
-        grad_norm, violation, steps, status, history = notes
-        sides = None
-        if self.box is not None:
-            n, x = layout.n, self.box.fix(x)
-            sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
-        below = inequalities.unravel(z) if has_inequalities else None
-        y = equalities.unravel(y)
-        return layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below
+    def parts(self, x: Array) -> tuple[Array, Array, Array]:
+        """f, c, and G: distances from bounds, where there are some, then inequalities."""
+        value, h = self.rows(x)
+        m, box = self.equalities.size, self.data.box
+        return value, h[:m], h[m:] if box is None else jnp.concatenate([box.distances(box.fix(x)), h[m:]])
+
+    @property
+    def held(self) -> Array:
+        """1 on dummies and fixed variables."""
+        dummies, box = self.objective.layout.dummies(), self.data.box
+        return dummies if box is None else jnp.maximum(dummies, box.fixed)
+
+    @property
+    def resting(self) -> Array:
+        """Where held variables are."""
+        box = self.data.box
+        if box is None:
+            return jnp.zeros(self.objective.layout.n, self.objective.layout.dtype)
+        return jnp.where(box.fixed > 0, box.lower, 0)
+
+    @property
+    def active(self) -> Array:
+        """The entries of G that bound."""
+        every = jnp.ones(self.inequalities.size, bool)
+        return every if self.data.box is None else jnp.concatenate([self.data.box.active, every])
+
+    @property
+    def sides(self) -> Box:
+        """As the engine wants them."""
+        box, resting = self.data.box, self.resting
+        if box is None:
+            held = self.objective.layout.dummies()
+            lower, upper = (jnp.where(held > 0, 0, jnp.full_like(held, side)) for side in (-jnp.inf, jnp.inf))
+            return Box(lower, upper, held)
+        held = self.held
+        return Box(jnp.where(held > 0, resting, box.lower), jnp.where(held > 0, resting, box.upper), held)
+
+    def split(self, z: Array) -> tuple[Any, Array]:
+        """Multipliers of G as those of the bounds, `(lower, upper)` like x, and those of the inequalities."""
+        if self.data.box is None:
+            return None, z
+        layout = self.objective.layout
+        n = layout.n
+        return (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
+

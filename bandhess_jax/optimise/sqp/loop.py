@@ -1,0 +1,156 @@
+"""The loop of `sqp`: brings values and derivatives to where the engine asks for them, until it is done.
+
+The user's functions stand in the program twice: in the derivatives, and in the values of a line search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from bandhess_common.kernels.interior import DERIVATIVES, DONE, VALUES
+from bandhess_common.status import SQPHistory, Status, StepInfo
+
+from ...extraction.objective import Objective
+from ...extraction.products import Extraction
+from .derivatives import Derivatives, Functions, derivatives
+from .engine import Box, Engine, Solution, Start
+from .rows import windows
+
+UNSEEN = 2  # turns before the first iterate is linearised; the first is at a second point, the others at the start
+
+
+class Options(NamedTuple):
+    """What decides the program. Hashable."""
+
+    objective: Objective
+    extraction: Extraction
+    check_band: bool
+    rows: int | None  # of the history
+    blank: bool  # where nothing is known: NaN, or numbers under jax_debug_nans
+
+
+class Seen(NamedTuple):
+    """Of the last iterate that was linearised."""
+
+    value: Array
+    grad_norm: Array
+    violation: Array
+
+
+class State(NamedTuple):
+    engine: Array
+    head: Array  # of the engine's state
+    first: Array  # of the rows' windows
+    turns: Array
+    trials: Array
+    noted: Array  # steps whose iterate is in `seen`, -1 for none
+    narrow: Array  # what the first turn said of the band
+    seen: Seen
+    history: SQPHistory | None
+
+
+class End(NamedTuple):
+    solution: Solution
+    seen: Seen
+    steps: Array
+    status: Array
+    narrow: Array
+    history: SQPHistory | None
+
+
+def blank(options: Options, engine: Engine) -> State:
+    """A state's structure."""
+    dtype = options.objective.layout.dtype
+    nothing = jnp.asarray(jnp.nan if options.blank else 0, dtype)
+    unseen = jnp.asarray(jnp.nan if options.blank else jnp.inf, dtype)
+    history = None
+    if options.rows is not None:
+        history = SQPHistory(*[jnp.full(options.rows, nothing)] * len(SQPHistory._fields))
+    rows = jnp.zeros(engine.layout.r, jnp.int32)
+    whole = jnp.zeros(engine.layout.size, dtype)
+    return State(whole, engine.head(whole), rows, *[jnp.int32(i) for i in (0, 0, -1, 0)], Seen(*[unseen] * 3), history)
+
+
+def initial(options: Options, engine: Engine, functions: Functions, box: Box, x: Array, start: Start) -> State:
+    state = blank(options, engine)
+    if engine.layout.r:
+        first = windows(lambda x: functions(x)[1], x, options.objective.layout, options.extraction.bandwidth)
+        state = state._replace(first=first)
+    whole = engine.start(box, state.first, x, start)
+    return state._replace(engine=whole, head=engine.head(whole))
+
+
+def is_open(engine: Engine, state: State) -> Array:
+    return engine.register(state.head, "request") == DERIVATIVES
+
+
+def end_of(engine: Engine, state: State) -> End:
+    """Where the loop stands; MAX_STEPS where it is open."""
+    register = lambda name: engine.register(state.head, name).astype(jnp.int32)  # noqa: E731
+    status = jnp.where(is_open(engine, state), Status.MAX_STEPS, register("status"))
+    solution = engine.solution(state.engine)
+    return End(solution, state.seen, register("steps"), status, register("narrow"), state.history)
+
+
+def _noted(engine: Engine, before: State, s: State, at: Derivatives, box: Box, callback: Callable | None) -> State:
+    """The reports on what a turn linearised: on the start, too, where that ends the loop at once. At the end of the
+    turn: what read the state between two calls of the engine would make XLA copy it."""
+    register = lambda name: engine.register(s.head, name)  # noqa: E731
+    steps = register("steps").astype(jnp.int32)
+    fresh = ((register("fresh") > 0) | (s.trials > before.trials)) & (steps > s.noted)
+    at_once = (register("request") == DONE) & (s.noted < 0) & ~fresh
+    values = Seen(register("value"), register("grad_norm"), register("violation"))
+    grad_norm = jnp.max(jnp.abs(at.grad) * (1 - box.held))
+    inequalities = jnp.arange(len(at.h)) >= engine.m
+    violation = jnp.max(jnp.where(inequalities, -at.h, jnp.abs(at.h)), initial=0)
+    values = jax.tree.map(lambda a, b: jnp.where(at_once, a, b), Seen(at.value, grad_norm, violation), values)
+    fresh |= at_once
+    if callback is not None:
+        info = StepInfo(steps, values.value, values.grad_norm, register("shift"), register("fraction"))
+        lax.cond(fresh, lambda info: jax.debug.callback(callback, info), lambda _: None, info)
+    history = s.history
+    if history is not None:
+        row = SQPHistory(*values, *map(register, ("step", "fraction", "shift", "mu")))
+        place = jnp.where(fresh, steps, len(history.value))
+        history = jax.tree.map(lambda rows, a: rows.at[place].set(a, mode="drop"), history, row)
+    seen = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), values, s.seen)
+    return s._replace(turns=s.turns + 1, noted=jnp.where(fresh, steps, s.noted), seen=seen, history=history)
+
+
+def advance(
+    options: Options,
+    engine: Engine,
+    functions: Functions,
+    box: Box,
+    callback: Callable | None,
+    state: State,
+    last: Array | None = None,
+) -> State:
+    """Turn until the end, or until `last` iterates at most have been linearised in all. A turn brings derivatives, and
+    values until the engine is content with its step."""
+
+    def trial(s: State) -> State:
+        state = engine.trial(s.engine, *functions(engine.vector(s.head, "x_request")))
+        return s._replace(engine=state, head=engine.head(state), trials=s.trials + 1)
+
+    def turn(s: State) -> State:
+        x, y = (engine.vector(s.head, name) for name in ("x_request", "y_request"))
+        sigma = engine.register(s.head, "sigma")
+        at = derivatives(functions, x, sigma, y, s.first, options.objective.layout, options.extraction, options.check_band)
+        # Said at the start, whose values are then known.
+        narrow = jnp.maximum(at.narrow, s.narrow)
+        s, at = s._replace(narrow=narrow), at._replace(narrow=jnp.where(s.turns == 0, 0, narrow))
+        state = engine.begin(s.engine, at)
+        begun = s._replace(engine=state, head=engine.head(state))
+        end = lax.while_loop(lambda s: engine.register(s.head, "request") == VALUES, trial, begun)
+        return _noted(engine, s, end, at, box, callback)
+
+    def going(s: State) -> Array:
+        return is_open(engine, s) if last is None else is_open(engine, s) & (s.turns < last + UNSEEN)
+
+    return lax.while_loop(going, turn, state)

@@ -1,0 +1,241 @@
+"""One call of `sqp`, as a program: with derivatives where something is traced, in pieces where nothing is."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from bandhess_common.status import SQPHistory, Status, StepInfo
+
+from ...framework.clock import Piece, check_host, in_pieces, is_traced
+from ...framework.jit import jit_call, prepare
+from ...framework.packing import Packed, pack, unpack
+from .condensed import largest
+from .engine import COLD, MULTIPLIERS, WARM, Engine, Start, engine
+from .implicit import differentiable_where, envelope
+from .kkt import conditions, implicit_solve
+from .loop import End, Options, advance, blank, end_of, initial, is_open
+from .problem import Data, Problem
+
+
+class User(NamedTuple):
+    """What the user gave."""
+
+    functions: tuple[Callable, Callable | None, Callable | None]
+    x0: Any
+    bounds: Any
+    args: tuple
+    callbacks: tuple[Callable[[StepInfo], None], ...]
+
+    @property
+    def report(self) -> Callable[[StepInfo], None] | None:
+        def report(info: StepInfo) -> None:
+            for callback in self.callbacks:
+                callback(info)
+
+        return report if self.callbacks else None
+
+
+class Given(NamedTuple):
+    """Where to begin, and what bounds the work: arrays all, so that others of them do not retrace."""
+
+    multipliers: Any
+    bound_multipliers: Any
+    inequality_multipliers: Any
+    barrier: Any
+    numbers: Any  # tol, max_steps, how to start
+
+    def start(self, problem: Problem) -> Start:
+        layout = problem.objective.layout
+        y = problem.equalities.ravel(self.multipliers)
+        z = problem.inequalities.ravel(self.inequality_multipliers, "inequality multipliers")
+        lower, upper = map(layout.ravel, self.bound_multipliers)
+        numbers = jnp.concatenate([self.numbers.astype(layout.dtype), jnp.reshape(self.barrier, 1).astype(layout.dtype)])
+        return lax.stop_gradient(Start(jnp.concatenate([y, -z]), lower, upper, numbers))
+
+
+class Parts(NamedTuple):
+    """What a result is made of: `SQPResult`'s fields, but for the message."""
+
+    x: Any
+    value: Any
+    grad_norm: Any
+    steps: Any
+    status: Any
+    multipliers: Any
+    constraint_norm: Any
+    history: SQPHistory | None
+    bound_multipliers: Any
+    inequality_multipliers: Any
+    barrier: Any
+    narrow: Any
+
+
+def _engine(options: Options, problem: Problem) -> Engine:
+    layout = options.objective.layout
+    m = problem.equalities.size
+    rows = (options.extraction.bandwidth + 1) * layout.d
+    return engine(layout.n, m + problem.inequalities.size, m, rows, layout.dtype)
+
+
+def _problem(options: Options, user: User) -> tuple[Problem, Array]:
+    return Problem.of(options.objective, user.functions, user.x0, user.bounds, user.args)
+
+
+def _run(options: Options, problem: Problem, callback: Callable | None, x: Array, start: Start) -> End:
+    """From the start to the end. Under vmap one lane after the other: each then takes its own number of steps."""
+    kernels = _engine(options, problem)
+
+    def lane(data: Data, x: Array, start: Start) -> End:
+        here = problem.on(data)
+        state = initial(options, kernels, here.rows, here.sides, x, start)
+        return end_of(kernels, advance(options, kernels, here.rows, here.sides, callback, state))
+
+    if callback is None:  # which a custom rule of vmap does not take
+        lane = jax.custom_batching.sequential_vmap(lane)
+    return lane(problem.data, x, start)
+
+
+def _triple(problem: Problem, end: End) -> tuple[Array, Array, Array]:
+    """x, y and the multipliers z of G, as `kkt.conditions` has them."""
+    m, (x, y, z_lower, z_upper, _) = problem.equalities.size, end.solution
+    sides = [] if problem.data.box is None else [z_lower, z_upper]
+    return x, y[:m], jnp.concatenate([*sides, -y[m:]])
+
+
+def _least(problem: Problem, triple: tuple, end: End) -> Array:
+    """The value, as a function of the data."""
+
+    def lagrangian(at: tuple, given: tuple) -> Array:
+        (x, y, z, others), (consts, box) = at, given
+        value, c, g = problem.on(Data(consts, others, box)).parts(x)
+        return value + y @ c - z @ g
+
+    consts, others, box = problem.data
+    return envelope(lagrangian, end.seen.value, (*triple, others), (consts, box))
+
+
+def _parts(problem: Problem, triple: tuple, value: Array, end: End, inequalities: bool) -> Parts:
+    x, y, z = triple
+    box, layout = problem.data.box, problem.objective.layout
+    sides, below = problem.split(z)
+    return Parts(
+        layout.unravel(x if box is None else box.fix(x)), value, end.seen.grad_norm, end.steps, end.status,
+        problem.equalities.unravel(y), end.seen.violation, end.history, sides,
+        problem.inequalities.unravel(below) if inequalities else None, end.solution.mu, end.narrow,
+    )  # fmt: skip
+
+
+def _sqp(options: Options, *rest: Any) -> Parts:
+    """As one program, differentiable in all that the problem depends on."""
+    user, given = User(*rest[:-1]), rest[-1]
+    layout = options.objective.layout
+    problem, x0 = _problem(options, user)
+    start, data = given.start(problem), problem.data
+    optimality = functools.partial(conditions, problem.parts, problem.held, problem.resting, problem.active)
+
+    def solve(_: Callable, guess: tuple[Array, Array, Array]) -> tuple:
+        end = _run(options, problem.on(lax.stop_gradient(data)), user.report, guess[0], start)
+        # custom_root wants floats.
+        return _triple(problem, end), jax.tree.map(lambda a: a.astype(layout.dtype), end)
+
+    guess = x0, jnp.zeros(problem.equalities.size, layout.dtype), jnp.zeros(len(problem.active), layout.dtype)
+    tangent_solve = functools.partial(implicit_solve, layout, options.extraction, problem.held)
+    solution, end = lax.custom_root(optimality, guess, solve, tangent_solve, has_aux=True)
+    end = end._replace(**{name: getattr(end, name).astype(jnp.int32) for name in ("steps", "status", "narrow")})
+    solved = (end.status == Status.CONVERGED) | (end.status == Status.PRECISION_FLOOR)
+    x, y, z = (differentiable_where(solved, part) for part in solution)
+
+    value = differentiable_where(solved, _least(problem, (x, y, z), end))
+    return _parts(problem, (x, y, z), value, end, user.functions[2] is not None)
+
+
+def _like(options: Options, *rest: Any) -> tuple:
+    """Of which only the shapes matter: multipliers, x, and a state, packed."""
+    problem, x0 = _problem(options, User(*rest))
+    trees = (outputs.unravel(jnp.zeros(outputs.size, outputs.dtype)) for outputs in problem[2:4])
+    state = pack(blank(options, _engine(options, problem))) if len(x0) else None
+    return *trees, options.objective.layout.unravel(x0), state
+
+
+def _turns(options: Options, *rest: Any) -> Piece:
+    *operands, packed, given, last = rest
+    user = User(*operands)
+    problem, x0 = _problem(options, user)
+    here = problem.on(lax.stop_gradient(problem.data))
+    kernels = _engine(options, problem)
+    sides = here.sides
+    state = lax.cond(
+        packed.integers[0] > 0,
+        lambda: unpack(packed, blank(options, kernels)),
+        lambda: initial(options, kernels, here.rows, sides, x0, given.start(problem)),
+    )
+    state = advance(options, kernels, here.rows, sides, user.report, state, last)
+    end = end_of(kernels, state)
+    # The value is traced where the functions close over tracers, which says that this is no place for pieces.
+    triple = _triple(here, end)
+    shown = _parts(here, triple, _least(problem, triple, end), end, user.functions[2] is not None)
+    return Piece(pack(state), is_open(kernels, state), shown)
+
+
+def _without_variables(options: Options, *rest: Any) -> Parts:
+    """What `_sqp` returns where there is nothing to choose: the constraints hold or they do not."""
+    user, given = User(*rest[:-1]), rest[-1]
+    problem, x = _problem(options, user)
+    value, h = problem.rows(x)
+    m, rows = problem.equalities.size, options.rows
+    violation = jnp.maximum(largest(h[:m]), jnp.max(-h[m:], initial=0))
+    status = jnp.where(jnp.isfinite(violation), Status.INFEASIBLE, Status.NONFINITE)
+    status = jnp.where(violation <= given.numbers[0] / 2, Status.CONVERGED, status).astype(jnp.int32)
+    zero, none = jnp.zeros((), h.dtype), jnp.int32(0)
+    history = None
+    if rows is not None:
+        first = SQPHistory(value, zero, violation, zero, zero, zero, zero)
+        history = jax.tree.map(lambda a: jnp.full(rows, jnp.nan if options.blank else 0, h.dtype).at[0].set(a), first)
+    below = problem.inequalities.unravel(jnp.zeros_like(h[m:])) if user.functions[2] is not None else None
+    sides = None if user.bounds is None else (user.x0, user.x0)
+    y = problem.equalities.unravel(jnp.zeros_like(h[:m]))
+    return Parts(user.x0, value, zero, none, status, y, violation, history, sides, below, zero, none)
+
+
+def _given(like: tuple, numbers: tuple[float, int], multipliers: Any, start: Any, dtype: np.dtype) -> Given:
+    zeros = lambda tree: jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)  # noqa: E731
+    y, z, x, _ = like
+    kind = COLD if multipliers is None else MULTIPLIERS
+    parts = zeros(y) if multipliers is None else multipliers, (zeros(x), zeros(x)), zeros(z), np.zeros((), dtype)
+    if start is not None:
+        kind, sides, below = WARM, start.bound_multipliers, start.inequality_multipliers
+        parts = start.multipliers, parts[1] if sides is None else sides, parts[2] if below is None else below, start.barrier
+    return Given(*parts, np.array([*numbers, kind]))
+
+
+def solve(
+    options: Options, user: User, numbers: tuple[float, int], multipliers: Any, start: Any, max_seconds: float | None
+) -> Parts:
+    """The whole call; numbers are tol and max_steps. In pieces where nothing is traced: the host looks at the clock
+    between them, and can be interrupted."""
+    layout = options.objective.layout
+    piece = prepare(_turns, options, *user)
+    operands = user.x0, user.bounds, user.args, multipliers, start
+    if max_seconds is not None:
+        check_host(operands, "sqp")
+    like = piece.shape_of(_like)
+    given = _given(like, numbers, multipliers, start, layout.dtype)
+    if layout.n == 0:
+        return jit_call(_without_variables, options, *user, given)
+    if max_seconds is not None or not (is_traced(operands) or piece.traced):
+        size = 16 * layout.n * layout.d * (options.extraction.bandwidth + 1)  # a turn factorises and multiplies often
+        turns = lambda state, last: piece(state, more=(given, np.int32(last)))  # noqa: E731
+        end = in_pieces(turns, like[-1], size, max_seconds)
+        if not is_traced(end):
+            late = bool(end.open)
+            return end.shown._replace(status=np.int32(Status.TIME_LIMIT)) if late else end.shown
+        if max_seconds is not None:  # the functions close over tracers
+            check_host(end, "sqp")
+    return jit_call(_sqp, options, *user, given)
