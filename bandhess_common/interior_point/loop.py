@@ -52,7 +52,7 @@ from .state import (
     choose,
     empty_filter,
     kit,
-)  # fmt: skip
+)
 from .step import direction, fraction
 from .system import factored
 
