@@ -24,11 +24,13 @@ from ...band.stages import Layout
 from ...band.storage import matvec
 from ...extraction.bandwidth import is_wrong
 from ...extraction.probing.direct import Direct, one_of_every
-from ...extraction.products import LONG, Extraction, extract, multiply, settle_heap
+from ...extraction.products import Extraction, extract, multiply, settle_heap
 from ...framework.autograd import Pullback, check_recorded
 from .rows import stages_in_window, window_probes
 
 Functions = Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> f, h
+
+LONG = 2**14  # entries, from where on the Hessian's diagonals and products for J alone take less time
 
 
 class Derivatives(NamedTuple):

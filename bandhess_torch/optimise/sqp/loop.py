@@ -203,16 +203,20 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
     here = prepared[1].at  # a step's derivatives are most often those of its last trial
     while now.request != DONE:
         x, y = engine.asked()
-        if not torch.equal(x, here.x):
+        before = prepared[begins] if begins < len(prepared) and torch.equal(x, prepared[begins].at.x) else None
+        if before is not None:
+            here = before.at
+        elif not torch.equal(x, here.x):
             here = record(functions, x)
         if now.request != DERIVATIVES:
             engine.trial(here.f.detach(), here.h.detach())
             now = engine.registers()
             continue
-        if begins < len(prepared) and torch.equal(x, prepared[begins].at.x):
-            found = prepared_derivatives(prepared[begins], now.sigma, y, plan)
-        else:
-            found = derivatives(here, now.sigma, y, plan)
+        found = (
+            derivatives(here, now.sigma, y, plan)
+            if before is None
+            else prepared_derivatives(before, now.sigma, y, plan)
+        )
         begins, outside = begins + 1, found.outside
         engine.begin(found)
         now = engine.registers()
