@@ -1,7 +1,7 @@
 """The interior-point method by requests: where `loop.py` brings values and derivatives to.
 
-The state is one flat array of the compiled kernels (`bandhess_common/kernels/interior.py`). They write into the memory
-of the state that they are given.
+On CPUs it is compiled; elsewhere, and inside `portable()`, the portable one (`bandhess_common/interior_point`) is traced,
+which takes far longer to compile.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from bandhess_common.interior_point import loop
+from bandhess_common.interior_point import state as portable
 from bandhess_common.interior_point.constants import constants
 from bandhess_common.kernels.interior import REGISTERS, Layout
 
 from ...framework.kernels import cpu_kernels
+from . import ops
 from .derivatives import Derivatives
 
 COLD, MULTIPLIERS, WARM = 0.0, 1.0, 2.0
@@ -51,7 +54,8 @@ class Solution(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """The compiled kernels, for m equalities among the rows."""
+    """The compiled kernels, for m equalities among the rows. Their state is one flat array
+    (`bandhess_common/kernels/interior.py`), and they write into the memory of the state that they are given."""
 
     layout: Layout
     m: int
@@ -62,6 +66,10 @@ class Compiled(NamedTuple):
         table = jnp.asarray(np.array(constants(float(np.finfo(dtype).eps)), dtype))
         operands = *box, first, x, *start, table
         return self._call("start", [self.layout.size], {"rows": self.layout.rows, "m": self.m}, *operands)
+
+    def blank(self) -> Array:
+        """A state's structure."""
+        return jnp.zeros(self.layout.size, self.dtype)
 
     def begin(self, state: Array, at: Derivatives) -> Array:
         """After a request for derivatives."""
@@ -101,15 +109,68 @@ class Compiled(NamedTuple):
         return call(*operands, **{option: np.float64(value) for option, value in options.items()})
 
 
-Engine = Compiled
-"""Whatever has these methods."""
+class Running(NamedTuple):
+    """The portable engine's state, with the problem that its functions want."""
+
+    problem: portable.Problem
+    state: portable.State
+
+
+class Head(NamedTuple):
+    """What a loop reads of it."""
+
+    registers: Array
+    x_request: Array
+    y_request: Array
+
+
+class Portable(NamedTuple):
+    """The portable engine, with the same methods."""
+
+    layout: Layout
+    m: int
+    dtype: np.dtype
+
+    def start(self, box: Box, first: Array, x: Array, start: Start) -> Running:
+        tol, max_steps, kind, mu = start.numbers
+        problem = portable.problem(ops, *box, first, self.m, (tol, max_steps), self.layout.rows)
+        given = portable.Solution(x, start.y, start.z_lower, start.z_upper, mu)
+        return Running(problem, loop.start(ops, problem, x, kind.astype(jnp.int32), given))
+
+    def blank(self) -> Running:
+        n, r, _ = self.layout
+        vector, rows, numbers = (jax.ShapeDtypeStruct((size,), self.dtype) for size in (n, r, 4))
+        first = jax.ShapeDtypeStruct((r,), jnp.int32)
+        box, start = Box(*[vector] * 3), Start(rows, vector, vector, numbers)
+        shapes = jax.eval_shape(self.start, box, first, vector, start)
+        return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+
+    def begin(self, running: Running, at: Derivatives) -> Running:
+        given = portable.Derivatives(*at)
+        return running._replace(state=loop.begin(ops, running.problem, running.state, given))
+
+    def trial(self, running: Running, f: Array, h: Array) -> Running:
+        return running._replace(state=loop.trial(ops, running.problem, running.state, portable.Values(f, h)))
+
+    def solution(self, running: Running) -> Solution:
+        return Solution(*running.state.solution)
+
+    def head(self, running: Running) -> Head:
+        s = running.state
+        numbers = s.status, s.request, s.sigma, s.steps, *s.report, s.fresh, s.narrow
+        return Head(jnp.stack([jnp.asarray(a, self.dtype) for a in numbers]), s.x_request, s.y_request)
+
+    def register(self, head: Head, name: str) -> Array:
+        return head.registers[REGISTERS.index(name)]
+
+    def vector(self, head: Head, name: str) -> Array:
+        return getattr(head, name)
+
+
+Engine = Compiled | Portable
 
 
 def engine(n: int, r: int, m: int, rows: int, dtype: np.dtype) -> Engine:
     """For n variables, r rows of which m are equalities, and a band of so many diagonals."""
-    if cpu_kernels() != "compiled" or jax.default_backend() != "cpu" or dtype not in (np.float32, np.float64):
-        raise NotImplementedError(
-            f"sqp runs on a CPU by compiled kernels, in float32 or float64; got {dtype}, platform "
-            f"{jax.default_backend()}, kernels {cpu_kernels()}"
-        )
-    return Compiled(Layout(n, r, rows), m, dtype)
+    compiled = cpu_kernels() == "compiled" and jax.default_backend() == "cpu" and dtype in (np.float32, np.float64)
+    return (Compiled if compiled else Portable)(Layout(n, r, rows), m, dtype)

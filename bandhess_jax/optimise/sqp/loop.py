@@ -72,7 +72,7 @@ def blank(options: Options, engine: Engine) -> State:
     if options.rows is not None:
         history = SQPHistory(*[jnp.full(options.rows, nothing)] * len(SQPHistory._fields))
     rows = jnp.zeros(engine.layout.r, jnp.int32)
-    whole = jnp.zeros(engine.layout.size, dtype)
+    whole = engine.blank()
     return State(whole, engine.head(whole), rows, *[jnp.int32(i) for i in (0, 0, -1, 0)], Seen(*[unseen] * 3), history)
 
 
