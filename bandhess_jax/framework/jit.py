@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bandhess_common.dtypes import native
@@ -24,6 +25,25 @@ from bandhess_common.dtypes import native
 from .contents import Reads, describe, owner
 
 PROGRAMS = 32  # kept for one function: closures may change for ever
+QUICK = {"xla_cpu_use_fusion_emitters": False}
+"""What XLA:CPU compiles a long program with in half the time; it runs as fast where kernels do most of the work."""
+
+
+@functools.cache
+def _quick() -> dict | None:
+    """Options of a quick compilation, None where this XLA has none."""
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda: 0, compiler_options=QUICK)()
+    except Exception:  # options come and go with jaxlib's versions
+        return None
+    return QUICK
+
+
+def _is_outermost() -> bool:
+    """Whether no program is being traced: another one's part has no options of its own."""
+    return not isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 class Host:
@@ -99,7 +119,8 @@ class _Entry:
             return core(options, *jax.tree.unflatten(treedef, leaves), *state, *more)
 
         # keep_unused: an argument that no result depends on still says on which device to run.
-        self.run = jax.jit(run, static_argnums=(0, 1, 2, 3), keep_unused=True, donate_argnums=5)
+        jitted = functools.partial(jax.jit, run, static_argnums=(0, 1, 2, 3), keep_unused=True, donate_argnums=5)
+        self.run, self.run_quick = jitted(), functools.cache(lambda: jitted(compiler_options=_quick()))
         self.traced = traced
 
     def key(self, contents: Contents) -> Hashable:
@@ -200,13 +221,15 @@ class Program:
             known[key] = jax.eval_shape(lambda: core(self.options, *jax.tree.unflatten(self.treedef, leaves)))
         return known[key]
 
-    def __call__(self, *state: Any, more: tuple = ()) -> Any:
+    def __call__(self, *state: Any, more: tuple = (), quick: bool = False) -> Any:
+        """quick: compiled with `QUICK`."""
         if self.number is None:
             return self.core(self.options, *jax.tree.unflatten(self.treedef, self.leaves), *state, *more)
         static, entry = _Static(self.number, self.static), self.entry
         entry.traced.clear()
         try:
-            out = entry.run(self.core, self.options, self.treedef, static, self.arrays, state, more)
+            run = entry.run_quick() if quick and _is_outermost() else entry.run
+            out = run(self.core, self.options, self.treedef, static, self.arrays, state, more)
         finally:
             static.leaves = []  # JAX keeps this object
         if entry.traced and self.contents.reads:
@@ -225,13 +248,13 @@ class _Either:
     def shape_of(self, core: Callable) -> Any:
         return self.operands.shape_of(core)
 
-    def __call__(self, *state: Any, more: tuple = ()) -> Any:
+    def __call__(self, *state: Any, **options: Any) -> Any:
         entry = self.operands.entry
         if not entry.concrete:
             # Among these errors are those that JAX raises where it has no value.
             with contextlib.suppress(TypeError, AttributeError, IndexError):
-                return self.operands(*state, more=more)
-        out = self.constants()(*state, more=more)
+                return self.operands(*state, **options)
+        out = self.constants()(*state, **options)
         entry.concrete = True
         return out
 

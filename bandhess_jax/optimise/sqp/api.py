@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none
 from bandhess_common.messages import sqp_message
@@ -96,37 +95,47 @@ def sqp(
       inequalities: function that returns an array or a tree of them, each entry local in stages.
       bounds: `(lower, upper)`, each None, a number, or a tree like x0 whose leaves are None, numbers or arrays that
         broadcast to x0's; infinite entries do not bound, equal ones fix a variable.
-      multipliers: start of the constraints' multipliers, as a result holds them (warm start); None: least squares.
+      multipliers: start of the constraints' multipliers, as a result holds them; None: least squares.
+      start: the result of a call before, of a problem of this structure: x (x0 then gives the structure alone), all
+        multipliers and the barrier parameter are where it ended. At its own solution that takes one step at most, after
+        a small change of the problem a few. `start._replace(x=...)` begins elsewhere.
       tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
       max_steps: bound of the accepted steps.
       max_seconds: bound of the time, compilation apart: the loop then runs in pieces, between which the host looks
-        at the clock (at least one turn runs, and one more at the end). Outside jit, vmap and grad only.
+        at the clock (at least x0 is linearised, and a step tried). Outside jit, vmap and grad only.
       callback: called with a `StepInfo` at x0 and after every accepted step (through `jax.debug.callback`); grad_norm
         is that of the Lagrangian, and radius holds the step's length.
       verbose: print a line of progress per step.
       history: keep an `SQPHistory`: steps + 1 entries outside jit; max_steps + 1 inside, NaN beyond the last step.
-      check_band: spend products at x0 and at the end on finding entries outside the band.
+      check_band: spend a product per step on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
 
-    Returns: `SQPResult`. Its status is CONVERGED where H = W + s I, for some 0 <= s <= sqrt(eps) |W|, is positive
-      definite on the null space of the constraints' Jacobian (W: Hessian of the Lagrangian and barrier), and
+    Returns: `SQPResult`. Its status is CONVERGED where no direction of negative curvature is found, the Hessian W of
+      the Lagrangian and barrier, plus s I for some 0 <= s <= sqrt(eps) |W|, being positive definite on the null space of
+      the constraints' Jacobian, and, with L = f + y . (c, g) - z . (x - lower, upper - x) in scaled functions,
 
-          max|grad L| <= tol G,   violation <= tol / 16   and
-          |dx . grad L| / 2 + |y| . |c| + s . z <= tol / 4 max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
+          max|grad L| <= tol s_d,   |(c, g - d)| <= tol,   |d z| <= tol s_c,   violation <= tol / 2 unscaled, and
+          d . z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
 
-      G being the largest max|grad f| met on the way, dx the next step, y and z the multipliers. Other ends:
+      d being slacks of bounds and inequalities, s_d and s_c the mean multiplier over 100, at least 1; functions are
+      scaled once, so that no gradient near x0 has entries above 100, and constraints' also up to 0.01. Other ends:
       PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
-      INFEASIBLE (no step reduces the violation: as a rule it is locally least there, but a start where a violated
-      constraint's gradient is zero looks the same), RANK_DEFICIENT (the constraints' Jacobian has dependent rows, so
-      that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the last point with finite
-      derivatives. Status and steps are Python integers outside jit, integer arrays inside, and nothing is raised there.
+      INFEASIBLE (the violation's sum is locally least), RANK_DEFICIENT (the equalities' Jacobian has dependent rows, so
+      that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. `message` says what to do. x is the last
+      point with finite derivatives. Status and steps are Python integers outside jit, integer arrays inside, and nothing
+      is raised there. Inside, message is None.
 
-    Cost: a step takes one linearisation, 2 (2k + 1) d products with it, and about one banded factorisation.
-    One `lax.while_loop`: works under jit and vmap (lanes that end stay as they are). x, value and multipliers are
-    differentiable with respect to args and bounds, to any order and in both modes, by the implicit function theorem:
-    one more linearisation and solve. A derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR, and
-    where the conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
+    Method: primal-dual interior point with a filter line search and a restoration phase (Wächter and Biegler,
+      Mathematical Programming 106, 2006), each linear system condensed to one positive definite band, solved by
+      conjugate gradients on the multipliers (benchmarks/sqp_methods).
+
+    Cost: a step takes one linearisation, (2k + 1) d products with it at most, one more for check_band, and about one
+    banded factorisation. Works under jit and vmap (on a CPU one lane after the other). x, value and multipliers are
+    differentiable with respect to args and bounds, to any order and in both modes, never through the iterations: x and
+    multipliers by the implicit function theorem (one more linearisation and solve), value by the envelope theorem. A
+    derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR; those of x and multipliers also where the
+    conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
     """
     check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0")

@@ -231,7 +231,7 @@ def solve(
         return jit_call(_without_variables, options, *user, given)
     if max_seconds is not None or not (is_traced(operands) or piece.traced):
         size = 16 * layout.n * layout.d * (options.extraction.bandwidth + 1)  # a turn factorises and multiplies often
-        turns = lambda state, last: piece(state, more=(given, np.int32(last)))  # noqa: E731
+        turns = lambda state, last: piece(state, more=(given, np.int32(last)), quick=True)  # noqa: E731
         end = in_pieces(turns, like[-1], size, max_seconds)
         if not is_traced(end):
             late = bool(end.open)
