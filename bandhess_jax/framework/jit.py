@@ -23,6 +23,7 @@ import numpy as np
 from bandhess_common.dtypes import native
 
 from .contents import Reads, describe, owner
+from .kernels import cpu_kernels
 
 PROGRAMS = 32  # kept for one function: closures may change for ever
 QUICK = {"xla_cpu_use_fusion_emitters": False}
@@ -213,7 +214,8 @@ class Program:
 
     def shape_of(self, core: Callable) -> Any:
         """The shapes that `core(options, *operands)` returns, found once for these functions and shapes."""
-        key = core, self.options, self.number, *((np.shape(a), getattr(a, "dtype", type(a))) for a in self.arrays)
+        shapes = ((np.shape(a), getattr(a, "dtype", type(a))) for a in self.arrays)
+        key = core, self.options, self.number, cpu_kernels(), *shapes  # a state may be that of the kernels
         known = self.entry.known if self.number is not None and not self.traced else {}
         if key not in known:
             rest = iter(self.arrays)
