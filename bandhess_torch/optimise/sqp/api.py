@@ -225,7 +225,11 @@ def sqp(
             reporter(info)
 
     funs = (fun, constraints, inequalities)
-    given = partial(warm_start, end=_detach(start)) if start else partial(first_start, multipliers=_detach(multipliers))
+    given = (
+        partial(warm_start, end=_detach(start))
+        if start is not None
+        else partial(first_start, multipliers=_detach(multipliers))
+    )
     return _sqp(options, funs, x0, bounds, args, given, report if reporters else None)
 
 
