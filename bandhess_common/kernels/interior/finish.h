@@ -19,7 +19,9 @@ bool dependent_rows(const State<T>& s, System<T>& system) {
   }
   T ratio = 0;
   for (int turn = 0; turn < static_cast<int>(c.null_turns); ++turn) {
-    const T by = 1 / std::sqrt(inner(u, u, m));
+    const T square = inner(u, u, m);
+    if (!(square > 0)) return false;  // nothing is left of it: no null vector
+    const T by = 1 / std::sqrt(square);
     each(0, m, [=, g = s.g](Index i) {
       u[i] *= by;
       v[i] = std::sqrt(g[i]) * u[i];
@@ -27,12 +29,12 @@ bool dependent_rows(const State<T>& s, System<T>& system) {
     pull(s, v, s.w1, m);
     const T force = std::sqrt(inner(s.w1, s.w1, s.n));
     const T whole = std::sqrt(sum<T>(0, m, [=](Index i) { return size[i] * size[i] * v[i] * v[i]; }));
-    ratio = force / whole;
+    ratio = whole > 0 ? force / whole : whole;  // rows of zeros are dependent
     system.substitute(s.w1);
     push(s, s.w1, v);
     each(0, m, [=, g = s.g](Index i) { u[i] -= std::sqrt(g[i]) * v[i]; });
   }
-  return !(ratio > c.dependent);
+  return ratio <= c.dependent;
 }
 
 template <class T>

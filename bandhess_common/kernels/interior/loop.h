@@ -179,7 +179,7 @@ class Loop {
       if (unbounded()) return end<T>(s_, kUnbounded);
       const bool stationary = size <= reg_.tol && met();
       set_up(s_, system_);
-      if (!system_.find_shift()) return end(s_, kStalled);
+      if (!system_.find_shift()) return search_.without_step();
       const bool near = largest(s_.r_rows, s_.r) <= c_.mu_error * reg_.barrier;
       reg_.shifted = reg_.delta > 0 && near ? reg_.shifted + 1 : T(0);
       const bool curved = find_curvature(stationary);

@@ -16,17 +16,19 @@ class Search {
 
   // Asks for the first trial of a step that stands in `step()`.
   void begin() {
-    const Step<T> step = s_.step();
-    const bool main = !s_.elastic();
-    const Point<T> here{s_.x, s_.h, step, T(0)};
-    reg_.phi0 = phi(s_, here, reg_.f, reg_.barrier, main);
-    reg_.theta0 = theta(s_, here, reg_.barrier, main);
-    reg_.slope = direction_.slope(step);
+    look_here();
+    reg_.slope = direction_.slope(s_.step());
     reg_.raised = 0;
     reg_.any_finite = -1;
     reg_.alpha_least = least_alpha();
     whole_step();
     next();
+  }
+
+  // There is no step: no shift made the matrix definite.
+  void without_step() {
+    look_here();
+    leave();
   }
 
   // After the values h, f (scaled) at x_request.
@@ -67,6 +69,13 @@ class Search {
   Direction<T> direction_;
 
   static constexpr T kEps = std::numeric_limits<T>::epsilon();
+
+  void look_here() {
+    const bool main = !s_.elastic();
+    const Point<T> here{s_.x, s_.h, s_.step(), T(0)};
+    reg_.phi0 = phi(s_, here, reg_.f, reg_.barrier, main);
+    reg_.theta0 = theta(s_, here, reg_.barrier, main);
+  }
 
   void whole_step() {
     const Step<T> step = s_.step();
@@ -195,6 +204,11 @@ class Search {
       return request(kTiny, s_.dx, reg_.alpha);
     }
     if (reg_.any_finite == 0) return end<T>(s_, kNonfinite);
+    leave();
+  }
+
+  // No step serves here: restoration, if there is what to restore.
+  void leave() {
     if (s_.elastic() || !(reg_.theta0 > c_.stalled * reg_.tol)) return end(s_, kStalled, &system_);
     augment(s_);
     enter_restoration(s_);
