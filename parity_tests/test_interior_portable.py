@@ -124,11 +124,11 @@ def setup(name: str, p: Quadratics, dtype: Any, tol: float | None, max_steps: in
 
 def run(
     name: str, p: Quadratics, dtype: Any = np.float64, given: Any = None, narrow: int = 0, tol: float | None = None,
-    max_steps: int = 200,
+    max_steps: int = 200, kind: int = state.WARM,
 ) -> state.State:  # fmt: skip
-    """The last state; given, a solution to start from."""
+    """The last state; given, a solution to start from, and `kind` of this start."""
     to, problem = setup(name, p, dtype, tol, max_steps)
-    kind = state.ESTIMATED if given is None else state.WARM
+    kind = state.ESTIMATED if given is None else kind
     zero = to(np.zeros(len(p.x0)))
     blank = state.Solution(to(p.x0), to(np.zeros(len(p.first))), zero, zero, to(0.0))
     begin, trial = engine(name)
@@ -205,6 +205,16 @@ def test_a_near_problem_takes_few_steps() -> None:
     np.testing.assert_allclose(warm.solution.x, cold.solution.x, atol=1e-6)
 
 
+def test_multipliers_may_be_given() -> None:
+    """The third request, the first after the scales, is made with them."""
+    p = CASES["fixed"]
+    first = run("numpy", p, tol=1e-8)
+    asked: list = []
+    again = run("numpy", Asked(p, asked), tol=1e-8, given=first.solution, kind=state.GIVEN)
+    np.testing.assert_allclose(asked[2], first.solution.y, atol=1e-12)
+    np.testing.assert_allclose(again.solution.x, first.solution.x, atol=1e-7)
+
+
 @backends
 def test_a_narrow_band_ends_the_run(name: str) -> None:
     s = run(name, CASES["active"], narrow=2)
@@ -222,6 +232,20 @@ def test_programs_and_numpy_take_the_same_steps(name: str) -> None:
     assert int(ours.steps) == int(other.steps)
     for a, b in zip(ours.solution, other.solution, strict=True):
         np.testing.assert_allclose(np.asarray(a), b, rtol=1e-6, atol=1e-8)
+
+
+class Asked(NamedTuple):
+    """A problem that notes with which multipliers derivatives are asked for."""
+
+    p: Quadratics
+    asked: list
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.p, name)
+
+    def derivatives(self, x: np.ndarray, sigma: float, y: np.ndarray) -> tuple:
+        self.asked.append(y / sigma)
+        return self.p.derivatives(x, sigma, y)
 
 
 class Wall(NamedTuple):
@@ -299,5 +323,7 @@ def test_a_batch_ends_as_its_problems_do() -> None:
     for i, p in enumerate(problems):
         alone = run("numpy", p, tol=1e-8)
         assert abs(int(ends.steps[i]) - int(alone.steps)) <= 1
+        if cases[i] == "infeasible":  # other variables may end anywhere
+            continue
         # The saddle may be left to either side.
         np.testing.assert_allclose(abs(ends.solution.x[i]), abs(alone.solution.x), atol=1e-5)

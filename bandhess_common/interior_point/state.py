@@ -134,6 +134,7 @@ class System(NamedTuple):
     gamma: Array
     condensed: Array  # the band of M without shift
     size: Array  # |W|
+    row_size: Array  # largest 2-norm of a row
     shift: Array  # delta
     factor: Any
 

@@ -78,7 +78,8 @@ def condensed(k: Kit, s: System) -> System:
     top = ops.largest(ops.sum(squares, 1))
     least = ops.where(top > 0, k.eps * top, 1.0) / s.size
     gamma = c.gamma * ops.maximum(push(k, squares, 1 / absolute), least)
-    return s._replace(gamma=gamma, condensed=ops.gram(s.rows, p.first, 1 / (s.e + gamma), H))
+    M = ops.gram(s.rows, p.first, 1 / (s.e + gamma), H)
+    return s._replace(gamma=gamma, condensed=M, row_size=ops.sqrt(top))
 
 
 def factored(k: Kit, s: System, shift: Array) -> tuple[System, Array]:
@@ -143,8 +144,7 @@ def residual(k: Kit, s: System, b1: Array, b2: Array, x: Array, y: Array) -> tup
 def unit(k: Kit, s: System, b2: Array, x: Array) -> Array:
     """What the second residual is measured in: never less than J x is rounded to."""
     ops = k.ops
-    row_size = ops.sqrt(ops.largest(ops.sum(s.rows * s.rows, 1)))
-    rounding = k.c.rounding_rows * k.eps * row_size * ops.largest(x)
+    rounding = k.c.rounding_rows * k.eps * s.row_size * ops.largest(x)
     return ops.largest(b2) + k.c.target_small * ops.largest(push(k, abs(s.rows), abs(x))) + rounding
 
 

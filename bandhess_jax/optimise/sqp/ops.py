@@ -62,12 +62,17 @@ def range(n: int, like: Array) -> Array:
     return jnp.arange(n, dtype=jnp.int32)
 
 
+def _columns(first: Array, L: int) -> Array:
+    return first[:, None] + jnp.arange(L, dtype=jnp.int32)
+
+
 def windows(v: Array, first: Array, L: int) -> Array:
-    return v[first[:, None] + jnp.arange(L, dtype=jnp.int32)]
+    return v.at[_columns(first, L)].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def add_windows(rows: Array, first: Array, n: int) -> Array:
-    return jnp.zeros(n, rows.dtype).at[first[:, None] + jnp.arange(rows.shape[1], dtype=jnp.int32)].add(rows)
+    columns = _columns(first, rows.shape[1])
+    return jnp.zeros(n, rows.dtype).at[columns].add(rows, mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def gram(rows: Array, first: Array, weights: Array, band: Array) -> Array:
