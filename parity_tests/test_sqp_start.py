@@ -55,6 +55,16 @@ def test_start_with_bounds(backend: Backend) -> None:
     np.testing.assert_allclose(float(warm.value), float(cold.value), rtol=1e-7)
 
 
+def test_start_is_a_result(backend: Backend) -> None:
+    cold = in_yard(backend, ENDS["linear"][0])
+    with pytest.raises(TypeError, match="start must be an SQPResult or None, got tuple"):
+        in_yard(backend, ENDS["linear"][0], start=tuple(cold))
+    with pytest.raises(ValueError, match="give start or multipliers, not both"):
+        in_yard(backend, ENDS["linear"][0], start=cold, multipliers=cold.multipliers)
+    with pytest.raises(ValueError, match="multipliers must have the structure"):
+        in_yard(backend, ENDS["linear"][0], start=cold._replace(multipliers=cold.x))
+
+
 def test_message_of_a_narrow_band(backend: Backend) -> None:
     """It names the leaf and the entry, and the remedy."""
 

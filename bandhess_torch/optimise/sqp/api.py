@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -206,6 +207,10 @@ def sqp(
     if max_seconds is not None:
         max_seconds = as_positive(max_seconds, "max_seconds")
     check_bounds(bounds, layout)
+    if start is not None and not isinstance(start, SQPResult):
+        raise TypeError(f"start must be an SQPResult or None, got {type(start).__name__}")
+    if start is not None and multipliers is not None:
+        raise ValueError("give start or multipliers, not both: start holds multipliers; start._replace changes them")
     check_function_or_none(constraints, "constraints")
     check_function_or_none(inequalities, "inequalities")
     if bandwidth is None:
@@ -220,9 +225,11 @@ def sqp(
             reporter(info)
 
     funs = (fun, constraints, inequalities)
-    before = None if start is None else _detach(start)
-    after = _detach(multipliers)
-    given = lambda setting: first_start(setting, after) if before is None else warm_start(setting, before)  # noqa: E731
+    given = (
+        partial(warm_start, end=_detach(start))
+        if start is not None
+        else partial(first_start, multipliers=_detach(multipliers))
+    )
     return _sqp(options, funs, x0, bounds, args, given, report if reporters else None)
 
 

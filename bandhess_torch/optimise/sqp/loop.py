@@ -221,6 +221,7 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
         engine.begin(found)
         now = engine.registers()
         if now.fresh:
+            prepared.clear()  # and their graphs
             note(now)
             if now.request != DONE and time.perf_counter() - began >= options.max_seconds:
                 status = Status.TIME_LIMIT

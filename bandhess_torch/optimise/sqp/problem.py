@@ -113,9 +113,8 @@ class Setting(NamedTuple):
 def first_start(setting: Setting, multipliers: Any) -> Start:
     """From x0, with multipliers of the constraints as given, or None: estimated."""
     x, equalities = setting.problem.x, setting.problem.equalities
-    y = x.new_zeros(equalities.size + setting.problem.inequalities.size)
-    if multipliers is not None:
-        y[: equalities.size] = equalities.ravel(multipliers)
+    y = x.new_zeros(equalities.size) if multipliers is None else equalities.ravel(multipliers)
+    y = torch.cat([y, x.new_zeros(setting.problem.inequalities.size)])
     return Start(ESTIMATED if multipliers is None else GIVEN, x, y, 0 * x, 0 * x, x.new_zeros(()))
 
 
