@@ -42,13 +42,11 @@ ALONE = {
 # Over the limits, and to become shorter: whoever shortens one takes it off this list.
 LONG_FILES = {
     "bandhess_jax/optimise/newton/trust_region",
-    "bandhess_jax/optimise/sqp/primal_dual",  # another algorithm replaces it
     "bandhess_jax/scipy", "bandhess_torch/scipy",
     "bandhess_jax/optimise/newton/api",
 }  # fmt: skip
 LONG_FUNCTIONS = {
     "bandhess_jax/optimise/newton/subproblem:_search",
-    "bandhess_jax/optimise/sqp/primal_dual:advance", "bandhess_jax/optimise/sqp/primal_dual:turn",
 }  # fmt: skip
 
 

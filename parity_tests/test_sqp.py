@@ -56,7 +56,7 @@ def test_reference_optimum(backend: Backend, case: str) -> None:
     result = solve(case, backend.name)
     assert result.status == backend.package.Status.CONVERGED
     assert result.steps <= 30
-    np.testing.assert_allclose(float(result.value), optimum, rtol=2e-8)
+    np.testing.assert_allclose(float(result.value), optimum, rtol=3e-8)  # tol is 1.5e-8
     # What is reported is what is there.
     cost, constraints = (PENDULUM if kind == "pendulum" else CART)[backend.name]
     np.testing.assert_allclose(float(cost(result.x)), float(result.value), rtol=8 * EPS)
@@ -95,7 +95,7 @@ def test_free_final_time(backend: Backend) -> None:
         bounds=(backend.array(lower), backend.array(limit)),
     )  # fmt: skip
     assert result.status == backend.package.Status.CONVERGED
-    np.testing.assert_allclose(float(result.value), 2 * distance**0.5, rtol=2e-8)
+    np.testing.assert_allclose(float(result.value), 2 * distance**0.5, rtol=3e-8)
     u = backend.numpy(result.x)[:, 2]
     np.testing.assert_allclose(u, np.repeat([1.0, -1.0], T // 2), atol=1e-5)
 

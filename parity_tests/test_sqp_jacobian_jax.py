@@ -22,7 +22,8 @@ LAYOUTS = {
     "ragged": lambda T: {"a": np.zeros((T, 2)), "u": np.zeros((T - 1, 2))},
 }
 CASES = [
-    ("vector", 1, 0, "float64"), ("vector", 2, 3, "float64"), ("vector", 17, 1, "float32"), ("vector", 17, 3, "float64"),
+    ("vector", 1, 0, "float64"), ("vector", 2, 3, "float64"), ("vector", 17, 1, "float32"),
+    ("vector", 17, 3, "float64"),
     ("matrix", 1, 2, "float32"), ("matrix", 9, 0, "float64"), ("matrix", 9, 2, "float64"),
     ("tree", 2, 1, "float64"), ("tree", 7, 2, "float64"),
     ("ragged", 2, 0, "float64"), ("ragged", 8, 1, "float64"), ("ragged", 8, 2, "float32"),

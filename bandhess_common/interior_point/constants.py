@@ -39,7 +39,7 @@ class Constants(NamedTuple):
     error_scale: float  # s_max (WB 6)
     rounding_rows: float  # in units of eps |J| |x|: what rounding hides of a violation
     gap: float  # of the complementarity, in units of tol
-    unbounded: float  # f < -unbounded max(1, |f0|), or |x| > unbounded
+    unbounded: float  # of -f / max(1, |f0|) or |x|; of both, its root
     # The linear system
     gamma: float
     target: float  # relative residual with which a solve is content

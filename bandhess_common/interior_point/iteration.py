@@ -29,7 +29,8 @@ def visited(k: Kit, s: State, a: Derivatives) -> State:
     system = assembled(k, ops.where(p.cells, a.band, 0.0), rows, q, mode, s.size_least, s.system)
     s = s._replace(local=local, system=system, fresh=0 * s.fresh + 1)
     finite = ops.isfinite(error(k, local, q, mode.elastic, 0.0)) & ops.isfinite(s.f)
-    falling = (s.f < -k.c.unbounded * ops.maximum(s.value_unit, 1.0)) | (ops.largest(q.x) > k.c.unbounded)
+    fallen, far = -s.f / ops.maximum(s.value_unit, 1.0), ops.largest(q.x)
+    falling = (ops.maximum(fallen, far) > k.c.unbounded) | (ops.minimum(fallen, far) > k.c.unbounded**0.5)
     s = choose_reported(k, s, finite)
     return ended(k, s, [(~finite, Status.NONFINITE), (falling & ~mode.elastic, Status.UNBOUNDED)])
 

@@ -138,12 +138,16 @@ def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extractio
 class _Beside:
     """Direct probing of the first of two products, the second kept whole."""
 
-    count, probe = staticmethod(Direct().count), staticmethod(Direct().probe)
+    def count(self, T: int, d: int, k: int) -> int:
+        return Direct().count(T, d, k)
 
-    def keep(self, c: Array, y: tuple[Array, Array], T: int, d: int, k: int) -> tuple[Array, Array]:
+    def probe(self, c: Array, T: int, d: int, k: int, dtype: Any) -> Array:
+        return Direct().probe(c, T, d, k, dtype)
+
+    def keep(self, c: Array, y: Any, T: int, d: int, k: int) -> Any:
         return Direct().keep(c, y[0], T, d, k), y[1]
 
-    def decode(self, kept: tuple[Array, Array], T: int, d: int, k: int) -> tuple[Array, Array]:
+    def decode(self, kept: Any, T: int, d: int, k: int) -> Any:
         return Direct().decode(kept[0], T, d, k), kept[1]
 
 

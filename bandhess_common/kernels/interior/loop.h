@@ -211,8 +211,8 @@ class Loop {
 
   bool unbounded() const {
     if (s_.elastic()) return false;
-    const T most = c_.unbounded;
-    return reg_.f < -most * std::max(T(1), reg_.value_unit) || largest(s_.x, s_.n) > most;
+    const T fallen = -reg_.f / std::max(T(1), reg_.value_unit), far = largest(s_.x, s_.n);
+    return std::max(fallen, far) > c_.unbounded || std::min(fallen, far) > std::sqrt(c_.unbounded);
   }
 
   // The size of f that tolerances are relative to.

@@ -111,20 +111,21 @@ def sqp(
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
 
-    Returns: `SQPResult`. Its status is CONVERGED where no direction of negative curvature is found, the Hessian W of
-      the Lagrangian and barrier, plus s I for some 0 <= s <= sqrt(eps) |W|, being positive definite on the null space of
-      the constraints' Jacobian, and, with L = f + y . (c, g) - z . (x - lower, upper - x) in scaled functions,
+    Returns: `SQPResult`. Its status is CONVERGED where the Hessian W of the Lagrangian and barrier, plus s I for some
+      0 <= s <= sqrt(eps) |W|, is positive definite on the null space of the constraints' Jacobian, or else inverse
+      iteration finds no direction of negative curvature there; and, in functions scaled once, with slacks d and
+      L = f + y . (c, g) - z . (x - lower, upper - x),
 
           max|grad L| <= tol s_d,   |(c, g - d)| <= tol,   |d z| <= tol s_c,   violation <= tol / 2 unscaled, and
           d . z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
 
-      d being slacks of bounds and inequalities, s_d and s_c the mean multiplier over 100, at least 1; functions are
-      scaled once, so that no gradient near x0 has entries above 100, and constraints' also up to 0.01. Other ends:
+      s_d and s_c being the mean multiplier over 100, at least 1. (Scales make no entry of a gradient near x0 larger
+      than 100, and those of constraints no smaller than 0.01.) Other ends:
       PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
       INFEASIBLE (the violation's sum is locally least), RANK_DEFICIENT (the equalities' Jacobian has dependent rows, so
       that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. `message` says what to do. x is the last
-      point with finite derivatives. Status and steps are Python integers outside jit, integer arrays inside, and nothing
-      is raised there. Inside, message is None.
+      point with finite derivatives. Status and steps are Python integers outside jit, integer arrays inside, where
+      message is None, and nothing is raised there.
 
     Method: primal-dual interior point with a filter line search and a restoration phase (Wächter and Biegler,
       Mathematical Programming 106, 2006), each linear system condensed to one positive definite band, solved by

@@ -57,7 +57,7 @@ def extract_bands(
     layout: Layout,
     extraction: Extraction,
 ) -> Bands:
-    """The bands, for weights sigma of the inequalities: push is v -> W v, A v, B v and pull is u, w -> A^T u + B^T w."""
+    """The bands, for weights sigma of the inequalities. push is v -> W v, A v, B v; pull is u, w -> A^T u + B^T w."""
 
     def hessian(v: Array) -> Array:
         Wv, Av, Bv = push(v)

@@ -16,7 +16,6 @@ from jax import Array, lax
 from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...band.storage import matvec
-from ...extraction.bandwidth import is_wrong
 from ...extraction.products import Extraction, extract_beside, multiply
 from ...framework.fusion import arranged, tidy
 from ...framework.programs import flattened
@@ -53,28 +52,22 @@ def _jacobian(push: Callable[[Array], Array], layout: Layout, extraction: Extrac
 def _narrow(
     push: Callable[[Array], tuple[Array, Array]], band: Array, rows: Array, first: Array, layout: Layout
 ) -> Array:
-    """Whether products with noise differ from those with what was extracted, by more than rounding explains: where the
-    first product of a loop is in doubt, a second one, of a rescaled vector, shows how much that is."""
+    """Whether products with noise differ from those with what was extracted, by more than rounding explains: how much
+    that is, a second product shows, of a rescaled vector. As `too_narrow` says, for both in one vector."""
+    n, eps = layout.n, float(jnp.finfo(layout.dtype).eps)
     v = hash_noise(band[0], 0) * (1 - layout.dummies() if layout.ragged else 1)
-    expected = matvec(band, v), rows_times(rows, first, v)
-    scales = matvec(jnp.abs(band), jnp.abs(v)), rows_times(jnp.abs(rows), first, jnp.abs(v))
+    product, again = lax.map(lambda v: jnp.concatenate(push(v)), jnp.stack([v, jnp.pi * v]))
 
-    def noise(a: Array, b: Array, scale: Array) -> Array:
-        return 64 * jnp.max(jnp.where(scale > 0, jnp.abs(a - b) / jnp.where(scale > 0, scale, 1), 0), initial=0)
+    def expected(band: Array, rows: Array, v: Array) -> Array:
+        return jnp.concatenate([matvec(band, v), rows_times(rows, first, v)])
 
-    def once(s: tuple) -> tuple:
-        turn, before, _ = s
-        factor = jnp.where(turn == 0, 1, jnp.pi).astype(v.dtype)
-        products = tuple(p / factor for p in push(factor * v))
-        of_first = tuple(jnp.where(turn == 0, p, b) for p, b in zip(products, before, strict=True))
-        rounding = jnp.stack([noise(p, b, s) for p, b, s in zip(products, of_first, scales, strict=True)]).max()
-        wrong = [
-            is_wrong(jnp.abs(p - e), s, rounding).any() for p, e, s in zip(of_first, expected, scales, strict=True)
-        ]
-        return turn + 1, of_first, jnp.where(wrong[1], 2, jnp.where(wrong[0], 1, 0)).astype(jnp.int32)
-
-    start = jnp.int32(0), expected, jnp.int32(1)
-    return lax.while_loop(lambda s: (s[0] < 2) & (s[2] > 0), once, start)[2]
+    known, scale = lax.map(lambda s: expected(*s), tuple(jnp.stack([a, jnp.abs(a)]) for a in (band, rows, v)))
+    noise = 64 * jnp.max(jnp.where(scale > 0, jnp.abs(product - again / jnp.pi) / jnp.where(scale > 0, scale, 1), 0))
+    of_rows = jnp.arange(len(scale), dtype=jnp.int32) >= n
+    largest = jnp.where(of_rows, jnp.max(scale[n:], initial=0), jnp.max(scale[:n]))
+    error = jnp.abs(product - known)
+    wrong = (error > jnp.maximum(eps**0.5, noise) * scale) & (error > 32 * eps * largest)
+    return jnp.max(jnp.where(wrong, jnp.where(of_rows, 2, 1), 0)).astype(jnp.int32)
 
 
 def derivatives(

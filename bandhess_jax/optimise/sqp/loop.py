@@ -73,7 +73,9 @@ def blank(options: Options, engine: Engine) -> State:
         history = SQPHistory(*[jnp.full(options.rows, nothing)] * len(SQPHistory._fields))
     rows = jnp.zeros(engine.layout.r, jnp.int32)
     whole = engine.blank()
-    return State(whole, engine.head(whole), rows, *[jnp.int32(i) for i in (0, 0, -1, 0)], Seen(*[unseen] * 3), history)
+    none = jnp.int32(0)
+    seen = Seen(unseen, unseen, unseen)
+    return State(whole, engine.head(whole), rows, none, none, none - 1, none, seen, history)
 
 
 def initial(options: Options, engine: Engine, functions: Functions, box: Box, x: Array, start: Start) -> State:
@@ -141,7 +143,9 @@ def advance(
     def turn(s: State) -> State:
         x, y = (engine.vector(s.head, name) for name in ("x_request", "y_request"))
         sigma = engine.register(s.head, "sigma")
-        at = derivatives(functions, x, sigma, y, s.first, options.objective.layout, options.extraction, options.check_band)
+        at = derivatives(
+            functions, x, sigma, y, s.first, options.objective.layout, options.extraction, options.check_band
+        )
         # Said at the start, whose values are then known.
         narrow = jnp.maximum(at.narrow, s.narrow)
         s, at = s._replace(narrow=narrow), at._replace(narrow=jnp.where(s.turns == 0, 0, narrow))

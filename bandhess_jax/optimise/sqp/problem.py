@@ -105,4 +105,3 @@ class Problem(NamedTuple):
         layout = self.objective.layout
         n = layout.n
         return (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
-

@@ -54,7 +54,9 @@ def windows(rows: Callable[[Array], Array], x: Array, layout: Layout, k: int) ->
         digit = jnp.round(found[:, 1:] / jnp.where(touched, found[:, 0], 1)[:, None])
         digit = jnp.clip(jnp.where(touched[:, None], digit, 0), 0, base - 1).astype(jnp.int32)
         place = jnp.array([base**i for i in range(digits)], jnp.int32)
-        seen = K * jnp.sum(digit * place[None, :, None], axis=1, dtype=jnp.int32) + jnp.arange(K, dtype=jnp.int32)[:, None]
+        seen = (
+            K * jnp.sum(digit * place[None, :, None], axis=1, dtype=jnp.int32) + jnp.arange(K, dtype=jnp.int32)[:, None]
+        )
         return jnp.min(jnp.where(touched, seen, T), axis=0)
 
     first = jnp.min(lax.map(lowest, jnp.array([3, 4], jnp.uint32)), axis=0)

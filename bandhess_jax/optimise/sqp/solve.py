@@ -15,7 +15,7 @@ from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import jit_call, prepare
-from ...framework.packing import Packed, pack, unpack
+from ...framework.packing import pack, unpack
 from .condensed import largest
 from .engine import COLD, MULTIPLIERS, WARM, Engine, Start, engine
 from .implicit import differentiable_where, envelope
@@ -56,7 +56,9 @@ class Given(NamedTuple):
         y = problem.equalities.ravel(self.multipliers)
         z = problem.inequalities.ravel(self.inequality_multipliers, "inequality multipliers")
         lower, upper = map(layout.ravel, self.bound_multipliers)
-        numbers = jnp.concatenate([self.numbers.astype(layout.dtype), jnp.reshape(self.barrier, 1).astype(layout.dtype)])
+        numbers = jnp.concatenate(
+            [self.numbers.astype(layout.dtype), jnp.reshape(self.barrier, 1).astype(layout.dtype)]
+        )
         return lax.stop_gradient(Start(jnp.concatenate([y, -z]), lower, upper, numbers))
 
 
@@ -211,7 +213,12 @@ def _given(like: tuple, numbers: tuple[float, int], multipliers: Any, start: Any
     parts = zeros(y) if multipliers is None else multipliers, (zeros(x), zeros(x)), zeros(z), np.zeros((), dtype)
     if start is not None:
         kind, sides, below = WARM, start.bound_multipliers, start.inequality_multipliers
-        parts = start.multipliers, parts[1] if sides is None else sides, parts[2] if below is None else below, start.barrier
+        parts = (
+            start.multipliers,
+            parts[1] if sides is None else sides,
+            parts[2] if below is None else below,
+            start.barrier,
+        )
     return Given(*parts, np.array([*numbers, kind]))
 
 
