@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from .status import Status
 
-OBJECTIVE, CONSTRAINTS = 1, 2  # what a band too narrow is too narrow for
-
 _SQP = {
     Status.CONVERGED: "converged: the conditions of first and second order hold to the tolerance",
     Status.PRECISION_FLOOR: "steps have come down to rounding: x is as good as it can be here",
@@ -20,15 +18,17 @@ _SQP = {
 }
 
 
-def sqp_message(status: Status, narrow: int, bandwidth: int) -> str:
-    """For an end of `sqp`; narrow is OBJECTIVE or CONSTRAINTS where the status is BAND_TOO_NARROW."""
+def sqp_message(status: Status, outside: str, bandwidth: int) -> str:
+    """For an end of `sqp`; outside names the row of the constraints that BAND_TOO_NARROW comes from, "" for the Hessian
+    of the Lagrangian."""
     if status != Status.BAND_TOO_NARROW:
         return _SQP[status]
-    if narrow == CONSTRAINTS:
-        what = f"a constraint or inequality couples stages further apart than bandwidth {bandwidth} allows"
-    else:
-        what = f"the objective (or a multiple of a constraint) couples stages further apart than bandwidth {bandwidth}"
+    if not outside:
+        return (
+            f"the Hessian of the Lagrangian couples stages further apart than the bandwidth, {bandwidth}: give a larger "
+            "one (bandwidth=None finds it), or reorder the stages"
+        )
     return (
-        f"{what}: give a larger bandwidth (None detects it). A sum over all stages becomes local with an accumulator: "
-        "a state s[t + 1] = s[t] + term(x[t]), a constraint per stage, whose last value is the sum"
+        f"{outside} touches stages further apart than the bandwidth, {bandwidth}: give a larger one (bandwidth=None finds "
+        "it), or carry what it sums or remembers from stage to stage in a state of its own (an accumulator)"
     )

@@ -25,7 +25,7 @@ from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
 from ...framework.jit import Host
-from .constraints import check_bounds
+from .constraints import check_bounds, entry
 from .loop import Options
 from .solve import User, solve
 
@@ -168,7 +168,18 @@ def sqp(
         jax.effects_barrier()
     steps, status = int(result.steps), Status(int(result.status))
     way = jax.tree.map(lambda rows: rows[: steps + 1], result.history)
-    return result._replace(steps=steps, status=status, history=way, message=sqp_message(status, int(narrow), bandwidth))
+    message = sqp_message(status, _outside(result, int(narrow) - 2), bandwidth)
+    return result._replace(steps=steps, status=status, history=way, message=message)
+
+
+def _outside(result: SQPResult, row: int) -> str:
+    """The name of a row of the constraints; "" where row is negative."""
+    if row < 0:
+        return ""
+    equalities = sum(leaf.size for leaf in jax.tree.leaves(result.multipliers))
+    if row < equalities:
+        return f"constraints(x){entry(result.multipliers, row)}"
+    return f"inequalities(x){entry(result.inequality_multipliers, row - equalities)}"
 
 
 def _coupled(fun: Callable, constraints: Callable | None, inequalities: Callable | None, x: Any, *args: Any) -> Any:

@@ -52,6 +52,16 @@ class Outputs(NamedTuple):
         return jax.tree.unflatten(self.treedef, leaves)
 
 
+def entry(tree: Any, i: int) -> str:
+    """Where entry i of the ravelled tree stands, as an expression after the tree's name; "" beyond its end."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if i < leaf.size:
+            place = ", ".join(str(int(axis)) for axis in np.unravel_index(i, leaf.shape))
+            return jax.tree_util.keystr(path) + (f"[{place}]" if leaf.ndim else "")
+        i -= leaf.size
+    return ""
+
+
 class Bounds(NamedTuple):
     """Flat bounds, infinite where there is none, and 1 on the variables that they fix."""
 

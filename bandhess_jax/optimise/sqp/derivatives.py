@@ -32,7 +32,7 @@ class Derivatives(NamedTuple):
     grad: Array  # of L
     rows: Array  # (r, K d) of the Jacobian of h, from column first[i] on
     band: Array  # of the Hessian of L
-    narrow: Array  # 0, 1: the Hessian has entries outside the band, 2: the Jacobian outside the rows' windows
+    narrow: Array  # 0, 1: the Hessian has entries outside the band, 2 + i: row i of the Jacobian outside its window
 
 
 def _jacobian(push: Callable[[Array], Array], layout: Layout, extraction: Extraction) -> Array:
@@ -67,7 +67,8 @@ def _narrow(
     largest = jnp.where(of_rows, jnp.max(scale[n:], initial=0), jnp.max(scale[:n]))
     error = jnp.abs(product - known)
     wrong = (error > jnp.maximum(eps**0.5, noise) * scale) & (error > 32 * eps * largest)
-    return jnp.max(jnp.where(wrong, jnp.where(of_rows, 2, 1), 0)).astype(jnp.int32)
+    row = jnp.argmax(wrong & of_rows) - n
+    return jnp.where((wrong & of_rows).any(), 2 + row, wrong.any()).astype(jnp.int32)
 
 
 def derivatives(

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none
+from bandhess_common.messages import sqp_message
 from bandhess_common.progress import print_progress
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
@@ -30,7 +31,7 @@ from .constraints import check_bounds
 from .implicit import solution
 from .kkt import Implicit
 from .loop import Options, Start, minimise
-from .problem import Problem, Setting, first_start, too_narrow_message, warm_start
+from .problem import Problem, Setting, first_start, outside, warm_start
 
 Given = Callable[[Setting], Start]
 
@@ -94,7 +95,7 @@ def _sqp(
 
     tensors = [*start, *(leaves[i] for i in where)]
     implicit = Implicit(solve, lambda tensors: setting(tensors).terms, layout, options.extraction)
-    x, y, z, status, value, steps, outside, grad_norm, violation, mu, *rows = solution(implicit, tensors)
+    x, y, z, status, value, steps, row, grad_norm, violation, mu, *rows = solution(implicit, tensors)
     (problem, box, *_), sides = setting(tensors), None
     if box is not None:
         n, x = layout.n, box.fix(x)
@@ -103,8 +104,7 @@ def _sqp(
     y, history, message = problem.equalities.unravel(y), SQPHistory(*rows) if rows else None, ""
     with suppress(RuntimeError):  # inside vmap values cannot be looked at
         steps, status = int(steps), Status(int(status))
-        if status == Status.BAND_TOO_NARROW:
-            message = too_narrow_message(problem, int(outside), options.extraction.bandwidth)
+        message = sqp_message(status, outside(problem, int(row)), options.extraction.bandwidth)
     return SQPResult(
         layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below, mu, message
     )

@@ -128,17 +128,13 @@ def warm_start(setting: Setting, end: Any) -> Start:
     return Start(WARM, x, torch.cat([y, -z]), lower, upper, torch.as_tensor(end.barrier).to(x))
 
 
-def too_narrow_message(problem: Problem, row: int, k: int) -> str:
-    """row: the first row of the constraints outside the band, -1 where the Hessian has entries there."""
+def outside(problem: Problem, row: int) -> str:
+    """The name of a row of the constraints; "" where row is negative."""
     m = problem.equalities.size
     if row < 0:
-        return (
-            f"the Hessian of the Lagrangian couples stages further apart than the bandwidth, {k}: give a larger one "
-            "(bandwidth=None finds it), or reorder the stages"
-        )
-    name = f"inequalities(x){problem.inequalities.entry(row - m)}" if row >= m else ""
-    name = name or f"constraints(x){problem.equalities.entry(row)}"
+        return ""
     return (
-        f"{name} touches stages further apart than the bandwidth, {k}: give a larger one (bandwidth=None finds it), or "
-        "carry what it sums or remembers from stage to stage in a state of its own (an accumulator)"
+        f"constraints(x){problem.equalities.entry(row)}"
+        if row < m
+        else (f"inequalities(x){problem.inequalities.entry(row - m)}")
     )
