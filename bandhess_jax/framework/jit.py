@@ -124,6 +124,20 @@ class _Entry:
         self.run, self.run_quick = jitted(), functools.cache(lambda: jitted(compiler_options=_quick()))
         self.traced = traced
 
+    def run_as(self, quick: bool) -> Callable:
+        if not (quick and _is_outermost()):
+            return self.run
+
+        def run(*args: Any) -> Any:
+            try:
+                return self.run_quick()(*args)
+            except ValueError as error:  # by a tracer that no one saw, it is a part of another program after all
+                if "compiler_options" not in str(error):
+                    raise
+                return self.run(*args)
+
+        return run
+
     def key(self, contents: Contents) -> Hashable:
         reads = contents.reads
         return contents.keys, *([read for read in reads if read[0] not in self.moving] if self.moving else reads)
@@ -230,8 +244,9 @@ class Program:
         static, entry = _Static(self.number, self.static), self.entry
         entry.traced.clear()
         try:
-            run = entry.run_quick() if quick and _is_outermost() else entry.run
-            out = run(self.core, self.options, self.treedef, static, self.arrays, state, more)
+            out = entry.run_as(quick and not self.traced)(
+                self.core, self.options, self.treedef, static, self.arrays, state, more
+            )
         finally:
             static.leaves = []  # JAX keeps this object
         if entry.traced and self.contents.reads:
