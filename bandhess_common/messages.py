@@ -25,10 +25,10 @@ def sqp_message(status: Status, outside: str, bandwidth: int) -> str:
         return _SQP[status]
     if not outside:
         return (
-            f"the Hessian of the Lagrangian couples stages further apart than the bandwidth, {bandwidth}: give a larger "
-            "one (bandwidth=None finds it), or reorder the stages"
+            f"the Hessian of the Lagrangian couples stages further apart than the bandwidth, {bandwidth}: give a "
+            "larger one (bandwidth=None finds it), or reorder the stages"
         )
     return (
-        f"{outside} touches stages further apart than the bandwidth, {bandwidth}: give a larger one (bandwidth=None finds "
-        "it), or carry what it sums or remembers from stage to stage in a state of its own (an accumulator)"
+        f"{outside} touches stages further apart than the bandwidth, {bandwidth}: give a larger one (bandwidth=None "
+        "finds it), or carry what it sums or remembers from stage to stage in a state of its own (an accumulator)"
     )

@@ -33,6 +33,7 @@ ALONE = {
     "bandhess_jax/framework/programs": "reading jaxprs",
     "bandhess_jax/framework/jit": "compiled programs are found again by the user's function",
     "bandhess_jax/framework/contents": "what a function reads from outside is part of its compiled program's key",
+    "bandhess_jax/optimise/sqp/solve": "a call is one program, or runs in pieces; in PyTorch api has it in a screen",
     "bandhess_torch/framework/autograd": "reading what autograd recorded, as framework/programs reads jaxprs",
     "bandhess_torch/framework/transforms": "autograd.Functions under vmap, which JAX' rules do",
     "bandhess_torch/linalg/blocks": "CUDA's batched kernels want blocks, XLA compiles the columns' loop",

@@ -9,17 +9,17 @@ import pytest
 from backends import BACKENDS
 from sqp_cases import ENDS, HERE, in_yard
 
-from bandhess_torch.optimise.sqp import loop
+from bandhess_torch.optimise.sqp import engine
 
 BACKEND = BACKENDS["torch"]
 
 
 @pytest.fixture
 def portable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "served", lambda dtype: False)
+    monkeypatch.setattr(engine, "served", lambda dtype: False)
 
 
-@pytest.mark.parametrize("end", [end for end in ENDS if end != "falling plane"])
+@pytest.mark.parametrize("end", ENDS)
 def test_engines_end_alike(end: str, request: pytest.FixtureRequest) -> None:
     c, status = ENDS[end]
     x = np.zeros(6) if end == "coupling that shows later" else HERE

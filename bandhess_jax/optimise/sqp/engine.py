@@ -1,12 +1,12 @@
 """The interior-point method by requests: where `loop.py` brings values and derivatives to.
 
-On CPUs it is compiled; elsewhere, and inside `portable()`, the portable one (`bandhess_common/interior_point`) is traced,
-which takes far longer to compile.
+On CPUs it is compiled; elsewhere, and inside `portable()`, the portable one (`bandhess_common/interior_point`) is
+traced, which takes far longer to compile.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,23 @@ class Solution(NamedTuple):
     z_lower: Array
     z_upper: Array
     mu: Array
+
+
+class Engine(Protocol):
+    """What both are. A head is what a loop reads of a state."""
+
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def m(self) -> int: ...
+    def start(self, box: Box, first: Array, x: Array, start: Start) -> Any: ...
+    def blank(self) -> Any: ...
+    def begin(self, state: Any, at: Derivatives) -> Any: ...
+    def trial(self, state: Any, f: Array, h: Array) -> Any: ...
+    def solution(self, state: Any) -> Solution: ...
+    def head(self, state: Any) -> Any: ...
+    def register(self, head: Any, name: str) -> Array: ...
+    def vector(self, head: Any, name: str) -> Array: ...
 
 
 class Compiled(NamedTuple):
@@ -109,6 +126,9 @@ class Compiled(NamedTuple):
         return call(*operands, **{option: np.float64(value) for option, value in options.items()})
 
 
+OPS = cast(Any, ops)  # a module, which has what the protocol of operations lists
+
+
 class Running(NamedTuple):
     """The portable engine's state, with the problem that its functions want."""
 
@@ -133,24 +153,24 @@ class Portable(NamedTuple):
 
     def start(self, box: Box, first: Array, x: Array, start: Start) -> Running:
         tol, max_steps, kind, mu = start.numbers
-        problem = portable.problem(ops, *box, first, self.m, (tol, max_steps), self.layout.rows)
+        problem = portable.problem(OPS, *box, first, self.m, (tol, max_steps), self.layout.rows)
         given = portable.Solution(x, start.y, start.z_lower, start.z_upper, mu)
-        return Running(problem, loop.start(ops, problem, x, kind.astype(jnp.int32), given))
+        return Running(problem, loop.start(OPS, problem, x, kind.astype(jnp.int32), given))
 
     def blank(self) -> Running:
         n, r, _ = self.layout
-        vector, rows, numbers = (jax.ShapeDtypeStruct((size,), self.dtype) for size in (n, r, 4))
-        first = jax.ShapeDtypeStruct((r,), jnp.int32)
+        vector, rows, numbers = (jnp.zeros(size, self.dtype) for size in (n, r, 4))
+        first = jnp.zeros(r, jnp.int32)
         box, start = Box(*[vector] * 3), Start(rows, vector, vector, numbers)
         shapes = jax.eval_shape(self.start, box, first, vector, start)
         return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
     def begin(self, running: Running, at: Derivatives) -> Running:
         given = portable.Derivatives(*at)
-        return running._replace(state=loop.begin(ops, running.problem, running.state, given))
+        return running._replace(state=loop.begin(OPS, running.problem, running.state, given))
 
     def trial(self, running: Running, f: Array, h: Array) -> Running:
-        return running._replace(state=loop.trial(ops, running.problem, running.state, portable.Values(f, h)))
+        return running._replace(state=loop.trial(OPS, running.problem, running.state, portable.Values(f, h)))
 
     def solution(self, running: Running) -> Solution:
         return Solution(*running.state.solution)
@@ -165,9 +185,6 @@ class Portable(NamedTuple):
 
     def vector(self, head: Head, name: str) -> Array:
         return getattr(head, name)
-
-
-Engine = Compiled | Portable
 
 
 def engine(n: int, r: int, m: int, rows: int, dtype: np.dtype) -> Engine:

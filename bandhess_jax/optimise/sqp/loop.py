@@ -6,7 +6,7 @@ The user's functions stand in the program twice: in the derivatives, and in the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +43,8 @@ class Seen(NamedTuple):
 
 
 class State(NamedTuple):
-    engine: Array
-    head: Array  # of the engine's state
+    engine: Any
+    head: Any  # of the engine's state
     first: Array  # of the rows' windows
     turns: Array
     trials: Array

@@ -28,9 +28,10 @@ from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
 from ...framework.transforms import eager
 from .constraints import check_bounds
+from .engine import Start
 from .implicit import solution
 from .kkt import Implicit
-from .loop import Options, Start, minimise
+from .loop import Options, minimise
 from .problem import Problem, Setting, first_start, outside, warm_start
 
 Given = Callable[[Setting], Start]

@@ -1,33 +1,22 @@
-"""The loop of `sqp`: an engine asks for derivatives or values, and is told them.
-
-The method is the engine's (bandhess_common/interior_point says which). On CPUs it is compiled, and its state one
-tensor that the kernels change in place; elsewhere the portable one serves, in tensor operations (`ops.py`).
-"""
+"""The loop of `sqp`: an engine asks for derivatives or values, and is told them. The method is the engine's
+(`bandhess_common/interior_point` says which)."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from bandhess_common.interior_point import loop as portable_loop
-from bandhess_common.interior_point import state as portable
-from bandhess_common.interior_point.constants import constants
-from bandhess_common.kernels import call
-from bandhess_common.kernels.interior import DERIVATIVES, DONE, REGISTERS, Layout
+from bandhess_common.kernels.interior import DERIVATIVES, DONE
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...extraction.objective import Objective
 from ...extraction.products import Extraction
-from ...framework.kernels import served, view
-from . import ops
-from .derivatives import Derivatives, Functions, Plan, Prepared, derivatives, prepare, prepared_derivatives, record
+from .derivatives import Functions, Plan, Prepared, derivatives, prepare, prepared_derivatives, record
+from .engine import Engine, Registers, Solution, Start, Task, engine_for
 from .rows import windows
-
-ESTIMATED, GIVEN, WARM = 0, 1, 2  # starts: multipliers estimated, y given, everything as a previous end left it
 
 
 class Options(NamedTuple):
@@ -38,141 +27,6 @@ class Options(NamedTuple):
     max_seconds: float
     check_band: bool
     history: bool
-
-
-class Task(NamedTuple):
-    """What the engine is told of a problem, flat: bounds, 1 on held variables, m equalities."""
-
-    lower: Tensor
-    upper: Tensor
-    held: Tensor
-    m: int
-    rows: int  # of the band of W
-    tol: float
-    max_steps: int
-
-
-class Start(NamedTuple):
-    kind: int
-    x: Tensor
-    y: Tensor  # (r,) unscaled, L = f + y . h
-    z_lower: Tensor
-    z_upper: Tensor
-    mu: Tensor
-
-
-class Registers(NamedTuple):
-    """What the engine says of itself."""
-
-    status: float  # -1 while it runs
-    request: float
-    sigma: float
-    steps: float
-    value: float
-    grad_norm: float
-    violation: float
-    step: float
-    fraction: float
-    shift: float
-    mu: float
-    gap: float
-    fresh: float
-    narrow: float
-
-
-assert Registers._fields == REGISTERS[: len(Registers._fields)]
-
-
-class Solution(NamedTuple):
-    """The last iterate with finite derivatives; L = f + y . h - z_lower . (x - lower) - z_upper . (upper - x)."""
-
-    x: Tensor
-    y: Tensor
-    z_lower: Tensor
-    z_upper: Tensor
-    mu: Tensor
-
-
-class Engine(Protocol):
-    def registers(self) -> Registers: ...
-    def asked(self) -> tuple[Tensor, Tensor]: ...
-    def begin(self, found: Derivatives) -> None: ...
-    def trial(self, f: Tensor, h: Tensor) -> None: ...
-    def solution(self) -> Solution: ...
-
-
-class Compiled:
-    """The compiled engine."""
-
-    def __init__(self, task: Task, start: Start, first: Tensor) -> None:
-        n, r = len(start.x), len(start.y)
-        self.layout, self.like = Layout(n, r, task.rows), start.x.new_empty(0)
-        self.state = start.x.new_empty(self.layout.size)
-        self.of_state = view(self.state)
-        self.places = [(at, at + count) for at, count in map(self.layout.place, ("x_request", "y_request"))]
-        numbers = start.x.new_tensor([task.tol, task.max_steps, start.kind, float(start.mu)])
-        fixed = start.x.new_tensor(constants(torch.finfo(start.x.dtype).eps))
-        operands = [task.lower, task.upper, task.held, first, *start[1:5], numbers, fixed]
-        operands = [t.contiguous() for t in operands]
-        call("interior_start", list(map(view, operands)), [self.of_state], rows=task.rows, m=task.m)
-
-    def registers(self) -> Registers:
-        return Registers(*self.state[: len(Registers._fields)].tolist())
-
-    def asked(self) -> tuple[Tensor, Tensor]:
-        """x and y of the request; tensors of their own, for the state changes."""
-        (x, x_end), (y, y_end) = self.places
-        return self.state[x:x_end].clone(), self.state[y:y_end].clone()
-
-    def _ready(self, *tensors: Tensor) -> list[Tensor]:
-        return [t if t.is_contiguous() else t.contiguous() for t in tensors]
-
-    def begin(self, found: Derivatives) -> None:
-        narrow = self.like.new_tensor(found.narrow)
-        kept = self._ready(*found[:5], narrow)
-        call("interior_begin", [self.of_state, *map(view, kept)], [self.of_state])
-
-    def trial(self, f: Tensor, h: Tensor) -> None:
-        kept = self._ready(f, h)
-        n, _, rows = self.layout
-        call("interior_trial", [self.of_state, *map(view, kept)], [self.of_state], n=n, rows=rows)
-
-    def solution(self) -> Solution:
-        n, r, rows = self.layout
-        found = Solution(*(self.like.new_empty(shape) for shape in ((n,), (r,), (n,), (n,), ())))
-        call("interior_solution", [self.of_state], list(map(view, found)), n=n, r=r, rows=rows)
-        return found
-
-
-class Portable:
-    """The portable engine."""
-
-    def __init__(self, task: Task, start: Start, first: Tensor) -> None:
-        limits = task.tol, task.max_steps
-        self.problem = portable.problem(
-            cast(Any, ops), task.lower, task.upper, task.held, first, task.m, limits, task.rows
-        )
-        kind, x, *given = start
-        self.state = portable_loop.start(cast(Any, ops), self.problem, x, kind, portable.Solution(x, *given))
-
-    def registers(self) -> Registers:
-        s = self.state
-        numbers = [s.status, s.request, s.sigma, s.steps, *s.report, s.fresh, s.narrow]
-        return Registers(*map(float, numbers))
-
-    def asked(self) -> tuple[Tensor, Tensor]:
-        return self.state.x_request, self.state.y_request
-
-    def begin(self, found: Derivatives) -> None:
-        narrow = torch.tensor(found.narrow, dtype=torch.int32, device=found.h.device)
-        given = portable.Derivatives(*found[:5], narrow)
-        self.state = portable_loop.begin(cast(Any, ops), self.problem, self.state, given)
-
-    def trial(self, f: Tensor, h: Tensor) -> None:
-        self.state = portable_loop.trial(cast(Any, ops), self.problem, self.state, portable.Values(f, h))
-
-    def solution(self) -> Solution:
-        return Solution(*(part.clone() for part in self.state.solution))
 
 
 class End(NamedTuple):
@@ -189,8 +43,7 @@ class End(NamedTuple):
 def minimise(options: Options, functions: Functions, task: Task, start: Start, callback: Callable | None) -> End:
     began = time.perf_counter()
     plan = Plan(options.objective.layout, options.extraction, options.check_band)
-    kind = Compiled if start.x.device.type == "cpu" and served(start.x.dtype) else Portable
-    engine, prepared = _prepared(kind, functions, task, start, plan)
+    engine, prepared = _prepared(functions, task, start, plan)
     history: list[SQPHistory] = []
     begins, outside = 0, -1
 
@@ -234,11 +87,10 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
     return End(solution, status, int(now.steps), now.value, now.grad_norm, now.violation, outside, history)
 
 
-def _prepared(
-    kind: type[Compiled | Portable], functions: Functions, task: Task, start: Start, plan: Plan
-) -> tuple[Engine, list[Prepared]]:
+def _prepared(functions: Functions, task: Task, start: Start, plan: Plan) -> tuple[Engine, list[Prepared]]:
     """The engine, and the two points at which it asks for derivatives first: beside the start, for scales, and there,
     for multipliers. What the rows touch is looked at in both, and no Hessian is wanted."""
+    kind = engine_for(start.x)
     before = kind(task, start, torch.zeros(len(start.y), dtype=torch.int32, device=start.x.device))
     points = before.asked()[0], before.solution().x
     prepared = [prepare(record(functions, x), plan) for x in points]

@@ -12,8 +12,9 @@ from ...band.stages import Layout
 from ...extraction.objective import Objective
 from .condensed import Functions
 from .constraints import Bounds, Outputs
+from .engine import ESTIMATED, GIVEN, WARM, Solution, Start, Task
 from .kkt import Terms
-from .loop import ESTIMATED, GIVEN, WARM, Options, Solution, Start, Task
+from .loop import Options
 from .rows import stages_in_window
 
 

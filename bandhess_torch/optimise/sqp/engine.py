@@ -1,0 +1,161 @@
+"""The interior-point method by requests: compiled on CPUs, its state one tensor that the kernels change in place;
+elsewhere the portable one, in tensor operations (`ops.py`)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from bandhess_common.interior_point import loop as portable_loop
+from bandhess_common.interior_point import state as portable
+from bandhess_common.interior_point.constants import constants
+from bandhess_common.kernels import call
+from bandhess_common.kernels.interior import REGISTERS, Layout
+
+from ...framework.kernels import served, view
+from . import ops
+from .derivatives import Derivatives
+
+ESTIMATED, GIVEN, WARM = 0, 1, 2  # starts: multipliers estimated, y given, everything as a previous end left it
+
+
+class Task(NamedTuple):
+    """What the engine is told of a problem, flat: bounds, 1 on held variables, m equalities."""
+
+    lower: Tensor
+    upper: Tensor
+    held: Tensor
+    m: int
+    rows: int  # of the band of W
+    tol: float
+    max_steps: int
+
+
+class Start(NamedTuple):
+    kind: int
+    x: Tensor
+    y: Tensor  # (r,) unscaled, L = f + y . h
+    z_lower: Tensor
+    z_upper: Tensor
+    mu: Tensor
+
+
+class Registers(NamedTuple):
+    """What the engine says of itself."""
+
+    status: float  # -1 while it runs
+    request: float
+    sigma: float
+    steps: float
+    value: float
+    grad_norm: float
+    violation: float
+    step: float
+    fraction: float
+    shift: float
+    mu: float
+    gap: float
+    fresh: float
+    narrow: float
+
+
+assert Registers._fields == REGISTERS[: len(Registers._fields)]
+
+
+class Solution(NamedTuple):
+    """The last iterate with finite derivatives; L = f + y . h - z_lower . (x - lower) - z_upper . (upper - x)."""
+
+    x: Tensor
+    y: Tensor
+    z_lower: Tensor
+    z_upper: Tensor
+    mu: Tensor
+
+
+class Engine(Protocol):
+    def registers(self) -> Registers: ...
+    def asked(self) -> tuple[Tensor, Tensor]: ...
+    def begin(self, found: Derivatives) -> None: ...
+    def trial(self, f: Tensor, h: Tensor) -> None: ...
+    def solution(self) -> Solution: ...
+
+
+class Compiled:
+    """The compiled engine."""
+
+    def __init__(self, task: Task, start: Start, first: Tensor) -> None:
+        n, r = len(start.x), len(start.y)
+        self.layout, self.like = Layout(n, r, task.rows), start.x.new_empty(0)
+        self.state = start.x.new_empty(self.layout.size)
+        self.of_state = view(self.state)
+        self.places = [(at, at + count) for at, count in map(self.layout.place, ("x_request", "y_request"))]
+        numbers = start.x.new_tensor([task.tol, task.max_steps, start.kind, float(start.mu)])
+        fixed = start.x.new_tensor(constants(torch.finfo(start.x.dtype).eps))
+        operands = [task.lower, task.upper, task.held, first, *start[1:5], numbers, fixed]
+        operands = [t.contiguous() for t in operands]
+        call("interior_start", list(map(view, operands)), [self.of_state], rows=task.rows, m=task.m)
+
+    def registers(self) -> Registers:
+        return Registers(*self.state[: len(Registers._fields)].tolist())
+
+    def asked(self) -> tuple[Tensor, Tensor]:
+        """x and y of the request; tensors of their own, for the state changes."""
+        (x, x_end), (y, y_end) = self.places
+        return self.state[x:x_end].clone(), self.state[y:y_end].clone()
+
+    def _ready(self, *tensors: Tensor) -> list[Tensor]:
+        return [t if t.is_contiguous() else t.contiguous() for t in tensors]
+
+    def begin(self, found: Derivatives) -> None:
+        narrow = self.like.new_tensor(found.narrow)
+        kept = self._ready(*found[:5], narrow)
+        call("interior_begin", [self.of_state, *map(view, kept)], [self.of_state])
+
+    def trial(self, f: Tensor, h: Tensor) -> None:
+        kept = self._ready(f, h)
+        n, _, rows = self.layout
+        call("interior_trial", [self.of_state, *map(view, kept)], [self.of_state], n=n, rows=rows)
+
+    def solution(self) -> Solution:
+        n, r, rows = self.layout
+        found = Solution(*(self.like.new_empty(shape) for shape in ((n,), (r,), (n,), (n,), ())))
+        call("interior_solution", [self.of_state], list(map(view, found)), n=n, r=r, rows=rows)
+        return found
+
+
+class Portable:
+    """The portable engine."""
+
+    def __init__(self, task: Task, start: Start, first: Tensor) -> None:
+        limits = task.tol, task.max_steps
+        self.problem = portable.problem(
+            cast(Any, ops), task.lower, task.upper, task.held, first, task.m, limits, task.rows
+        )
+        kind, x, *given = start
+        self.state = portable_loop.start(cast(Any, ops), self.problem, x, kind, portable.Solution(x, *given))
+
+    def registers(self) -> Registers:
+        s = self.state
+        numbers = [s.status, s.request, s.sigma, s.steps, *s.report, s.fresh, s.narrow]
+        return Registers(*map(float, numbers))
+
+    def asked(self) -> tuple[Tensor, Tensor]:
+        return self.state.x_request, self.state.y_request
+
+    def begin(self, found: Derivatives) -> None:
+        narrow = torch.tensor(found.narrow, dtype=torch.int32, device=found.h.device)
+        given = portable.Derivatives(*found[:5], narrow)
+        self.state = portable_loop.begin(cast(Any, ops), self.problem, self.state, given)
+
+    def trial(self, f: Tensor, h: Tensor) -> None:
+        self.state = portable_loop.trial(cast(Any, ops), self.problem, self.state, portable.Values(f, h))
+
+    def solution(self) -> Solution:
+        return Solution(*(part.clone() for part in self.state.solution))
+
+
+def engine_for(x: Tensor) -> type[Compiled | Portable]:
+    """Which engine serves for tensors like x."""
+    return Compiled if x.device.type == "cpu" and served(x.dtype) else Portable
