@@ -83,7 +83,7 @@ def test_message_of_a_narrow_band(backend: Backend) -> None:
     result = backend.package.sqp(lambda x: (x[:-4] * x[4:]).sum() + (x**2).sum(), lambda x: x[:1], start, 1)
     assert result.status == backend.package.Status.BAND_TOO_NARROW
     assert "Hessian" in result.message
-    assert backend.package.sqp(lambda x: (x**2).sum(), lambda x: x[:1], start, 1).message == ""
+    assert backend.package.sqp(lambda x: (x**2).sum(), lambda x: x[:1], start, 1).message.startswith("converged")
 
 
 def test_value_of_a_solution_that_is_not_unique(backend: Backend) -> None:

@@ -52,7 +52,7 @@ class SQPResult(NamedTuple):
 
 def _check_start(start: Any, multipliers: Any, layout: Layout) -> None:
     if not isinstance(start, SQPResult):
-        raise TypeError(f"start must be an SQPResult, of a call before, got {type(start).__name__}")
+        raise TypeError(f"start must be an SQPResult or None, got {type(start).__name__}")
     if multipliers is not None:
         raise ValueError("start has multipliers of its own: give start or multipliers, not both")
     found = Layout.of(start.x, "start.x")
