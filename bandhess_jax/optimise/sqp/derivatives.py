@@ -67,8 +67,8 @@ def _narrow(
     largest = jnp.where(of_rows, jnp.max(scale[n:], initial=0), jnp.max(scale[:n]))
     error = jnp.abs(product - known)
     wrong = (error > jnp.maximum(eps**0.5, noise) * scale) & (error > 32 * eps * largest)
-    row = jnp.argmax(wrong & of_rows) - n
-    return jnp.where((wrong & of_rows).any(), 2 + row, wrong.any()).astype(jnp.int32)
+    row = jnp.argmax(wrong & of_rows).astype(jnp.int32) - n
+    return jnp.where((wrong & of_rows).any(), 2 + row, wrong.any().astype(jnp.int32))
 
 
 def derivatives(
