@@ -4,10 +4,6 @@ from __future__ import annotations
 
 # gamma, relative to |A|^2 / |W|: rounding errors in M against the work of further passes
 GAMMA = {"float64": 1e-8, "float32": 1e-5}
-PASSES = 8  # of refinement, at most
-FAR, NEAR = 1e-6, 1e-8  # relative residual with which a step is content: one pass, far from the end, and two near it
-SHIFTS = 60  # factorisations spent on one shift before giving up
-POOR = 12  # of them, those that succeed but give a poor step
 NULL = 6  # products that single out a null vector of A^T
 REFINEMENTS = 12  # passes of a derivative's solve, at most
 

@@ -1,0 +1,19 @@
+"""Standard problems of optimal control: each at its optimum, from its start, in about as many steps as IPOPT takes."""
+
+import numpy as np
+import pytest
+from backends import Backend
+from control_problems import PROBLEMS
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_standard_problems(backend: Backend, name: str) -> None:
+    p = PROBLEMS[name](backend.xp, backend.array)
+    bounds = tuple(backend.array(np.broadcast_to(np.asarray(b, float), p.start.shape)) for b in (p.lower, p.upper))
+    result = backend.package.sqp(
+        p.cost, p.constraints, backend.array(p.start), p.bandwidth, inequalities=p.inequalities, bounds=bounds
+    )
+    assert result.status == backend.package.Status.CONVERGED
+    np.testing.assert_allclose(float(result.value), p.optimum, rtol=1e-6)
+    assert float(result.constraint_norm) < 1e-8
+    assert result.steps <= max(1.5 * p.ipopt, 3)
