@@ -45,6 +45,12 @@ def test_unused_cells_may_hold_anything(backend: Backend) -> None:
     np.testing.assert_array_equal(a, b)
 
 
+def test_a_zero_on_the_diagonal_is_no_other_form(backend: Backend) -> None:
+    ab = np.array([[0.0, 4, 4, 4, 4], [1, -1, 1, 1, 7]])  # 7 in the unused cell
+    found = backend.package.matvec(*map(backend.array, (ab, np.arange(1.0, 6))))
+    np.testing.assert_array_equal(found, [2, 6, 14, 24, 24])
+
+
 def test_byte_orders_and_long_doubles() -> None:
     x = np.linspace(0.0, 1, 5)
     fun = lambda x: jnp.sum((x[1:] - x[:-1]) ** 2) + jnp.sum(x**2)  # noqa: E731

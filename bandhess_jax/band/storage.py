@@ -39,7 +39,8 @@ def _check_form(ab: Array, name: str) -> None:
     """An error where the values are at hand and say that this is another storage of H.
 
     A dense matrix is square and symmetric, and has its last diagonal entry where lower form has an unused cell; upper
-    form begins with an unused cell, where lower form has the first diagonal entry, and ends with a diagonal entry.
+    form begins with an unused cell, where lower form has the first diagonal entry, and ends with the diagonal, which is
+    positive where H can be factored.
     """
     rows, n = ab.shape
     if rows < 2 or n < 2 or isinstance(ab, jax.core.Tracer) or ab.devices() != {jax.devices("cpu")[0]}:
@@ -48,7 +49,8 @@ def _check_form(ab: Array, name: str) -> None:
     if values[-1, -1] == 0 or not np.isfinite(values[-1, -1]):
         return
     dense = rows == n and np.array_equal(values, values.T)
-    if dense or values[0, 0] == 0:
+    upper = values[0, 0] == 0 and bool((values[-1] > 0).all())
+    if dense or upper:
         found = f"a dense matrix of shape {ab.shape}; use from_dense" if dense else "upper form; transpose it"
         raise ValueError(
             f"{name} must be in lower band storage, {name}[d, j] = H[j + d, j], the diagonal in row 0, got {found}"

@@ -43,7 +43,8 @@ def _check_form(ab: Tensor, name: str) -> None:
     """An error where the values are at hand and say that this is another storage of H.
 
     A dense matrix is square and symmetric, and has its last diagonal entry where lower form has an unused cell; upper
-    form begins with an unused cell, where lower form has the first diagonal entry, and ends with a diagonal entry.
+    form begins with an unused cell, where lower form has the first diagonal entry, and ends with the diagonal, which is
+    positive where H can be factored.
     """
     rows, n = ab.shape
     if (
@@ -63,7 +64,8 @@ def _check_form(ab: Tensor, name: str) -> None:
     if last == 0 or not math.isfinite(last):
         return
     dense = rows == n and bool((values == values.T).all())
-    if dense or values[0, 0] == 0:
+    upper = values[0, 0] == 0 and bool((values[-1] > 0).all())
+    if dense or upper:
         found = f"a dense matrix of shape {tuple(ab.shape)}; use from_dense" if dense else "upper form; transpose it"
         raise ValueError(
             f"{name} must be in lower band storage, {name}[d, j] = H[j + d, j], the diagonal in row 0, got {found}"
