@@ -40,7 +40,9 @@ def gram(g: Callable, n: int) -> Callable:
     return lambda v: jax.linear_transpose(g, like)(weights * g(v))[0]
 
 
-def assert_carried(matvec: Callable, n: int) -> None:
+def assert_carried(matvec: Callable, n: int, may_give_up: bool = False) -> None:
     h, ab = dense(matvec, n), carried(matvec, n)
+    if ab is None and may_give_up:
+        return
     assert ab is not None
     np.testing.assert_allclose(ab, store(h, n - 1), rtol=1e-12, atol=1e-13 * np.max(abs(h), initial=1))

@@ -28,9 +28,11 @@ def carried(product: Callable[[Tensor], Tensor], x: Tensor, rows: int) -> Tensor
     return carry(Program(product, x.dtype, x.device), len(x), rows, BUDGET)
 
 
-def assert_carried(product: Callable[[Tensor], Tensor], n: int) -> None:
+def assert_carried(product: Callable[[Tensor], Tensor], n: int, may_give_up: bool = False) -> None:
     """Against column by column, by the definition."""
     ab = carried(product, coefficients((n,)), n)
+    if ab is None and may_give_up:
+        return
     assert ab is not None
     h = torch.stack([product(column) for column in torch.eye(n, dtype=torch.float64)], 1).numpy()
     expected = np.array([[h[j + r, j] if j + r < n else 0 for j in range(n)] for r in range(n)])

@@ -102,7 +102,8 @@ def test_random_programs(n: int, steps: list[tuple[str, int]]) -> None:
             v = after if 0 < after.size <= MOST and after.ndim < 5 else v
         return v
 
-    assert_carried(gram(g, n), n)
+    # A reshape may leave no grid: of two rows of three, flattened, three rows of two have none.
+    assert_carried(gram(g, n), n, may_give_up=any(name == "reshape" for name, _ in steps[1:]))
 
 
 # Values of 40 rows, ravelled: no stride of v is theirs.

@@ -85,4 +85,5 @@ def test_random_programs(n: int, steps: list[tuple[str, int]]) -> None:
             x = after if 0 < after.numel() <= MOST and after.ndim < 5 else x
         return x
 
-    assert_carried(gram(g, n), n)
+    # A reshape may leave no grid: of two rows of three, flattened, three rows of two have none.
+    assert_carried(gram(g, n), n, may_give_up=any(name == "reshape" for name, _ in steps[1:]))

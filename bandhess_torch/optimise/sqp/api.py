@@ -41,7 +41,7 @@ class SQPResult(NamedTuple):
     """x in the argument's structure, f(x), max|grad L|, accepted steps, a `Status`, multipliers in the structure of
     the constraints (L = f + multipliers . c), the largest violation, an `SQPHistory` if asked for, the multipliers
     (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities, the barrier parameter at the end, and what
-    there is to say of a status besides (BAND_TOO_NARROW: what lies outside, and the remedy)."""
+    what the status means here (None inside torch.func.vmap)."""
 
     x: Any
     value: Any
@@ -54,7 +54,7 @@ class SQPResult(NamedTuple):
     bound_multipliers: Any = None
     inequality_multipliers: Any = None
     barrier: Any = None
-    message: str = ""
+    message: str | None = None
 
 
 def _detach(tree: Any) -> Any:
@@ -102,7 +102,7 @@ def _sqp(
         n, x = layout.n, box.fix(x)
         sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
     below = problem.inequalities.unravel(z) if funs[2] is not None else None
-    y, history, message = problem.equalities.unravel(y), SQPHistory(*rows) if rows else None, ""
+    y, history, message = problem.equalities.unravel(y), SQPHistory(*rows) if rows else None, None
     with suppress(RuntimeError):  # inside vmap values cannot be looked at
         steps, status = int(steps), Status(int(status))
         message = sqp_message(status, outside(problem, int(row)), options.extraction.bandwidth)
