@@ -107,7 +107,7 @@ def sqp(
         is that of the Lagrangian, and radius holds the step's length.
       verbose: print a line of progress per step.
       history: keep an `SQPHistory`: steps + 1 entries outside jit; max_steps + 1 inside, NaN beyond the last step.
-      check_band: spend a product per step on finding entries outside the band.
+      check_band: spend two products per step on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
 
@@ -131,7 +131,7 @@ def sqp(
       Mathematical Programming 106, 2006), each linear system condensed to one positive definite band, solved by
       conjugate gradients on the multipliers (benchmarks/sqp_methods).
 
-    Cost: a step takes one linearisation, (2k + 1) d products with it at most, one more for check_band, and about one
+    Cost: a step takes one linearisation, (2k + 1) d products with it at most, two more for check_band, and about one
     banded factorisation. Works under jit and vmap (on a CPU one lane after the other). x, value and multipliers are
     differentiable with respect to args and bounds, to any order and in both modes, never through the iterations: x and
     multipliers by the implicit function theorem (one more linearisation and solve), value by the envelope theorem. A
