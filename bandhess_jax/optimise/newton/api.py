@@ -175,7 +175,7 @@ def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> 
         return None
 
     def turns(state: Packed, last: int) -> Piece:
-        return piece(state, more=(np.int32(last),))
+        return piece(state, more=(np.int32(last),), quick=True)
 
     end = in_pieces(
         turns, piece.shape_of(_packed_start), problem.objective.layout.n * problem.options.width, max_seconds
