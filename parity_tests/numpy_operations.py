@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from bandhess_common.interior_point import noise as hashed
-
 where, maximum, minimum, log, sqrt, isfinite = np.where, np.maximum, np.minimum, np.log, np.sqrt, np.isfinite
 sum, all, argmax = np.sum, np.all, np.argmax
+
+
+def hashed(count: int, seed: int) -> np.ndarray:
+    """`count` numbers in [-1, 1), as `band/noise.py` has them: the index, hashed (Murmur3's finaliser). Seed 1 serves
+    for the size of W, 2 for the second point of scaling and against symmetric paths, 3 for negative curvature, 4 for
+    dependent rows."""
+    h = np.arange(count, dtype=np.uint32) * np.uint32(2654435761) + np.uint32(seed * 40503)
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(2246822507)
+    h = (h ^ (h >> np.uint32(13))) * np.uint32(3266489909)
+    return (h ^ (h >> np.uint32(16))).astype(np.float64) / 2.0**31 - 1
 
 
 def eps(like: np.ndarray) -> float:
@@ -39,7 +47,7 @@ def full(shape: tuple[int, ...], value: float, like: np.ndarray) -> np.ndarray:
 
 
 def noise(like: np.ndarray, seed: int) -> np.ndarray:
-    return hashed.noise(len(like), seed).astype(like.dtype)
+    return hashed(len(like), seed).astype(like.dtype)
 
 
 def largest(a: np.ndarray, axis: int | None = None) -> np.ndarray:

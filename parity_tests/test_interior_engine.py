@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 from interior_driver import Engine, Problem, banded, solve
+from numpy_operations import hashed as noise
 
 import bandhess_jax
 from bandhess_common import kernels
 from bandhess_common.interior_point.constants import constants
-from bandhess_common.interior_point.noise import noise
 from bandhess_common.kernels.interior import REGISTERS, Layout
 from bandhess_common.status import Status
 

@@ -191,7 +191,7 @@ class Report(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """The last iterate with finite derivatives, unscaled; L = f + y . h."""
+    """The last iterate with finite derivatives, unscaled: L = f + y . h - z_lower (x - lower) - z_upper (upper - x)."""
 
     x: Array
     y: Array

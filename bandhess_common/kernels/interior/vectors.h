@@ -101,7 +101,7 @@ double sum_of_logs(Index begin, Index end, const F& f) {
   return total;
 }
 
-// Numbers in [-1, 1) as interior_point/noise.py has them.
+// Numbers in [-1, 1) as band/noise.py has them.
 INLINE double noise(Index i, std::uint32_t seed) {
   std::uint32_t h = static_cast<std::uint32_t>(i) * 2654435761u + seed * 40503u;
   h = (h ^ (h >> 16)) * 2246822507u;

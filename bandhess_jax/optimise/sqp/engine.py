@@ -16,6 +16,7 @@ from jax import Array
 from bandhess_common.interior_point import loop
 from bandhess_common.interior_point import state as portable
 from bandhess_common.interior_point.constants import constants
+from bandhess_common.interior_point.state import Solution
 from bandhess_common.kernels.interior import REGISTERS, Layout
 
 from ...framework.kernels import cpu_kernels
@@ -41,16 +42,6 @@ class Start(NamedTuple):
     z_lower: Array
     z_upper: Array
     numbers: Array  # (4,): tol, max_steps, COLD, MULTIPLIERS or WARM, mu
-
-
-class Solution(NamedTuple):
-    """The last iterate with finite derivatives, unscaled: L = f + y . h - z_lower (x - lower) - z_upper (upper - x)."""
-
-    x: Array
-    y: Array
-    z_lower: Array
-    z_upper: Array
-    mu: Array
 
 
 class Engine(Protocol):

@@ -30,9 +30,8 @@ Functions = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]  # x -> f, c (equa
 
 
 class Linearisation(NamedTuple):
-    """f, c, g at x and the first and second derivatives of L = f + y^T c - z^T g, from one graph."""
+    """c, g at x and the first and second derivatives of L = f + y^T c - z^T g, from one graph."""
 
-    value: Tensor
     grad: Tensor  # of L
     grad_f: Tensor
     c: Tensor
@@ -40,11 +39,6 @@ class Linearisation(NamedTuple):
     curve: Callable[[Tensor], Tensor]  # v -> W v
     push: Callable[[Tensor], tuple[Tensor, Tensor]]  # v -> A v, B v
     pull: Callable[[Tensor, Tensor], Tensor]  # u, w -> A^T u + B^T w
-
-    @property
-    def finite(self) -> bool:
-        parts = (self.value, self.grad, self.c, self.g)
-        return all(bool(part.isfinite().all()) for part in parts)
 
 
 def linearise(functions: Functions, x: Tensor, y: Tensor, z: Tensor) -> Linearisation:
@@ -67,9 +61,9 @@ def linearise(functions: Functions, x: Tensor, y: Tensor, z: Tensor) -> Linearis
         Av, Bv = torch.autograd.grad(forces, (u, w), v, retain_graph=True, allow_unused=True, materialize_grads=True)
         return Av, Bv
 
-    value, grad_of_l, c_here, g_here = f.detach(), grad.detach(), c.detach(), g.detach()
+    grad_of_l, c_here, g_here = grad.detach(), c.detach(), g.detach()
     grad_f = grad_of_l - pull(y, -z)
-    return Linearisation(value, grad_of_l, grad_f, c_here, g_here, lambda v: _pullback((grad,), x, (v,)), push, pull)
+    return Linearisation(grad_of_l, grad_f, c_here, g_here, lambda v: _pullback((grad,), x, (v,)), push, pull)
 
 
 def _pullback(outputs: tuple, x: Tensor, cotangents: Any, create_graph: bool = False) -> Tensor:

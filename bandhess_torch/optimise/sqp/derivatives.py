@@ -105,7 +105,7 @@ class Plan:
         self.k = min(extraction.bandwidth, layout.T - 1)
         self.width = stages_in_window(layout, self.k) * layout.d  # of a row of J, and rows of the band of W
         like = torch.empty(layout.n, dtype=layout.dtype, device=layout.device)
-        self.together = type(extraction.probing) is Direct and layout.n < LONG
+        self.together = getattr(extraction.probing, "exact_entries", False) and layout.n < LONG
         self.colours = Direct().count(layout.T, layout.d, self.k) if self.together else self.width
         self.noise = hash_noise(like, 0)
         if layout.ragged:

@@ -11,6 +11,7 @@ from torch import Tensor
 from bandhess_common.interior_point import loop as portable_loop
 from bandhess_common.interior_point import state as portable
 from bandhess_common.interior_point.constants import constants
+from bandhess_common.interior_point.state import Solution
 from bandhess_common.kernels import call
 from bandhess_common.kernels.interior import REGISTERS, Layout
 
@@ -62,16 +63,6 @@ class Registers(NamedTuple):
 
 
 assert Registers._fields == REGISTERS[: len(Registers._fields)]
-
-
-class Solution(NamedTuple):
-    """The last iterate with finite derivatives; L = f + y . h - z_lower . (x - lower) - z_upper . (upper - x)."""
-
-    x: Tensor
-    y: Tensor
-    z_lower: Tensor
-    z_upper: Tensor
-    mu: Tensor
 
 
 class Engine(Protocol):
