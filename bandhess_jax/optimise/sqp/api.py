@@ -153,7 +153,7 @@ def sqp(
         x0 = start.x
     if bandwidth is None:
         bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(x0, *args)
-    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (x0, args))
     if extraction.chunk_size == "auto":  # on a CPU: folded products gain nothing from a batch (benchmarks/README.md)
         extraction = extraction._replace(chunk_size=1)
     blank = not jax.config.jax_debug_nans  # type: ignore[attr-defined]
