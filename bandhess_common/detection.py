@@ -25,8 +25,14 @@ class Found(NamedTuple):
     counts: np.ndarray  # ((k + 1) d, n), True on the cells of the band that count
 
 
-def find(multiply: Multiply, T: int, d: int, limit: int, first: int = 0, *, closed: bool = False) -> Found | None:
-    """The bandwidth of H, for T stages of d scalars; None where it is past limit. closed: stages form a ring.
+class Refused(NamedTuple):
+    """The bandwidth is past the limit."""
+
+    hint: str | None  # what H is instead, where a few of its columns tell
+
+
+def find(multiply: Multiply, T: int, d: int, limit: int, first: int = 0, *, closed: bool = False) -> Found | Refused:
+    """The bandwidth of H, for T stages of d scalars, if it is not past limit. closed: the stages form a ring.
 
     The columns of a few stages, at random inside each, show how far these reach: no less than that is asked about,
     and no less than `first`. From there on doubling finds the bandwidth at which a random product shows nothing
@@ -45,7 +51,7 @@ def find(multiply: Multiply, T: int, d: int, limit: int, first: int = 0, *, clos
             break
         # Past T / 2 every stage has its own probe: the full width costs no more of them.
         k = min(max(1, 2 * k) if 4 * k + 1 < T else T - 1, limit)
-    return None
+    return Refused(None if closed else _hint(samples, T, limit))
 
 
 def _sample(multiply: Multiply, T: int, d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
@@ -63,9 +69,8 @@ def _ring_distance(T: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda off: np.minimum(off % T, -off % T)
 
 
-def hint(multiply: Multiply, T: int, d: int, limit: int) -> str | None:
-    """What a Hessian past the limit is instead, where a few of its columns tell: a ring, or a band with a border."""
-    samples = _sample(multiply, T, d)[3]
+def _hint(samples: list[tuple[int, np.ndarray]], T: int, limit: int) -> str | None:
+    """A ring, or a band with a border, by the stages that those of a few columns meet."""
     if max(int(np.max(_ring_distance(T)(rows - stage), initial=0)) for stage, rows in samples) <= limit:
         return "its ends meet: give periodic=True"
     far = {int(stage): set(rows[np.abs(rows - stage) > limit].tolist()) for stage, rows in samples}

@@ -103,8 +103,7 @@ def check_fits(ab: Array | Structure, layout: Layout, name: str = "ab", rows: in
             form = f"Bordered({form}, {(layout.p, layout.n - layout.p)}, {(layout.p, layout.p)})"
         raise ValueError(
             f"{name} must be {form} of {layout.dtype}, as the argument, stored as hessian gives it with the same "
-            f"stage_axes and periodic; got {type(ab).__name__} of order {main.shape[0]} with {cells.shape[0]} rows, "
-            f"{main.dtype}"
+            f"stage_axes and periodic; got shape {tuple(cells.shape)}, order {main.shape[0]}, {main.dtype}"
         )
 
 
@@ -142,7 +141,7 @@ def _advice(layout: Layout, multiply: detection.Multiply) -> str:
     """What `reorder_bandwidth` would do for a Hessian that was refused: tried where that is cheap."""
     T, d = layout.T, layout.d
     found = detection.find(multiply, T, d, T - 1, T - 1) if T * d <= SMALL else None
-    if found is None:
+    if not isinstance(found, detection.Found):
         return "reorder_bandwidth(fun)(x) looks for a better one"
     bandwidth = detection.reordered(T, d, found)[1]
     better = f"one of bandwidth {bandwidth}" if bandwidth < found.bandwidth else "no better"
@@ -199,9 +198,8 @@ def detect_bandwidth(
         limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, most)
         multiply = _multiplier(objective, fun, args, kwargs)
         found = detection.find(multiply, T, d, limit, closed=bool(periodic))
-        if found is None:
-            hint = None if periodic else detection.hint(multiply, T, d, limit)
-            raise ValueError(too_dense(limit, T, hint, "" if hint else _advice(layout, multiply)))
+        if isinstance(found, detection.Refused):
+            raise ValueError(too_dense(limit, T, found.hint, "" if found.hint else _advice(layout, multiply)))
         return found.bandwidth
 
     return detect_bandwidth_fun
@@ -231,7 +229,7 @@ def reorder_bandwidth(fun: Callable, *, argnums: int = 0) -> Callable[..., tuple
         if objective.layout.n == 0:
             return np.arange(T), 0
         found = detection.find(_multiplier(objective, fun, args, kwargs), T, d, T - 1)
-        assert found is not None  # at T - 1 nothing is outside
+        assert isinstance(found, detection.Found)  # at T - 1 nothing is outside
         return detection.reordered(T, d, found)
 
     return reorder_bandwidth_fun

@@ -86,7 +86,7 @@ def _by_diagonals(flat: ClosedJaxpr, probing: Probing, layout: Layout, near: int
         return None
     # An operation costs half a millisecond of compilation, and on short vectors more than its arithmetic.
     longest = min(4000, 3 * layout.n // 2)
-    ab = carry(flat, layout.n, (near + 1) * layout.d, longest, closed=layout.periodic)
+    ab = carry(flat, layout.n, (near + 1) * layout.d, longest, layout.periodic)
     return None if ab is None else clear_beyond_stages(ab, layout.d)
 
 
