@@ -86,7 +86,7 @@ def test_denser_is_refused(backend: Backend) -> None:
         m = len(x) // 2
         return backend.xp.sum((x[1:] - x[:-1]) ** 2) + backend.xp.sum((x[m:] - x[:m]) ** 2)
 
-    with pytest.raises(ValueError, match=r"more than 1 .*reorder_bandwidth\(fun\)\(x\) finds one of bandwidth [23];"):
+    with pytest.raises(ValueError, match=r"more than 1 .*reorder_bandwidth\(fun\)\(x\) finds one of bandwidth 4;"):
         backend.package.detect_bandwidth(halves, max_bandwidth=1)(backend.array(np.ones(12)))
     with pytest.raises(ValueError, match=r"more than 0 .*reorder_bandwidth\(fun\)\(x\) looks for a better one"):
         backend.package.detect_bandwidth(halves, max_bandwidth=0)(backend.array(np.ones(300)))
