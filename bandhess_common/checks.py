@@ -175,3 +175,36 @@ def check_exact(exact: bool) -> None:
     """A ring's colours are those of direct probes."""
     if not exact:
         raise ValueError('periodic=True takes probing="direct" alone; leave probing out')
+
+
+def check_diagonal_lengths(shapes: list[tuple[int, ...]], periodic: bool) -> int:
+    """n, the length of the first diagonal; each below is one shorter, or as long around a ring."""
+    if not shapes or any(len(shape) != 1 for shape in shapes):
+        raise ValueError(f"diagonals must be vectors, the main one first, got shapes {shapes}")
+    n = shapes[0][0]
+    expected = [(n if periodic else max(n - r, 0),) for r in range(len(shapes))]
+    if shapes != expected:
+        raise ValueError(f"diagonals must have shapes {expected}{' around a ring' if periodic else ''}, got {shapes}")
+    return n
+
+
+def check_block_shapes(shapes: list[tuple[int, ...]], periodic: bool) -> tuple[int, int]:
+    """T and d of blocks `(T, d, d)`, each array below one shorter, or as long around a ring."""
+    if any(len(shape) != 3 or shape[1] != shape[2] for shape in shapes):
+        raise ValueError(f"blocks must have shapes (T, d, d), (T - 1, d, d), ..., got {shapes}")
+    T, d = shapes[0][:2]
+    expected = [(T if periodic else max(T - e, 0), d, d) for e in range(len(shapes))]
+    if shapes != expected:
+        raise ValueError(f"blocks must have shapes {expected}{' around a ring' if periodic else ''}, got {shapes}")
+    if periodic:
+        check_ring(T, d, len(shapes) - 1)
+    return T, d
+
+
+def check_rows(shape: tuple[int, ...], rows: int, n: int) -> None:
+    """Rows of T stages, `(T, r, d)`, on a band of so many rows and n = T d columns."""
+    if len(shape) != 3 or shape[0] * shape[2] != n or shape[2] > rows:
+        raise ValueError(
+            f"A must have shape (T, r, d), r rows for each of T stages of d scalars, with T d = {n} and d <= {rows} "
+            f"(the band's rows), got {shape}"
+        )
