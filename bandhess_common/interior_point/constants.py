@@ -83,6 +83,9 @@ class Constants(NamedTuple):
     rho: float
     elastic_least: float
     restored: float  # of theta
+    restorations: float  # after so many the next go on until this part is left: there may be no solution
+    restored_late: float
+    renewals: float  # of a restoration whose search failed
     restored_multiplier: float  # larger z start from 1 again
     stalled: float  # theta below this many tol is no reason for restoration
     centred: float  # the proximal gradient, in units of rho
@@ -159,6 +162,9 @@ def constants(eps: float) -> Constants:
         rho=1e3,
         elastic_least=1e-20 if double else 1e-12,
         restored=0.9,
+        restorations=3,
+        restored_late=0.05,
+        renewals=3,
         restored_multiplier=1e3,
         stalled=1e-2,
         centred=1e-9 if double else 1e-5,

@@ -107,6 +107,8 @@ class Mode(NamedTuple):
     main_mu: Array  # what is taken up again after restoration
     main_filter: Filter
     main_theta: Array  # theta where restoration began
+    entries: Array  # how many have begun
+    renewals: Array  # of the last one
 
 
 class Residuals(NamedTuple):

@@ -209,7 +209,12 @@ class Search {
 
   // No step serves here: restoration, if there is what to restore.
   void leave() {
-    if (s_.elastic() || !(reg_.theta0 > c_.stalled * reg_.tol)) return end(s_, kStalled, &system_);
+    if (s_.elastic()) {
+      if (!(reg_.renewals < c_.renewals)) return end(s_, kStalled, &system_);
+      reg_.renewals += 1;
+      return start_restoration(s_);
+    }
+    if (!(reg_.theta0 > c_.stalled * reg_.tol)) return end(s_, kStalled, &system_);
     augment(s_);
     enter_restoration(s_);
   }
