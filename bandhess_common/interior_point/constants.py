@@ -89,7 +89,7 @@ class Constants(NamedTuple):
     restored_multiplier: float  # larger z start from 1 again
     stalled: float  # theta below this many tol is no reason for restoration
     centred: float  # the proximal gradient, in units of rho
-    infeasible: float  # the violation, in units of tol
+    infeasible: float  # the violation, of rows as they are or scaled, in units of tol
     # The end
     floor_mean: float  # of |f|, eps^floor_mean of its first size
     size_least: float  # of the gradient that stands in for |W|

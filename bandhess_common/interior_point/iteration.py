@@ -106,7 +106,8 @@ def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
     gradient = ops.where(recentre, 0.0, s.local.gradient)
     s = s._replace(local=localised(k, gradient, dual, s.local.residuals, q, elastic))
     settled = settled & (error(k, s.local, q, elastic, 0.0) <= tol)
-    return s, bend, Verdict(settled, excess > c.infeasible * tol)
+    violated = ops.maximum(excess, violation(k, q.x, s.h, 1.0, hidden)) > c.infeasible * tol
+    return s, bend, Verdict(settled, violated)
 
 
 def departed(k: Kit, s: State, bend: Curve) -> State:

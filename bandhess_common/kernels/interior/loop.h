@@ -259,8 +259,8 @@ class Loop {
 
   void end_in_restoration() {
     largest_product(s_, s_.x, s_.v7);
-    const bool infeasible = violation<T>(s_, s_.x, s_.h, s_.v7) > c_.infeasible * reg_.tol;
-    end(s_, infeasible ? kInfeasible : kStalled, &system_);
+    const T most = std::max(violation<T>(s_, s_.x, s_.h, s_.v7), violation<T>(s_, s_.x, s_.h, s_.v7, true));
+    end(s_, most > c_.infeasible * reg_.tol ? kInfeasible : kStalled, &system_);
   }
 };
 
