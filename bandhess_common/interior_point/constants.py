@@ -86,6 +86,8 @@ class Constants(NamedTuple):
     restorations: float  # after so many the next go on until this part is left: there may be no solution
     restored_late: float
     renewals: float  # of a restoration whose search failed
+    creeping: float  # restoration begins, too, where theta did not fall to this part of what it was
+    creeping_steps: float  # so many steps ago
     restored_multiplier: float  # larger z start from 1 again
     stalled: float  # theta below this many tol is no reason for restoration
     centred: float  # the proximal gradient, in units of rho
@@ -165,6 +167,8 @@ def constants(eps: float) -> Constants:
         restorations=3,
         restored_late=0.05,
         renewals=3,
+        creeping=0.5,
+        creeping_steps=40,
         restored_multiplier=1e3,
         stalled=1e-2,
         centred=1e-9 if double else 1e-5,

@@ -7,10 +7,11 @@ from typing import NamedTuple
 from ..status import Status
 from .measures import error, gap, least_mu, localised, lower_mu, residuals, value_size, violation
 from .operations import Array
+from .outcome import restored
 from .requests import ask_values, ended, running
 from .restoration import centred
 from .scaling import masked
-from .search import begun, emptied
+from .search import begun, emptied, watched
 from .state import SEARCH, Derivatives, Kit, Mode, Residuals, Solution, State, choose
 from .step import Curve, curve, direction
 from .system import assembled, pull, push, shift_until_definite
@@ -121,7 +122,9 @@ def departed(k: Kit, s: State, bend: Curve) -> State:
         ~bend.found, lambda _: direction(k, s.system, s.local, s.local.residuals, q, mode, symmetric), bend.step
     )
     s = s._replace(search=begun(k, s, s.local, step, bend))
-    return ask_values(k, s, SEARCH)
+    mode, creeping = watched(k, s.mode, s.search.theta)
+    s = ask_values(k, s._replace(mode=mode), SEARCH)
+    return ops.when(creeping, lambda s: restored(k, s), s)
 
 
 def lowered(k: Kit, s: State, start: tuple[Mode, Residuals]) -> tuple[Mode, Residuals]:

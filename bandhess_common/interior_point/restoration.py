@@ -33,8 +33,9 @@ def entered(k: Kit, s: State) -> State:
     entries, renewals = ops.where(again, old.entries, old.entries + 1), ops.where(again, old.renewals + 1, 0)
     weight = 1 / ops.maximum(abs(q.x), 1.0)
     mode = Mode(
-        again | ~again, mu, ops.sqrt(mu), q.x, weight * weight, empty, main_mu, main, main_theta, entries, renewals
-    )
+        again | ~again, mu, ops.sqrt(mu), q.x, weight * weight, empty, main_mu, main, main_theta, entries, renewals,
+        0 * mu, old.since_mark,
+    )  # fmt: skip
     return s._replace(point=new, mode=mode)
 
 

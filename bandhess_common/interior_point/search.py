@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from .measures import phi, residuals, theta
 from .operations import Array
-from .state import Filter, Kit, Local, Point, Residuals, Search, State, Step, Values, empty_filter
+from .state import Filter, Kit, Local, Mode, Point, Residuals, Search, State, Step, Values, empty_filter
 from .step import Curve, fraction, slope
 
 
@@ -52,6 +52,17 @@ def begun(k: Kit, s: State, local: Local, step: Step, curve: Curve) -> Search:
         step, alpha, alpha, alpha_z, step, alpha, alpha_z, least, phi0, theta0, slope0, curve.found, curve.curvature,
         ~no, no, no, ops.count(0, q.x), local.residuals, theta0,
     )  # fmt: skip
+
+
+def watched(k: Kit, mode: Mode, theta0: Array) -> tuple[Mode, Array]:
+    """Whether a point far from feasible has come no nearer for long: multipliers may have run off, or there is no
+    feasible point; and the mode with theta's mark."""
+    ops, c = k.ops, k.c
+    least = ops.maximum(c.creeping * mode.theta_mark, mode.filter.theta_least)
+    fallen = (mode.theta_mark == 0) | (theta0 <= least)
+    mark, since = ops.where(fallen, theta0, mode.theta_mark), ops.where(fallen, 0, mode.since_mark + 1)
+    mark, since = ops.where(mode.elastic, mode.theta_mark, mark), ops.where(mode.elastic, mode.since_mark, since)
+    return mode._replace(theta_mark=mark, since_mark=since), ~mode.elastic & (since >= c.creeping_steps)
 
 
 def renewed(k: Kit, s: State, step: Step) -> Search:

@@ -109,6 +109,8 @@ class Mode(NamedTuple):
     main_theta: Array  # theta where restoration began
     entries: Array  # how many have begun
     renewals: Array  # of the last one
+    theta_mark: Array  # theta where it fell to a part of its last mark; 0: none
+    since_mark: Array  # steps since then
 
 
 class Residuals(NamedTuple):

@@ -17,6 +17,7 @@ class Search {
   // Asks for the first trial of a step that stands in `step()`.
   void begin() {
     look_here();
+    if (creeping()) return leave();
     reg_.slope = direction_.slope(s_.step());
     reg_.raised = 0;
     reg_.any_finite = -1;
@@ -75,6 +76,18 @@ class Search {
     const Point<T> here{s_.x, s_.h, s_.step(), T(0)};
     reg_.phi0 = phi(s_, here, reg_.f, reg_.barrier, main);
     reg_.theta0 = theta(s_, here, reg_.barrier, main);
+  }
+
+  // Far from feasible, and no nearer for long: multipliers may have run off, or there is no feasible point.
+  bool creeping() {
+    if (s_.elastic()) return false;
+    if (reg_.theta_mark == 0 || reg_.theta0 <= std::max(c_.creeping * reg_.theta_mark, s_.filter().theta_min)) {
+      reg_.theta_mark = reg_.theta0;
+      reg_.since_mark = 0;
+    } else {
+      reg_.since_mark += 1;
+    }
+    return reg_.since_mark >= c_.creeping_steps;
   }
 
   void whole_step() {
