@@ -17,8 +17,8 @@ N = 3
 
 class Small(NamedTuple):
     """x (3,) from `start`. Every function is constant + linear . x + x . square x / 2, of the objective plus wells
-    sum (x_i^2 - 1)^2, of the first row plus wave sin 3 x_0. Row i of the equalities that is not wanted is s_i = 0, of
-    a further variable that nothing else reads."""
+    sum (x_i^2 - 1)^2, of the first row plus wave sin 3 x_0 + touch (x_0 - 1)^2. Row i of the equalities that is not
+    wanted is s_i = 0, of a further variable that nothing else reads."""
 
     start: list
     optimum: float | None
@@ -27,9 +27,14 @@ class Small(NamedTuple):
     inequalities: tuple = ()  # at most 2
     wells: float = 0.0
     wave: float = 0.0
+    touch: float = 0.0
     lower: Any = -INF
     upper: Any = INF
     status: str = "CONVERGED"
+
+
+def diagonal(*entries: float) -> np.ndarray:
+    return np.diag([*entries, *[0.0] * (N - len(entries))])
 
 
 def near(*point: float, weight: float = 1.0) -> tuple:
@@ -38,22 +43,15 @@ def near(*point: float, weight: float = 1.0) -> tuple:
     return weight * goal @ goal, -2 * weight * goal, 2 * weight * np.eye(N)
 
 
-def row(constant: float, *linear: float, square: Any = 0.0) -> tuple:
-    """`square` is the matrix, or its diagonal."""
-    square = np.asarray(square, float)
-    square = square if square.ndim == 2 else np.diag(np.broadcast_to(np.resize(square, N), N))
-    return constant, [*linear, *[0.0] * (N - len(linear))], square
+def row(constant: float, *linear: float, square: Any = ()) -> tuple:
+    return constant, [*linear, *[0.0] * (N - len(linear))], diagonal(*square)
 
 
-def diagonal(*entries: float) -> np.ndarray:
-    return np.diag([*entries, *[0.0] * (N - len(entries))])
-
-
-SQUARES = tuple(row(-1, square=2 * np.diag(np.eye(N)[i])) for i in range(N))
+SQUARES = tuple(row(-1, square=2 * np.eye(N)[i]) for i in range(N))
 CROSS = np.zeros((N, N))
 CROSS[0, 1] = CROSS[1, 0] = 1
-CIRCLE = row(-2, square=diagonal(2, 2))
-DISC = row(0.05 - 0.5, 0.2, -0.4, square=diagonal(2, 2))  # |x - (-.1, .2)|^2 - .5
+CIRCLE = row(-2, square=(2, 2))
+DISC = row(0.05 - 0.5, 0.2, -0.4, square=(2, 2))  # |x - (-.1, .2)|^2 - .5
 FLAT = (0.0, [0.0] * N, 2 * np.eye(N))
 
 CASES = {
@@ -74,13 +72,14 @@ CASES = {
         f"rows apart by {e:g}": Small([0] * 3, 0.5, FLAT, (row(-1, 1, 1), row(-1 - e / 2, 1, 1 + e)))
         for e in (1e-6, 1e-7)
     },
-    "a squared row": Small([0] * 3, 1.5, FLAT, (row(1, -2, square=diagonal(2)), row(-1, 0, 1, 1))),
+    "a squared row": Small([0] * 3, 1.5, FLAT, (row(0), row(-1, 0, 1, 1)), touch=1),
     "a large row": Small([0] * 3, 1, FLAT, (row(-1e8, 1e8),)),
     "a gap under a large objective": Small(
         [0] * 3, None, near(weight=1e16), inequalities=(row(-2, 1), row(1, -1)), status="INFEASIBLE"
     ),
-    "a circle that is empty": Small([1, 1, 0], None, row(0, 1, square=0), (row(1, square=diagonal(2, 2)),),
-                                    status="INFEASIBLE"),
+    "a circle that is empty": Small(
+        [1, 1, 0], None, row(0, 1), (row(1, square=(2, 2)),), status="INFEASIBLE"
+    ),
 }  # fmt: skip
 
 
@@ -103,7 +102,8 @@ def functions(name: str) -> tuple[Callable, Callable, Callable]:
         return values(x, objective)[0] + curves[0] * xp.sum((x**2 - 1) ** 2) + xp.sum(z[N:] ** 2)
 
     def equalities(z: Any, objective: tuple, rows: tuple, used: Any, inequalities: tuple, curves: Any) -> Any:
-        return values(z[:N], rows) + curves[1:] * xp.sin(3 * z[0]) + (1 - used) * z[N:]
+        first = curves[1] * xp.sin(3 * z[0]) + curves[2] * (z[0] - 1) ** 2
+        return values(z[:N], rows) + curves[3:] * first + (1 - used) * z[N:]
 
     def above(z: Any, objective: tuple, rows: tuple, used: Any, inequalities: tuple, curves: Any) -> Any:
         return values(z[:N], inequalities)
@@ -116,12 +116,12 @@ def solve(backend: Backend, p: Small) -> Any:
         return backend.array(np.concatenate([np.broadcast_to(np.array(bound, float), N), np.full(3, none)]))
 
     arrays = [packed((p.objective,), 1, 0.0), packed(p.rows, 3, 0.0), (np.arange(3) < len(p.rows)).astype(float)]
-    arrays += [packed(p.inequalities, 2, 1.0), np.array([p.wells, p.wave, 0, 0])]
+    arrays += [packed(p.inequalities, 2, 1.0), np.array([p.wells, p.wave, p.touch, 1, 0, 0])]
     args = tuple(backend.tree_map(backend.array, a) for a in arrays)
     cost, equalities, above = functions(backend.name)
     return backend.package.sqp(
         cost, equalities, backend.array([*map(float, p.start), 0, 0, 0]), 5, args=args, inequalities=above,
-        bounds=(both(p.lower, -INF), both(p.upper, INF)), max_steps=100,
+        bounds=(both(p.lower, -INF), both(p.upper, INF)), max_steps=500,
     )  # fmt: skip
 
 
@@ -130,11 +130,7 @@ def test_small(backend: Backend, case: str) -> None:
     p = CASES[case]
     result = solve(backend, p)
     assert result.status.name == p.status
-    assert result.steps <= 40
-    if p.status == "CONVERGED":
-        assert float(result.constraint_norm) <= 1e-8
-    elif case.startswith("a gap"):
-        np.testing.assert_allclose(float(result.constraint_norm), 0.5, atol=0.5)  # anywhere in between
-        assert float(result.constraint_norm) > 0.4
+    assert result.steps <= (200 if p.status == "INFEASIBLE" else 40)
+    assert (float(result.constraint_norm) <= 1e-8) == (p.status == "CONVERGED")
     if p.optimum is not None:
         np.testing.assert_allclose(float(result.value), p.optimum, rtol=1e-6, atol=1e-6)

@@ -220,7 +220,7 @@ class State(NamedTuple):
     stage: Array
     start: Array
     point: Point  # before PLACE: y, z and mu as they came, unscaled
-    f_scale: Array  # before PLACE these two hold the sizes at the second point
+    f_scale: Array  # before PLACE these two and value_unit hold the sizes at the second point
     h_scale: Array
     f: Array  # scaled, at `point`
     h: Array

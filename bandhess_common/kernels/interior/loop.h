@@ -59,6 +59,7 @@ class Loop {
 
   void look_at_start(const Derivatives<T>& at) {
     note_tops(s_, at);
+    reg_.f_new = std::isfinite(at.f) ? std::abs(at.f) : T(0);
     std::copy_n(s_.x, s_.n, s_.x_request);
     reg_.stage = kEstimate;
   }
@@ -152,7 +153,8 @@ class Loop {
     const T eps = std::numeric_limits<T>::epsilon();
     const T size = std::max(largest(s_.gradient, s_.n), c_.size_least);
     reg_.least_w = std::sqrt(std::sqrt(eps)) * size / std::max(T(1), largest(s_.x, s_.n));
-    reg_.value_unit = reg_.f == 0 ? T(1) : std::abs(reg_.f);
+    // A warm start may lie where f nearly vanishes: what it is beside, is its size.
+    reg_.value_unit = reg_.f == 0 ? T(1) : std::max(std::abs(reg_.f), reg_.f_scale * reg_.f_new);
     if (reg_.start > 0) each(0, s_.r, [=, y = s_.y, scale = s_.h_scale, f = reg_.f_scale](Index i) { y[i] *= f / scale[i]; });
     if (reg_.start == kWarm) {
       start_warm(s_);
