@@ -74,7 +74,7 @@ class Constants(NamedTuple):
     alpha_least_curved: float
     theta_most: float  # theta_max and theta_min, in units of max(1, theta0) (WB 21)
     theta_least: float
-    phi_rounding: float  # in units of eps |phi|
+    phi_rounding: float  # in units of eps |phi|, or of eps times f's first size, at most 1
     corrections: int  # of second order (WB 3.4)
     correction_fall: float
     tiny: float  # a step of at most this many eps |x| shows nothing (WB 3.9)

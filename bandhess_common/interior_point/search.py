@@ -93,7 +93,7 @@ def tested(k: Kit, s: State, v: Values) -> Trial:
     q = s.point._replace(x=s.point.x + u.tried_alpha * u.tried.x, d=s.point.d + u.tried_alpha * u.tried.d)
     res, alpha = residuals(k, v.h, q, mode.mu), u.tried_alpha
     theta1, phi1 = theta(k, res), phi(k, v.f, q, mode)
-    rounding = c.phi_rounding * k.eps * abs(u.phi)
+    rounding = c.phi_rounding * k.eps * ops.maximum(abs(u.phi), ops.minimum(s.value_unit, 1.0))
     steep = ops.where(u.slope < 0, -u.slope, 0.0)
     switching = (u.slope < 0) & (alpha * steep**c.phi_power > u.theta**c.theta_power)
     armijo = phi1 <= u.phi + c.armijo * alpha * u.slope + rounding

@@ -138,7 +138,7 @@ class Search {
     const Filter<T> filter = s_.filter();
     const T t = theta(s_, at, reg_.barrier, main);
     const T value = phi(s_, at, f, reg_.barrier, main);
-    const T slack = c_.phi_rounding * kEps * std::abs(reg_.phi0);
+    const T slack = c_.phi_rounding * kEps * std::max(std::abs(reg_.phi0), std::min(T(1), reg_.value_unit));
     const T alpha = reg_.alpha;
     if (!std::isfinite(t) || !std::isfinite(value) || !passes(filter, t, value - slack)) return {false, false, t};
     if (reg_.curved > 0) {
