@@ -79,7 +79,10 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     search = Search(
         step, zero, zero, zero, step, zero, zero, zero, zero, zero, zero, no, zero, no, no, no, none, res, zero
     )
-    q, mode = Point(x, y, at_d + 1, z), Mode(no, zero + given.mu, zero, x, at_x + 1, empty, zero, empty, zero, none, none, zero, none)
+    q, mode = (
+        Point(x, y, at_d + 1, z),
+        Mode(no, zero + given.mu, zero, x, at_x + 1, empty, zero, empty, zero, none, none, zero, none),
+    )
     state = State(
         none, x, at_r, zero, none + RUNNING, none, none, zero, Report(*[zero] * len(Report._fields)),
         Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, q, zero, at_r, zero, at_r, mode,
