@@ -93,7 +93,7 @@ def test_a_loop_is_differentiated(backend: Backend) -> None:
     both = jax.jit(jax.value_and_grad(lambda p: loop_cost(backend, p, truth)))
     if backend.name == "torch":
         both = lambda p: torch.func.grad_and_value(lambda p: loop_cost(backend, p, truth))(p)[::-1]  # noqa: E731
-    value, slope = both(backend.array(PARAMETERS))
+    _, slope = both(backend.array(PARAMETERS))
     h = 1e-4
     ends = [[float(both(backend.array(PARAMETERS + s * h * e))[0]) for s in (1, -1)] for e in np.eye(2)]
     expected = [(ahead - behind) / (2 * h) for ahead, behind in ends]

@@ -1,5 +1,5 @@
-"""Derivatives of what `sqp` and `newton` find where parts are missing: no constraints at all, bounds alone, or a Hessian
-that is singular, where the value alone has one."""
+"""Derivatives of what `sqp` and `newton` find where parts are missing: no constraints at all, or a Hessian that is
+singular, where the value alone has one."""
 
 from __future__ import annotations
 

@@ -99,6 +99,11 @@ class Constants(NamedTuple):
     dependent: float  # rows are dependent where |A^T u| is at most this part of |u|, u in units of the rows
     # Warm start
     warm: float  # z is at least this many mu / d
+    # Quadratic programs, by predictor and corrector (Mehrotra, SIAM J. Optimization 2 (1992) 575)
+    straight: float  # relative error of a prediction from x0 beside it, at most, where functions are as quadratic
+    predictor_z: float  # first multipliers
+    predictor_power: float  # of the affine step's progress: mu falls by it
+    predictor_steps: float  # without half the error, at most: then the filter takes over
 
 
 def constants(eps: float) -> Constants:
@@ -178,6 +183,10 @@ def constants(eps: float) -> Constants:
         null_turns=NULL,
         dependent=dependent_rows(eps),
         warm=1e-2,
+        straight=eps**0.75,
+        predictor_z=10.0,
+        predictor_power=3.0,
+        predictor_steps=6,
     )
 
 

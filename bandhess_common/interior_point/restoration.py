@@ -34,7 +34,7 @@ def entered(k: Kit, s: State) -> State:
     weight = 1 / ops.maximum(abs(q.x), 1.0)
     mode = Mode(
         again | ~again, mu, ops.sqrt(mu), q.x, weight * weight, empty, main_mu, main, main_theta, entries, renewals,
-        0 * mu, old.since_mark,
+        0 * mu, old.since_mark, old.quadratic, old.best_error, old.since_best,
     )  # fmt: skip
     return s._replace(point=new, mode=mode)
 

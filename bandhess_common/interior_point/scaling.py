@@ -21,8 +21,10 @@ def held(k: Kit, x: Array) -> Array:
 
 
 def far_point(k: Kit, x: Array) -> Array:
-    """Beside x: a gradient that vanishes at x alone is no size."""
-    return inside(k, x + k.c.scale_far * k.ops.maximum(abs(x), 1.0) * k.p.noise)
+    """Beside x, on the other side where a bound leaves no room: a gradient that vanishes at x alone is no size."""
+    far = k.c.scale_far * k.ops.maximum(abs(x), 1.0) * k.p.noise
+    beside = inside(k, x + far)
+    return k.ops.where(beside == x, inside(k, x - far), beside)
 
 
 def masked(k: Kit, rows: Array) -> Array:

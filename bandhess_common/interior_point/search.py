@@ -101,9 +101,10 @@ def tested(k: Kit, s: State, v: Values) -> Trial:
     by_phi = (u.theta <= mode.filter.theta_least) & switching
     curved = phi1 <= u.phi + c.curvature_armijo * (alpha * u.slope + alpha * alpha / 2 * u.curvature) + rounding
     good = (u.curved & curved) | (~u.curved & ((by_phi & armijo) | (~by_phi & falls)))
-    accepted = good & acceptable(k, mode.filter, theta1, phi1 - rounding)
-    augment = accepted & ~u.curved & ~by_phi & ~(switching & armijo)
-    return Trial(q, res, theta1, ops.isfinite(theta1) & ops.isfinite(phi1), accepted, augment)
+    finite = ops.isfinite(theta1) & ops.isfinite(phi1)
+    accepted = (good & acceptable(k, mode.filter, theta1, phi1 - rounding)) | (mode.quadratic & finite)
+    augment = accepted & ~mode.quadratic & ~u.curved & ~by_phi & ~(switching & armijo)
+    return Trial(q, res, theta1, finite, accepted, augment)
 
 
 def correction_wanted(k: Kit, s: State, t: Trial, correcting: Array) -> Array:

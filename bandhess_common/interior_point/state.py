@@ -111,6 +111,9 @@ class Mode(NamedTuple):
     renewals: Array  # of the last one
     theta_mark: Array  # theta where it fell to a part of its last mark; 0: none
     since_mark: Array  # steps since then
+    quadratic: Array  # bool: mu by the predictor
+    best_error: Array  # E(0) where it had halved last
+    since_best: Array  # steps since then
 
 
 class Residuals(NamedTuple):

@@ -60,6 +60,9 @@ class Loop {
   void look_at_start(const Derivatives<T>& at) {
     note_tops(s_, at);
     reg_.f_new = std::isfinite(at.f) ? std::abs(at.f) : T(0);
+    std::copy_n(s_.x_request, s_.n, s_.cx);
+    std::copy_n(at.gradient, s_.n, s_.c_lower);
+    std::copy_n(at.h, s_.r, s_.c_rows);
     std::copy_n(s_.x, s_.n, s_.x_request);
     reg_.stage = kEstimate;
   }
@@ -172,6 +175,7 @@ class Loop {
 
   // The tests of an end, then a step and its first trial.
   void linearise() {
+    if (reg_.steps == 0 && !s_.elastic()) start_predictor(s_);
     Residuals<T>(s_, here(), reg_.barrier).write(s_.r_lower, s_.r_upper, s_.r_rows);
     while (true) {
       measure(s_);
@@ -193,10 +197,13 @@ class Loop {
         continue;
       }
       if (reg_.steps >= reg_.max_steps) return end<T>(s_, kMaxSteps);
+      if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier());
+      reg_.predicted = reg_.quadratic;
       if (!curved) choose_barrier();
       const T eps = std::numeric_limits<T>::epsilon();
       reg_.tau = std::min(std::max(c_.boundary, 1 - reg_.barrier), 1 - 4 * eps);
-      if (!curved) direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, s_.step());
+      const bool corrected = reg_.predicted > 0;
+      if (!curved) direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, s_.step(), corrected ? s_.correction().z : nullptr);
       return search_.begin();
     }
   }
@@ -231,6 +238,11 @@ class Loop {
     return reg_.gap * reg_.f_scale <= c_.gap * reg_.tol * value_size();
   }
 
+  T least_barrier() const {
+    const T count = std::max(T(1), static_cast<T>(s_.count(false)));
+    return c_.mu_least * reg_.tol * std::min(T(1), 10 * value_size() / count);
+  }
+
   bool find_curvature(bool stationary) {
     const T eps = std::numeric_limits<T>::epsilon();
     if (!(reg_.delta > std::sqrt(eps) * reg_.size_w)) return false;
@@ -240,8 +252,11 @@ class Loop {
 
   // (7): mu falls while the point solves its barrier problem well enough.
   void choose_barrier() {
-    const T count = std::max(T(1), static_cast<T>(s_.count(false)));
-    reg_.least_mu = c_.mu_least * reg_.tol * std::min(T(1), 10 * value_size() / count);
+    reg_.least_mu = least_barrier();
+    if (reg_.predicted > 0) {
+      reg_.barrier = std::max(predicted_barrier(s_, direction_, s_.correction().z), reg_.least_mu);
+      return Residuals<T>(s_, here(), reg_.barrier).write(s_.r_lower, s_.r_upper, s_.r_rows);
+    }
     while (error(s_, reg_.barrier) <= c_.mu_error * reg_.barrier && reg_.barrier > reg_.least_mu) {
       lower_barrier(s_);
       if (s_.elastic()) reg_.zeta = std::sqrt(reg_.barrier);

@@ -4,6 +4,7 @@
 
 #include "curvature.h"
 #include "finish.h"
+#include "predictor.h"
 #include "restoration.h"
 
 namespace bandhess::interior {
@@ -39,7 +40,8 @@ class Search {
     const Point<T> at{s_.x_request, h, correcting ? s_.correction() : s_.step(),
                       correcting ? reg_.correction_alpha : reg_.alpha};
     if (stage == kTiny) return accept(at);
-    const Verdict verdict = test(at, f);
+    Verdict verdict = test(at, f);
+    if (reg_.predicted > 0 && std::isfinite(verdict.theta) && std::isfinite(f)) verdict = {true, false, verdict.theta};
     reg_.any_finite = std::isfinite(verdict.theta) ? T(1) : std::max(reg_.any_finite, T(0));
     reg_.augment = verdict.augment;
     if (verdict.accepted) return accept(at);
