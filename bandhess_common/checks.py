@@ -66,6 +66,15 @@ def check_band_shape(shape: tuple[int, ...], name: str, batches: str) -> None:
         )
 
 
+def check_general_shape(shape: tuple[int, ...], l: int, u: int, batches: str) -> None:
+    """batches: the transformation by which the framework forms batches."""
+    if len(shape) != 2 or shape[0] != l + u + 1:
+        raise ValueError(
+            f"ab must be 2-D, shape (l + u + 1, n) = ({l + u + 1}, n) in diagonal ordered form, got shape {shape}; use "
+            f"{batches} for batches"
+        )
+
+
 def check_rhs_shape(shape: tuple[int, ...], ab: tuple[int, ...], name: str) -> None:
     n = ab[1]
     if len(shape) not in (1, 2) or shape[0] != n:
