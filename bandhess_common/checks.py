@@ -184,3 +184,14 @@ def check_exact(exact: bool) -> None:
     """A ring's colours are those of direct probes."""
     if not exact:
         raise ValueError('periodic=True takes probing="direct" alone; leave probing out')
+
+
+def check_residuals(T: int, d: int, missing: int, variables_T: int, variables_d: int, variables_missing: int) -> None:
+    """As many residuals as variables, stage by stage: then the Jacobian's band is square."""
+    if (T, d, missing) != (variables_T, variables_d, variables_missing):
+        count, expected = T * d - missing, variables_T * variables_d - variables_missing
+        raise ValueError(
+            f"fun must return as many residuals a stage as its argument has variables, T = {variables_T} stages of d = "
+            f"{variables_d} ({expected} in all), got {T} stages of {d} ({count}); reshape what belongs together to "
+            "(T, d); for more residuals than variables gauss_newton gives the band of J^T J"
+        )
