@@ -25,15 +25,20 @@ from . import lapack
 from .triangular import columns
 
 
+def pivots_of(parts: tuple[Tensor, ...], l: int, u: int) -> Tensor:
+    """The pivots `(..., n)` of a factor."""
+    return parts[0][..., :, 0] if len(parts) == 3 else parts[0][..., l + u, :]
+
+
 class _Factor(torch.autograd.Function):
     """The factor of ab `(..., l + u + 1, n)`: what the kernel `lu` gives, or LAPACK's two parts. Not differentiable."""
 
     @staticmethod
-    def forward(ab: Tensor, l: int, u: int) -> tuple[Tensor, ...]:
+    def forward(ab: Tensor, l: int, u: int, strict: bool) -> tuple[Tensor, ...]:
         parts = kernel("lu", lapack.lu, ab, l=l)
-        pivots = parts[0][..., :, 0] if len(parts) == 3 else parts[0][..., l + u, :]
-        if (pivots == 0).any():
-            first = int((pivots == 0).nonzero()[0, -1]) + 1
+        zero = strict and pivots_of(parts, l, u) == 0
+        if strict and zero.any():
+            first = int(zero.nonzero()[0, -1]) + 1
             raise torch.linalg.LinAlgError(f"solve_general: the matrix is singular, pivot {first} is exactly 0")
         return parts
 
@@ -42,8 +47,8 @@ class _Factor(torch.autograd.Function):
         ctx.mark_non_differentiable(*output)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, ab: Tensor, l: int, u: int) -> tuple:
-        parts = _Factor.apply(ab.movedim(in_dims[0], 0), l, u)
+    def vmap(info: Any, in_dims: tuple, ab: Tensor, l: int, u: int, strict: bool) -> tuple:
+        parts = _Factor.apply(ab.movedim(in_dims[0], 0), l, u, strict)
         return parts, (0,) * len(parts)
 
 
@@ -99,6 +104,18 @@ class _Solve(torch.autograd.Function):
         return vmap_solve(solve, info, (*in_dims[:2], *in_dims[5:]), b, ab, *parts)
 
 
+def eliminate(ab: Tensor, l: int, u: int, strict: bool = False) -> tuple[Tensor, ...]:
+    """The factor of a band `(l + u + 1, n)`, a constant to derivatives. strict: LinAlgError where a pivot is 0."""
+    return apply(_Factor, ab.detach(), l, u, strict)
+
+
+def solve_eliminated(
+    ab: Tensor, parts: tuple[Tensor, ...], b: Tensor, l: int, u: int, transpose: bool = False
+) -> Tensor:
+    """A^-1 b, or A^-H b, with what `eliminate` made of ab, whose unused cells are 0; differentiable in both modes."""
+    return columns(lambda b: apply(_Solve, b, ab, l, u, transpose, *parts), b)
+
+
 def solve_general(ab: Tensor, b: Tensor, l: int, u: int) -> Tensor:
     """x with A x = b, for a band `(l + u + 1, n)` and b `(n,)` or `(n, k)` of its dtype.
 
@@ -106,5 +123,4 @@ def solve_general(ab: Tensor, b: Tensor, l: int, u: int) -> Tensor:
     solve with the same factor (LAPACK `gbtrf`, `gbtrs`).
     """
     ab = transposed(transposed(ab, l), u)  # with zeros in the unused cells
-    parts = apply(_Factor, ab.detach(), l, u)
-    return columns(lambda b: apply(_Solve, b, ab, l, u, False, *parts), b)
+    return solve_eliminated(ab, eliminate(ab, l, u, strict=True), b, l, u)
