@@ -195,3 +195,12 @@ def check_residuals(T: int, d: int, missing: int, variables_T: int, variables_d:
             f"{variables_d} ({expected} in all), got {T} stages of {d} ({count}); reshape what belongs together to "
             "(T, d); for more residuals than variables gauss_newton gives the band of J^T J"
         )
+
+
+def check_cyclic_reach(l: int, u: int, n: int) -> None:
+    """Each entry of a general closed band has one cell where n > l + u."""
+    if 0 < n <= l + u:
+        raise ValueError(
+            f"a periodic band needs l + u < n, got l + u = {l + u} and n = {n}, where entries meet on both ways round; "
+            "such a matrix is dense: store and solve it as one"
+        )

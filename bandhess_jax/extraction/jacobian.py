@@ -26,8 +26,8 @@ from jax.typing import ArrayLike
 from bandhess_common.checks import as_chunk_size, as_index, check_argnums, check_residuals
 from bandhess_common.dtypes import native
 
+from ..band.general import times
 from ..band.stages import Layout
-from ..band.storage import transposed
 from ..framework.fusion import tidy
 from ..framework.jit import jit_call
 from .objective import Objective
@@ -181,20 +181,11 @@ def jacobian(
     return jacobian_fun
 
 
-def times(ab: Array, v: Array, l: int) -> Array:
-    """A v, of a general band whose unused cells are 0."""
-    n, u = ab.shape[1], ab.shape[0] - 1 - l
-    ahead = jnp.pad(ab * v, ((0, 0), (l, u)))
-    # Row r of ab belongs r - u rows below its column.
-    return sum((lax.slice(ahead[r], (l + u - r,), (l + u - r + n,)) for r in range(l + u + 1)), jnp.zeros_like(v))
-
-
 def _jacobian_error(options: tuple[Residuals, int], fun: Callable, ab: Array, args: tuple, kwargs: dict) -> Array:
     residuals, seed = options
     flat_fun, flat = residuals.bind(fun, args, kwargs)
     v = jax.random.normal(jax.random.key(seed), flat.shape, flat.dtype)
     Jv = jax.jvp(lambda flat: flat_fun(flat)[0], (flat,), (v,))[1]
-    ab = transposed(transposed(ab, residuals.l), residuals.u)  # with zeros in the unused cells
     error, scale = jnp.abs(Jv - times(ab, v, residuals.l)), times(jnp.abs(ab), jnp.abs(v), residuals.l)
     return jnp.max(jnp.where(error == 0, 0, error / scale), initial=0)
 

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..band.general import times, times_transposed
 from ..band.storage import sheared, transposed
 from ..framework.kernels import kernel
 from .ldl import divide, unit_backward, unit_forward
@@ -131,31 +132,6 @@ def _eliminate_backward(lu: Elimination, b: Array) -> Array:
     return jnp.concatenate([first, after])[:n]
 
 
-def product_general(ab: Array, x: Array, l: int) -> Array:
-    """A x for x `(n,)` or `(n, k)`."""
-    return _rows_times(transposed(ab, l), x, l)
-
-
-def product_transposed(ab: Array, x: Array, u: int) -> Array:
-    """A^T x for x `(n,)` or `(n, k)`; unused cells are not read."""
-    return _rows_times(_clear_general(ab, u), x, u)
-
-
-def _clear_general(ab: Array, u: int) -> Array:
-    """ab with zeros in its unused cells, whatever stood there."""
-    row = lax.broadcasted_iota(jnp.int32, ab.shape, 0) + lax.broadcasted_iota(jnp.int32, ab.shape, 1) - u
-    return jnp.where((row >= 0) & (row < ab.shape[1]), ab, 0)
-
-
-def _rows_times(rows: Array, x: Array, before: int) -> Array:
-    """`[i] = sum_c rows[c, i] x[i - before + c]`."""
-    if x.ndim == 2:
-        return jax.vmap(_rows_times, in_axes=(None, 1, None), out_axes=1)(rows, x, before)
-    count, n = rows.shape
-    around = sheared(jnp.broadcast_to(jnp.pad(x, (before, count - before)), (count, n + count)), n)
-    return jnp.sum(rows * around, axis=0)
-
-
 def solve_eliminated(ab: Array, lu: Elimination, b: Array, transpose: bool = False) -> Array:
     """A^-1 b, or A^-T b, for the constants lu that `eliminate` made of ab; NaN where a pivot is exactly zero.
 
@@ -168,7 +144,7 @@ def solve_eliminated(ab: Array, lu: Elimination, b: Array, transpose: bool = Fal
         return jnp.where(lu.singular, jnp.nan, substitute(lu, b, transpose))
 
     def product(x: Array) -> Array:
-        return product_transposed(ab, x, u) if transpose else product_general(ab, x, l)
+        return times_transposed(ab, x, u) if transpose else times(ab, x, l)
 
     return lax.custom_linear_solve(
         product, b, lambda _, b: apply(transpose, b), lambda _, b: apply(not transpose, b)

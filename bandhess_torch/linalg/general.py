@@ -22,6 +22,7 @@ from torch import Tensor
 
 from bandhess_common.checks import as_index, check_general_shape
 
+from ..band.general import cleared
 from ..band.storage import as_rhs, transposed
 from ..framework.transforms import apply, batch, eager, forward_rule
 from .lu import eliminate, pivots_of, solve_eliminated
@@ -57,7 +58,7 @@ def as_general(ab: Tensor, l: int, u: int) -> Tensor:
             f"ab must have a real floating dtype, got {ab.dtype}; convert it with .double(), or solve a complex band "
             "with bandhess_torch.scipy.solve_banded"
         )
-    return transposed(transposed(ab, l), u)
+    return cleared(ab, l, u)
 
 
 @eager

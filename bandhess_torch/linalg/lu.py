@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from ..band.storage import transposed
+from ..band.general import around, cleared, product_general
 from ..framework.kernels import kernel
 from ..framework.transforms import apply, eager, forward_rule, vmap_solve
 from . import lapack
@@ -52,17 +51,6 @@ class _Factor(torch.autograd.Function):
         return parts, (0,) * len(parts)
 
 
-def _around(x: Tensor, before: int, count: int) -> Tensor:
-    """`[..., k, c, i] = x[..., i - before + c, k]` for c < count, 0 outside: what a band's cells meet."""
-    return pad(x.mT, (before, count - 1 - before)).unfold(-1, x.shape[-2], 1)
-
-
-def _matvec(ab: Tensor, x: Tensor, l: int, u: int, adjoint: bool) -> Tensor:
-    """A x or A^H x for x `(..., n, k)`."""
-    rows, before = (ab.conj(), u) if adjoint else (transposed(ab, l), l)
-    return (rows[..., None, :, :] * _around(x, before, l + u + 1)).sum(-2).mT
-
-
 class _Solve(torch.autograd.Function):
     """A^-1 b or A^-H b, on b `(..., n, k)`, ab `(..., l + u + 1, n)` and its factor, so that a vmap is one call."""
 
@@ -84,7 +72,7 @@ class _Solve(torch.autograd.Function):
         x, ab, *parts = ctx.saved_tensors
         v = _Solve.apply(cotangent, ab, ctx.l, ctx.u, not ctx.adjoint, *parts)
         row, column = (x, v) if ctx.adjoint else (v, x)  # -row column^H on the band, summed over right-hand sides
-        cells = _around(row, ctx.u, ctx.l + ctx.u + 1) * column.mT.conj()[..., None, :]
+        cells = around(row, ctx.u, ctx.l + ctx.u + 1) * column.mT.conj()[..., None, :]
         return v, -cells.sum(-3), None, None, None, *[None] * len(parts)
 
     @staticmethod
@@ -93,7 +81,7 @@ class _Solve(torch.autograd.Function):
         x, ab, *parts = ctx.saved_tensors
         db = torch.zeros_like(x) if db is None else db
         if dab is not None:
-            db = db - _matvec(dab, x, ctx.l, ctx.u, ctx.adjoint)
+            db = db - product_general(dab, x, ctx.l, ctx.u, ctx.adjoint)
         return _Solve.apply(db, ab, ctx.l, ctx.u, ctx.adjoint, *parts)
 
     @staticmethod
@@ -122,5 +110,5 @@ def solve_general(ab: Tensor, b: Tensor, l: int, u: int) -> Tensor:
     Raises torch.linalg.LinAlgError where a pivot is exactly zero. Differentiable in both modes, at the cost of one more
     solve with the same factor (LAPACK `gbtrf`, `gbtrs`).
     """
-    ab = transposed(transposed(ab, l), u)  # with zeros in the unused cells
+    ab = cleared(ab, l, u)  # with zeros in the unused cells
     return solve_eliminated(ab, eliminate(ab, l, u, strict=True), b, l, u)
