@@ -27,9 +27,11 @@ from bandhess_common.checks import as_chunk_size, as_index, check_argnums, check
 from bandhess_common.dtypes import native
 
 from ..band.general import times
+from ..band.noise import hash_noise
 from ..band.stages import Layout
 from ..framework.fusion import tidy
 from ..framework.jit import jit_call
+from .bandwidth import is_wrong
 from .objective import Objective
 from .products import ChunkSize, Extraction, multiply
 
@@ -179,6 +181,17 @@ def jacobian(
         return jit_call(_jacobian, residuals, fun, args, kwargs)
 
     return jacobian_fun
+
+
+def too_narrow(push: Callable[[Array], Array], ab: Array, residuals: Residuals) -> Array:
+    """True where `root` refuses the band, by the measures of `bandwidth.too_narrow`."""
+    v = hash_noise(ab[0], 0)
+    Jv, rescaled = lax.map(push, jnp.stack([v, jnp.pi * v]))
+    error = jnp.abs(Jv - times(ab, v, residuals.l))
+    scale = times(jnp.abs(ab), jnp.abs(v), residuals.l)
+    change = jnp.abs(Jv - rescaled / jnp.pi)
+    noise = 64 * jnp.max(jnp.where(scale > 0, change / scale, 0), initial=0)
+    return jnp.any(is_wrong(error, scale, noise))
 
 
 def _jacobian_error(options: tuple[Residuals, int], fun: Callable, ab: Array, args: tuple, kwargs: dict) -> Array:
