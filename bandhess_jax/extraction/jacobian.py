@@ -58,14 +58,15 @@ class Residuals(NamedTuple):
         return self.objective.layout
 
     @property
-    def l(self) -> int:
-        """Subdiagonals, in scalars."""
-        return max((self.lower + 1) * self.layout.d - 1, 0)
+    def reach(self) -> tuple[int, int]:
+        """`(l, u)`, subdiagonals and superdiagonals in scalars."""
+        d = self.layout.d
+        return max((self.lower + 1) * d - 1, 0), max((self.upper + 1) * d - 1, 0)
 
     @property
-    def u(self) -> int:
-        """Superdiagonals, in scalars."""
-        return max((self.upper + 1) * self.layout.d - 1, 0)
+    def rows(self) -> int:
+        """Of the band."""
+        return sum(self.reach) + 1
 
     def bind(self, fun: Callable, args: tuple, kwargs: dict) -> tuple[Callable[[Array], tuple[Array, Any]], Array]:
         """`(flat -> (residuals, aux), flat)`, both ravelled: each dummy residual is a dummy variable of its stage, so
@@ -108,7 +109,7 @@ def general_band(push: Callable[[Array], Array], residuals: Residuals) -> Array:
     """The band `(l + u + 1, n)` of v -> J v."""
     layout, d, n = residuals.layout, residuals.layout.d, residuals.layout.n
     if n == 0:
-        return jnp.zeros((residuals.l + residuals.u + 1, 0), layout.dtype)
+        return jnp.zeros((residuals.rows, 0), layout.dtype)
     low, up = min(residuals.lower, layout.T - 1), min(residuals.upper, layout.T - 1)
     stages = low + up + 1
     colours, groups = stages * d, -(-layout.T // stages)
@@ -187,8 +188,8 @@ def too_narrow(push: Callable[[Array], Array], ab: Array, residuals: Residuals) 
     """True where `root` refuses the band, by the measures of `bandwidth.too_narrow`."""
     v = hash_noise(ab[0], 0)
     Jv, rescaled = lax.map(push, jnp.stack([v, jnp.pi * v]))
-    error = jnp.abs(Jv - times(ab, v, residuals.l))
-    scale = times(jnp.abs(ab), jnp.abs(v), residuals.l)
+    error = jnp.abs(Jv - times(ab, v, residuals.reach[0]))
+    scale = times(jnp.abs(ab), jnp.abs(v), residuals.reach[0])
     change = jnp.abs(Jv - rescaled / jnp.pi)
     noise = 64 * jnp.max(jnp.where(scale > 0, change / scale, 0), initial=0)
     return jnp.any(is_wrong(error, scale, noise))
@@ -199,7 +200,7 @@ def _jacobian_error(options: tuple[Residuals, int], fun: Callable, ab: Array, ar
     flat_fun, flat = residuals.bind(fun, args, kwargs)
     v = jax.random.normal(jax.random.key(seed), flat.shape, flat.dtype)
     Jv = jax.jvp(lambda flat: flat_fun(flat)[0], (flat,), (v,))[1]
-    error, scale = jnp.abs(Jv - times(ab, v, residuals.l)), times(jnp.abs(ab), jnp.abs(v), residuals.l)
+    error, scale = jnp.abs(Jv - times(ab, v, residuals.reach[0])), times(jnp.abs(ab), jnp.abs(v), residuals.reach[0])
     return jnp.max(jnp.where(error == 0, 0, error / scale), initial=0)
 
 
@@ -216,7 +217,7 @@ def jacobian_error(
 
     def jacobian_error_fun(ab: ArrayLike, *args: Any, **kwargs: Any) -> Array:
         residuals = Residuals.of(fun, lower, upper, argnums, has_aux, "auto", args)
-        ab, shape = jnp.asarray(native(ab, "ab")), (residuals.l + residuals.u + 1, residuals.layout.n)
+        ab, shape = jnp.asarray(native(ab, "ab")), (residuals.rows, residuals.layout.n)
         if ab.shape != shape or ab.dtype != residuals.layout.dtype:
             raise ValueError(
                 f"ab must be {shape} of {residuals.layout.dtype}, as jacobian(fun, {lower}, {upper}) gives it, got "

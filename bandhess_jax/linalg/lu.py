@@ -146,9 +146,7 @@ def solve_eliminated(ab: Array, lu: Elimination, b: Array, transpose: bool = Fal
     def product(x: Array) -> Array:
         return times_transposed(ab, x, u) if transpose else times(ab, x, l)
 
-    return lax.custom_linear_solve(
-        product, b, lambda _, b: apply(transpose, b), lambda _, b: apply(not transpose, b)
-    )
+    return lax.custom_linear_solve(product, b, lambda _, b: apply(transpose, b), lambda _, b: apply(not transpose, b))
 
 
 def solve_general(ab: Array, b: Array, l: int, u: int) -> tuple[Array, Array]:

@@ -25,12 +25,13 @@ from torch.utils._pytree import tree_map
 
 from bandhess_common.checks import as_chunk_size, as_index, check_argnums, check_residuals
 
-from ..band.general import times
-from ..band.noise import gaussian
+from ..band.general import times, times_transposed
+from ..band.noise import gaussian, hash_noise
 from ..band.stages import Layout
 from ..band.storage import transposed
 from ..framework.autograd import Pullback, check_recorded, reaches_others
 from ..framework.transforms import eager, transformed
+from .bandwidth import is_wrong
 from .linearise import linearize_residuals
 from .objective import Objective
 from .probing.direct import one_of_every
@@ -57,14 +58,15 @@ class Residuals(NamedTuple):
         return self.objective.layout
 
     @property
-    def l(self) -> int:
-        """Subdiagonals, in scalars."""
-        return max((self.lower + 1) * self.layout.d - 1, 0)
+    def reach(self) -> tuple[int, int]:
+        """`(l, u)`, subdiagonals and superdiagonals in scalars."""
+        d = self.layout.d
+        return max((self.lower + 1) * d - 1, 0), max((self.upper + 1) * d - 1, 0)
 
     @property
-    def u(self) -> int:
-        """Superdiagonals, in scalars."""
-        return max((self.upper + 1) * self.layout.d - 1, 0)
+    def rows(self) -> int:
+        """Of the band."""
+        return sum(self.reach) + 1
 
     def bind(self, fun: Callable, args: tuple, kwargs: dict) -> tuple[Callable[[Tensor], tuple[Tensor, Any]], Tensor]:
         """`(flat -> (residuals, aux), flat)`, both ravelled: each dummy residual is a dummy variable of its stage, so
@@ -86,7 +88,7 @@ class Residuals(NamedTuple):
             r = rows.ravel(out)
             if any(missing):
                 first = layout.n - layout.d
-                place = dict(zip(np.flatnonzero(missing), np.flatnonzero(absent), strict=True))
+                place = dict(zip(np.flatnonzero(missing).tolist(), np.flatnonzero(absent).tolist(), strict=True))
                 ends = [flat[first + place[i]] if i in place else r[first + i] for i in range(layout.d)]
                 r = torch.cat([r[:first], torch.stack(ends)])
             return r, aux
@@ -128,7 +130,7 @@ def general_band(pull: Callable[[Tensor], Tensor], residuals: Residuals) -> Tens
     layout, d, n = residuals.layout, residuals.layout.d, residuals.layout.n
     like = torch.empty((), dtype=layout.dtype, device=layout.device)
     if n == 0:
-        return like.new_zeros((residuals.l + residuals.u + 1, 0))
+        return like.new_zeros((residuals.rows, 0))
     settle_heap()
     low, up = min(residuals.lower, layout.T - 1), min(residuals.upper, layout.T - 1)
     stages = low + up + 1
@@ -137,9 +139,7 @@ def general_band(pull: Callable[[Tensor], Tensor], residuals: Residuals) -> Tens
     Y = torch.cat([multiply(pull, one_of_every(colours, part, n, like)) for part in batches])
     # [c, m, e]: what row c + m colours shows in column e of the stages that it may show itself in.
     Y = pad(Y, (low * d, groups * colours + up * d - n, 0, colours - len(Y)))
-    kept = [
-        Y[t * d : (t + 1) * d, t * d : t * d + groups * colours].reshape(d, groups, colours) for t in range(stages)
-    ]
+    kept = [Y[t * d : (t + 1) * d, t * d : t * d + groups * colours].reshape(d, groups, colours) for t in range(stages)]
     of_scalar = torch.stack(kept).permute(1, 3, 2, 0).reshape(d, colours, groups * stages)[:, :, : layout.T]
     # Scalar i's columns begin i before those of the diagonal's.
     ab = torch.stack([pad(of_scalar[i], (0, 0, d - 1 - i, i)) for i in range(d)], -1).reshape(-1, n)
@@ -198,6 +198,17 @@ def jacobian(
     return jacobian_fun
 
 
+def too_narrow(pull: Callable[[Tensor], Tensor], ab: Tensor, residuals: Residuals) -> bool:
+    """True where `root` refuses the band, by the measures of `bandwidth.too_narrow`, on products with J^T."""
+    u = hash_noise(ab[0], 0)
+    given = pull(u)
+    error = (given - times_transposed(ab, u, residuals.reach[1])).abs()
+    scale = times_transposed(ab.abs(), u.abs(), residuals.reach[1])
+    change = (given - pull(math.pi * u) / math.pi).abs()
+    noise = 64 * float(torch.where(scale > 0, change / scale, 0).max())
+    return bool(is_wrong(error, scale, noise).any())
+
+
 @eager
 def jacobian_error(
     fun: Callable, lower: int, upper: int, *, argnums: int = 0, has_aux: bool = False, seed: int = 0
@@ -213,8 +224,8 @@ def jacobian_error(
     @eager
     def jacobian_error_fun(ab: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         residuals = Residuals.of(fun, lower, upper, argnums, has_aux, "auto", args)
-        layout, l = residuals.layout, residuals.l
-        shape = (l + residuals.u + 1, layout.n)
+        layout, l = residuals.layout, residuals.reach[0]
+        shape = (residuals.rows, layout.n)
         if tuple(ab.shape) != shape or ab.dtype != layout.dtype:
             raise ValueError(
                 f"ab must be {shape} of {layout.dtype}, as jacobian(fun, {lower}, {upper}) gives it, got "

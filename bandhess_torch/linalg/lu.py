@@ -35,7 +35,7 @@ class _Factor(torch.autograd.Function):
     @staticmethod
     def forward(ab: Tensor, l: int, u: int, strict: bool) -> tuple[Tensor, ...]:
         parts = kernel("lu", lapack.lu, ab, l=l)
-        zero = strict and pivots_of(parts, l, u) == 0
+        zero = pivots_of(parts, l, u) == 0
         if strict and zero.any():
             first = int(zero.nonzero()[0, -1]) + 1
             raise torch.linalg.LinAlgError(f"solve_general: the matrix is singular, pivot {first} is exactly 0")

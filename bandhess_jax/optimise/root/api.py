@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -94,11 +93,11 @@ def root(
 
       G being the largest max|F| met: Newton's next step, which is the error of x up to terms of second order, is within
       tol of the way made. PRECISION_FLOOR: x is as good as rounding lets it be, without that proof: max|F| <= 8 eps
-      max(|J| |x|), or a Newton step within sqrt(eps) of the way did not halve max|F|. STALLED: the linear model promises
-      to reduce |F|^2 by no more than sqrt(eps) of it, in the region where it can be trusted: x is close to a
+      max(|J| |x|), or a Newton step within sqrt(eps) of the way did not halve max|F|. STALLED: the linear model, in the
+      region where it can be trusted, promises to reduce |F|^2 by no more than sqrt(eps) of it: x is close to a
       stationary point of |F|^2 that is no root, or fun is not smooth there; start elsewhere. Other ends: MAX_STEPS,
-      NONFINITE, BAND_TOO_NARROW (then x is y0, or what was to be CONVERGED). x is always the best point found, by
-      |F|. Status and steps are Python integers outside jit, integer arrays inside, and nothing is raised there.
+      NONFINITE, BAND_TOO_NARROW (at y0, or where the rest of CONVERGED held). x is always the best point found, by |F|.
+      Status and steps are Python integers outside jit, integer arrays inside, and nothing is raised there.
 
     Derivatives: x is differentiable with respect to `args`, and to traced arrays that `fun` closes over, by the
       implicit function theorem: in both modes, to any order, never through the iterations. Those with respect to y0 are
@@ -109,7 +108,7 @@ def root(
     banded LU; a derivative one more of each. One `lax.while_loop` that holds fun once: works under jit, in `lax.scan`,
     and under vmap (lanes that end stay as they are).
 
-    >>> F = lambda y: jnp.diff(y, 2, prepend=0.0, append=1.0) - 0.1 * y**3  # y'' = y^3, y(0) = 0, y(1) = 1
+    >>> F = lambda y: jnp.diff(y, 2, prepend=0.0, append=1.0) - 0.01 * y**3  # y'' = y^3, y(0) = 0, y(1) = 1
     >>> root(F, jnp.zeros(9), 1, 1).status
     <Status.CONVERGED: 0>
     """

@@ -7,7 +7,7 @@ function stands in the program once, and steps that are turned down are few.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -50,8 +50,8 @@ class State(NamedTuple):
 
 
 class Limits(NamedTuple):
-    tol: Array
-    max_steps: Array
+    tol: Any
+    max_steps: Any
 
 
 def initial(x0: Array) -> State:
@@ -116,7 +116,7 @@ def _norm(v: Array) -> Array:
 
 
 def _point(x: Array, F: Array, ab: Array, residuals: Residuals, scale: Array) -> Point:
-    l, u = residuals.l, residuals.u
+    l, u = residuals.reach
     lu = eliminate(ab, l, u)
     newton = jnp.where(lu.singular, jnp.nan, -substitute(lu, F, False))
     scale = jnp.maximum(scale, jnp.sqrt(jnp.sum(ab * ab, axis=0)))

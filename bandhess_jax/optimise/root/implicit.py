@@ -43,7 +43,7 @@ def implicit_root(
         push = linearize_rows(lambda x: (rows(x, consts, others), None), x)[1]
         ab = general_band(push, residuals)
         fixed = lax.stop_gradient(ab)
-        lu, eps = eliminate(fixed, residuals.l, residuals.u), float(jnp.finfo(x.dtype).eps)
+        lu, eps = eliminate(fixed, *residuals.reach), float(jnp.finfo(x.dtype).eps)
         regular = jnp.all(jnp.abs(lu.upper[:, 0]) > SINGULAR * eps * jnp.max(jnp.abs(fixed), axis=0))
         found = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
         dF = jax.jvp(lambda consts: rows(x, consts, others), (consts,), (dconsts,))[1]
