@@ -30,11 +30,11 @@ from torch.nn.functional import pad
 
 from bandhess_common.checks import as_index
 
-from .band.storage import transposed
-from .framework.transforms import eager
-from .linalg.cholesky import cho_solve, cholesky
-from .linalg.lu import solve_general
-from .linalg.solve import solve
+from ..band.storage import transposed
+from ..framework.transforms import eager
+from ..linalg.cholesky import cho_solve, cholesky
+from ..linalg.lu import solve_general
+from ..linalg.solve import solve
 
 __all__ = ["LinAlgError", "cho_solve_banded", "cholesky_banded", "solve_banded", "solveh_banded"]
 
