@@ -8,9 +8,7 @@ from typing import Any
 SECTIONS = 8  # shifts tried at once in each bracket: they share a batch of the kernel
 PASSES = {"float64": 20, "float32": 10}  # each makes a bracket 8 times shorter: to rounding, and two to spare
 PHASE = 0.6180339887498949  # the shifts' places differ from pass to pass, and none is a special number
-NEAR = (
-    64.0  # in units of eps |H|: the distance of inverse iteration's shift from the eigenvalue, so that pivots are not 0
-)
+NEAR = 64.0  # in units of eps |H|: the distance of inverse iteration's shift from the eigenvalue, so that no pivot is 0
 ROUNDS = 3  # inverse iterations
 
 _DRIVERS = ("auto", "stemr", "stebz", "sterf", "stev", "stevd")

@@ -34,6 +34,7 @@ reads from outside is part of the program, and is looked at in every call, so th
 
 from bandhess_common.status import History, SQPHistory, Status, StepInfo
 
+from . import plot as plot
 from . import scipy as scipy
 from .band.sparse import to_bcoo
 from .band.stages import ravel_stages

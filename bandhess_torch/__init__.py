@@ -26,6 +26,7 @@ early, and then a dummy fills its place:
 
 from bandhess_common.status import History, SQPHistory, Status, StepInfo
 
+from . import plot as plot
 from . import scipy as scipy
 from .band.sparse import to_sparse
 from .band.stages import ravel_stages

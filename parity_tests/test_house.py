@@ -10,7 +10,11 @@ import pytest
 import bandhess_common
 
 ROOT = Path(bandhess_common.__file__).parent.parent
-PACKAGES = {"bandhess_common": set(), "bandhess_jax": {"jax"}, "bandhess_torch": {"torch"}}  # and its framework
+PACKAGES = {  # and its framework, and what users of an extra have
+    "bandhess_common": {"matplotlib", "rich"},
+    "bandhess_jax": {"jax", "lineax", "equinox", "optimistix", "optax", "cyipopt"},
+    "bandhess_torch": {"torch"},
+}
 TREES = {path.relative_to(ROOT).with_suffix(""): ast.parse(path.read_text())
          for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}  # fmt: skip
 packages = pytest.mark.parametrize("package", PACKAGES)

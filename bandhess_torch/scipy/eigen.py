@@ -1,4 +1,4 @@
-"""The banded eigenvalue problems of `scipy.linalg`, on tensors: the same signatures, defaults, forms, batches and errors.
+"""The banded eigenvalue problems of `scipy.linalg`, on tensors: the same signatures, defaults, forms and errors.
 
 A selected range costs O(n) an eigenvalue (`bisection.py`); the whole spectrum goes through a dense matrix.
 """
