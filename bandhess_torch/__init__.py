@@ -26,6 +26,7 @@ early, and then a dummy fills its place:
 
 from bandhess_common.status import History, SQPHistory, Status, StepInfo
 
+from . import optim as optim
 from . import plot as plot
 from . import scipy as scipy
 from .band.sparse import to_sparse
@@ -36,6 +37,7 @@ from .extraction.hessian import gauss_newton, hessian, value_grad_hessian
 from .extraction.probing.protocol import Direct, Fourier, Probing, Random, Substitution
 from .extraction.products import from_matvec
 from .framework.kernels import cpu_kernels
+from .linalg import ops as ops
 from .linalg.cholesky import cho_solve, cholesky, cholesky_ex, logdet
 from .linalg.inverse import inverse_band
 from .linalg.ldl import inertia, ldl, ldl_solve

@@ -44,6 +44,9 @@ ALONE = {
     "bandhess_jax/optimise/sqp/solve": "a call is one program, or runs in pieces; in PyTorch api has it in a screen",
     "bandhess_torch/framework/autograd": "reading what autograd recorded, as framework/programs reads jaxprs",
     "bandhess_torch/framework/transforms": "autograd.Functions under vmap, which JAX' rules do",
+    "bandhess_torch/extraction/in_graph": "torch.compile reads the code itself; JAX traces it anyway",
+    "bandhess_torch/linalg/ops": "operators that torch.compile and torch.export take",
+    "bandhess_torch/optim": "PyTorch's optimisers; JAX has optax",
     "bandhess_torch/linalg/blocks": "CUDA's batched kernels want blocks, XLA compiles the columns' loop",
     "bandhess_torch/linalg/lapack": "what serves without compiled kernels; JAX has scans for that",
 }

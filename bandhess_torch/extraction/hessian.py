@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -10,13 +11,13 @@ from torch import Tensor
 from bandhess_common.checks import check_argnums
 
 from ..framework.transforms import eager
+from .in_graph import traced_hessian, traced_value_grad_hessian
 from .linearise import linearize_gradient, linearize_residuals
 from .objective import Objective
 from .probing.protocol import Probing
 from .products import ChunkSize, Extraction, extract_noted
 
 
-@eager
 def value_grad_hessian(
     fun: Callable,
     bandwidth: int,
@@ -46,7 +47,7 @@ def value_grad_hessian(
     argnums = check_argnums(argnums)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
 
-    @eager
+    @partial(eager, traced=traced_value_grad_hessian(fun, bandwidth, argnums, has_aux, probing))
     def value_grad_hessian_fun(*args: Any, **kwargs: Any) -> tuple:
         objective = Objective.of(fun, argnums, has_aux, args)
         flat_fun, flat = objective.bind(fun, args, kwargs)
@@ -57,7 +58,6 @@ def value_grad_hessian(
     return value_grad_hessian_fun
 
 
-@eager
 def hessian(
     fun: Callable,
     bandwidth: int,
@@ -79,7 +79,7 @@ def hessian(
         fun, bandwidth, argnums=argnums, has_aux=has_aux, probing=probing, chunk_size=chunk_size
     )
 
-    @eager
+    @partial(eager, traced=traced_hessian(fun, bandwidth, argnums, has_aux, probing))
     def hessian_fun(*args: Any, **kwargs: Any) -> Any:
         value, _, ab = pieces(*args, **kwargs)
         return (ab, value[1]) if has_aux else ab
