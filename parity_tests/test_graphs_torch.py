@@ -1,4 +1,4 @@
-"""`solve`, `cholesky`, `logdet`, `hessian` in one graph: torch.compile(fullgraph=True), torch.export, FakeTensorMode."""
+"""`solve`, `cholesky`, `logdet`, `hessian` in one graph: torch.compile(fullgraph=True), torch.export, fake tensors."""
 
 import itertools
 import subprocess

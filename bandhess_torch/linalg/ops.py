@@ -57,9 +57,9 @@ def _(ab: Tensor, b: Tensor, refine: int) -> Tensor:
 @torch.library.custom_op(
     "bandhess::substitute", mutates_args=(), schema="(Tensor cb, Tensor b, bool transpose) -> Tensor"
 )
-def substitute(c: Tensor, b: Tensor, transpose: bool) -> Tensor:
+def substitute(cb: Tensor, b: Tensor, transpose: bool) -> Tensor:
     """L^-1 b or L^-T b, for b `(n, k)`."""
-    return _triangular._Substitution.forward(b, c, transpose).clone()
+    return _triangular._Substitution.forward(b, cb, transpose).clone()
 
 
 @substitute.register_fake
