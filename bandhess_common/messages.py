@@ -43,9 +43,11 @@ def sqp_message(status: Status, outside: str, bandwidth: int) -> str:
     if not outside:
         return (
             f"the Hessian of the Lagrangian couples stages further apart than the bandwidth, {bandwidth}: give a "
-            "larger one (bandwidth=None finds it), or reorder the stages"
+            "larger one (bandwidth=None finds it), give periodic=True where the last stage meets the first, or reorder "
+            "the stages"
         )
     return (
         f"{outside} touches stages further apart than the bandwidth, {bandwidth}: give a larger one (bandwidth=None "
-        "finds it), or carry what it sums or remembers from stage to stage in a state of its own (an accumulator)"
+        "finds it), periodic=True where it joins the last stage to the first, or carry what it sums or remembers from "
+        "stage to stage in a state of its own (an accumulator)"
     )

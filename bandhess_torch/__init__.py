@@ -29,6 +29,7 @@ from bandhess_common.status import History, SQPHistory, Status, StepInfo
 from . import optim as optim
 from . import plot as plot
 from . import scipy as scipy
+from .band.build import from_blocks, from_diagonals, from_sparse
 from .band.sparse import to_sparse
 from .band.stages import ravel_stages
 from .band.structures import Bordered, Cyclic, from_dense, matvec, to_dense
@@ -44,6 +45,7 @@ from .linalg.ldl import inertia, ldl, ldl_solve
 from .linalg.rcond import rcond
 from .linalg.solve import Factor, factor, solve
 from .linalg.triangular import solve_triangular
+from .linalg.variances import marginal_variances, quadratic_variances
 from .optimise.newton.api import NewtonResult, newton
 from .optimise.sqp.api import SQPResult, sqp
 
@@ -69,8 +71,11 @@ __all__ = [
     "cpu_kernels",
     "detect_bandwidth",
     "factor",
+    "from_blocks",
     "from_dense",
+    "from_diagonals",
     "from_matvec",
+    "from_sparse",
     "gauss_newton",
     "hessian",
     "inertia",
@@ -78,8 +83,10 @@ __all__ = [
     "ldl",
     "ldl_solve",
     "logdet",
+    "marginal_variances",
     "matvec",
     "newton",
+    "quadratic_variances",
     "ravel_stages",
     "rcond",
     "reorder_bandwidth",

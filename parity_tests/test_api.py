@@ -63,14 +63,14 @@ def test_same_members(name: str) -> None:
 def test_signatures_of_the_design() -> None:
     """The calls that users write down: a renamed or reordered parameter breaks them in both packages alike."""
     expected = {
-        "hessian": "fun, bandwidth, *, argnums, has_aux, probing, chunk_size",
-        "value_grad_hessian": "fun, bandwidth, *, argnums, has_aux, probing, chunk_size",
-        "from_matvec": "matvec, like, bandwidth, *, probing, chunk_size",
-        "band_error": "fun, *, argnums, has_aux, seed",
+        "hessian": "fun, bandwidth, *, argnums, has_aux, probing, chunk_size, stage_axes, periodic",
+        "value_grad_hessian": "fun, bandwidth, *, argnums, has_aux, probing, chunk_size, stage_axes, periodic",
+        "from_matvec": "matvec, like, bandwidth, *, probing, chunk_size, stage_axes, periodic",
+        "band_error": "fun, *, argnums, has_aux, seed, stage_axes, periodic",
         "matvec": "ab, x",
         "to_dense": "ab",
         "from_dense": "h, w, *, periodic, border",
-        "ravel_stages": "tree",
+        "ravel_stages": "tree, *, stage_axes",
         "cholesky": "ab",
         "cholesky_ex": "ab",
         "cho_solve": "cb, b",

@@ -19,6 +19,7 @@ from bandhess_common.progress import print_progress
 from bandhess_common.report import describe, succeeded
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
+from ...band.fold import Folded
 from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...extraction.bandwidth import detect_bandwidth
@@ -64,7 +65,7 @@ def _check_start(start: Any, multipliers: Any, layout: Layout) -> None:
         raise TypeError(f"start must be an SQPResult or None, got {type(start).__name__}")
     if multipliers is not None:
         raise ValueError("start has multipliers of its own: give start or multipliers, not both")
-    found = Layout.of(start.x, "start.x")
+    found = Layout.of(start.x, "start.x", periodic=layout.periodic)
     if found != layout:
         raise ValueError(f"start.x must be like x0, leaves of shapes {list(layout.shapes)}, got {list(found.shapes)}")
 
@@ -89,6 +90,7 @@ def sqp(
     check_band: bool = True,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
+    periodic: bool = False,
 ) -> SQPResult:
     """Minimise `fun(x, *args)` under `constraints(x, *args) = 0`, bounds and `inequalities(x, *args) >= 0`.
 
@@ -119,6 +121,8 @@ def sqp(
       check_band: spend two products per step on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
+      periodic: the last stage meets the first, as in `hessian`: variables, constraints and inequalities are local
+        around the ring. (The solver lays it double, stage t beside stage T - 1 - t: a band of twice the scalars.)
 
     Returns: `SQPResult`. Its status is CONVERGED where the Hessian W of the Lagrangian and barrier, plus s I for some
       0 <= s <= sqrt(eps) |W|, is positive definite on the null space of the constraints' Jacobian, or else inverse
@@ -148,7 +152,7 @@ def sqp(
     conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
     """
     check_args(args)
-    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
+    objective = Objective.of(fun, 0, False, (x0, *args), "x0", periodic=periodic)
     layout = objective.layout
     tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else as_positive(tol, "tol")
     max_steps = as_index(max_steps, "max_steps")
@@ -161,8 +165,10 @@ def sqp(
         _check_start(start, multipliers, layout)
         x0 = start.x
     if bandwidth is None:
-        bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(x0, *args)
-    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
+        bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities), periodic=periodic)(x0, *args)
+    if periodic:
+        objective = objective._replace(layout=(layout := Folded(layout)))  # type: ignore[arg-type, assignment]
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (x0, args))
     if extraction.chunk_size == "auto":  # on a CPU: folded products gain nothing from a batch (benchmarks/README.md)
         extraction = extraction._replace(chunk_size=1)
     blank = not jax.config.jax_debug_nans  # type: ignore[attr-defined]
