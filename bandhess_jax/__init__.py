@@ -34,6 +34,7 @@ reads from outside is part of the program, and is looked at in every call, so th
 
 from bandhess_common.status import History, SQPHistory, Status, StepInfo
 
+from . import plot as plot
 from . import scipy as scipy
 from .band.build import from_blocks, from_diagonals, from_sparse
 from .band.sparse import to_bcoo

@@ -26,6 +26,8 @@ early, and then a dummy fills its place:
 
 from bandhess_common.status import History, SQPHistory, Status, StepInfo
 
+from . import optim as optim
+from . import plot as plot
 from . import scipy as scipy
 from .band.build import from_blocks, from_diagonals, from_sparse
 from .band.sparse import to_sparse
@@ -37,6 +39,7 @@ from .extraction.jacobian import jacobian, jacobian_error
 from .extraction.probing.protocol import Direct, Fourier, Probing, Random, Substitution
 from .extraction.products import from_matvec
 from .framework.kernels import cpu_kernels
+from .linalg import ops as ops
 from .linalg.cholesky import cho_solve, cholesky, cholesky_ex, logdet
 from .linalg.general import LU, lu_factor, lu_solve, slogdet
 from .linalg.inverse import inverse_band

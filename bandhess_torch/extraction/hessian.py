@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -10,13 +11,13 @@ from torch import Tensor
 from bandhess_common.checks import check_argnums
 
 from ..framework.transforms import eager
+from .in_graph import traced_hessian, traced_value_grad_hessian
 from .linearise import linearize_gradient, linearize_residuals
 from .objective import Objective
 from .probing.protocol import Probing
 from .products import ChunkSize, Extraction, extract_noted
 
 
-@eager
 def value_grad_hessian(
     fun: Callable,
     bandwidth: int,
@@ -50,7 +51,7 @@ def value_grad_hessian(
     argnums = check_argnums(argnums)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
 
-    @eager
+    @partial(eager, traced=traced_value_grad_hessian(fun, bandwidth, argnums, has_aux, probing))
     def value_grad_hessian_fun(*args: Any, **kwargs: Any) -> tuple:
         objective = Objective.of(fun, argnums, has_aux, args, stage_axes=stage_axes, periodic=periodic)
         options = extraction.fit(objective.layout)
@@ -62,7 +63,6 @@ def value_grad_hessian(
     return value_grad_hessian_fun
 
 
-@eager
 def hessian(
     fun: Callable,
     bandwidth: int,
@@ -95,7 +95,7 @@ def hessian(
         periodic=periodic,
     )
 
-    @eager
+    @partial(eager, traced=traced_hessian(fun, bandwidth, argnums, has_aux, probing))
     def hessian_fun(*args: Any, **kwargs: Any) -> Any:
         value, _, ab = pieces(*args, **kwargs)
         return (ab, value[1]) if has_aux else ab

@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from bandhess_common.checks import as_index, as_positive, check_args
 from bandhess_common.progress import print_progress
+from bandhess_common.report import describe, message_of, succeeded
 from bandhess_common.status import History, Status, StepInfo
 
 from ...band.stages import Layout
@@ -39,6 +40,19 @@ class NewtonResult(NamedTuple):
     steps: Any
     status: Any
     history: History | None = None
+
+    @property
+    def success(self) -> Any:
+        """Whether the status is CONVERGED."""
+        return succeeded(self.status)
+
+    @property
+    def message(self) -> str | None:
+        """What the status means, and what to do about it; of a batch, how often each came. None where it is traced."""
+        return message_of(self.status)
+
+    def __repr__(self) -> str:
+        return describe(self)
 
 
 class Problem(NamedTuple):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none
 from bandhess_common.messages import sqp_message
 from bandhess_common.progress import print_progress
+from bandhess_common.report import describe, succeeded
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.fold import Folded
@@ -49,6 +50,14 @@ class SQPResult(NamedTuple):
     inequality_multipliers: Any = None
     barrier: Any = None
     message: str | None = None
+
+    @property
+    def success(self) -> Any:
+        """Whether the status is CONVERGED."""
+        return succeeded(self.status)
+
+    def __repr__(self) -> str:
+        return describe(self)
 
 
 def _check_start(start: Any, multipliers: Any, layout: Layout) -> None:

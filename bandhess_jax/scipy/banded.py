@@ -32,11 +32,11 @@ from numpy.linalg import LinAlgError
 
 from bandhess_common.checks import as_index, check_cyclic_reach
 
-from .band.storage import transposed
-from .linalg.cholesky import cho_solve, cholesky_ex
-from .linalg.cyclic import solve_cyclic
-from .linalg.lu import solve_general
-from .linalg.solve import solve
+from ..band.storage import transposed
+from ..linalg.cholesky import cho_solve, cholesky_ex
+from ..linalg.cyclic import solve_cyclic
+from ..linalg.lu import solve_general
+from ..linalg.solve import solve
 
 __all__ = ["LinAlgError", "cho_solve_banded", "cholesky_banded", "solve_banded", "solve_cyclic_banded", "solveh_banded"]
 

@@ -30,12 +30,12 @@ from torch.nn.functional import pad
 
 from bandhess_common.checks import as_index, check_cyclic_reach
 
-from .band.storage import transposed
-from .framework.transforms import eager
-from .linalg.cholesky import cho_solve, cholesky
-from .linalg.cyclic import solve_cyclic
-from .linalg.lu import solve_general
-from .linalg.solve import solve
+from ..band.storage import transposed
+from ..framework.transforms import eager
+from ..linalg.cholesky import cho_solve, cholesky
+from ..linalg.cyclic import solve_cyclic
+from ..linalg.lu import solve_general
+from ..linalg.solve import solve
 
 __all__ = ["LinAlgError", "cho_solve_banded", "cholesky_banded", "solve_banded", "solve_cyclic_banded", "solveh_banded"]
 
