@@ -1,4 +1,6 @@
-"""Kalman smoothing as one banded solve: means, variances and likelihood, equal to the recursions' of Rauch, Tung, Striebel.
+"""Kalman smoothing as one banded solve, equal to the recursions of Rauch, Tung and Striebel in all that they give.
+
+Means, variances and the likelihood of the data.
 
 A target in the plane with four states a time step (place and velocity), of which noisy places are seen. The negative
 log posterior of all states is quadratic, and its Hessian couples neighbouring times only: the mean is one `solve`, the
@@ -32,6 +34,7 @@ class Model(NamedTuple):
 def target(h: float = 0.1) -> Model:
     one, I = np.eye(4), np.eye(2)
     F = one + h * np.eye(4, k=2)
+    F[2:, 2:] *= 1 - h / 5  # friction
     Q = 0.5 * np.block([[h**3 / 3 * I, h**2 / 2 * I], [h**2 / 2 * I, h * I]])
     return Model(F, Q, one[:2], 0.2 * I, one)
 
