@@ -1,11 +1,11 @@
 """Docstrings as Markdown, for the reference: a griffe extension, named in mkdocs.yml.
 
-    Args:                                **Args**
-      fun: real scalar function,         - `fun`: real scalar function,
-        twice differentiable.     ->       twice differentiable.
+Args:                                **Args**
+  fun: real scalar function,         - `fun`: real scalar function,
+    twice differentiable.     ->       twice differentiable.
 
-    Returns: the band; see               **Returns** the band; see
-      `hessian`.                         `hessian`.
+Returns: the band; see               **Returns** the band; see
+  `hessian`.                         `hessian`.
 """
 
 from __future__ import annotations

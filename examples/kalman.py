@@ -1,7 +1,5 @@
 """Kalman smoothing as one banded solve, equal to the recursions of Rauch, Tung and Striebel in all that they give.
 
-Means, variances and the likelihood of the data.
-
 A target in the plane with four states a time step (place and velocity), of which noisy places are seen. The negative
 log posterior of all states is quadratic, and its Hessian couples neighbouring times only: the mean is one `solve`, the
 variances are row 0 of `inverse_band`, and the likelihood of the data needs `logdet`.

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-mpl.rcParams.update({"svg.hashsalt": "bandhess", "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"})
 import matplotlib.pyplot as plt
 import numpy as np
+
+plt.switch_backend("Agg")
+plt.rcParams.update({"svg.hashsalt": "bandhess", "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"})
 
 IMAGES = Path(__file__).parents[1] / "images"
 COLOURS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb"]  # Tol's bright ones

@@ -9,7 +9,9 @@ kind = np.where(np.arange(n) % q < q - w, 0, 1)  # 1: separator
 part = np.arange(n) // q
 figure, panels = axes(3, 9, 3.2, width_ratios=[n, n, parts * w + 4])
 inside = np.array([COLOURS[p] for p in range(parts)])[part]
-paint = np.where(kind[:, None] + kind[None, :] == 0, inside[None, :], np.where(kind[:, None] * kind[None, :], "#555555", "#cccccc"))
+paint = np.where(
+    kind[:, None] + kind[None, :] == 0, inside[None, :], np.where(kind[:, None] * kind[None, :], "#555555", "#cccccc")
+)
 cells(panels[0], np.where(band(n, w), paint, ""))
 panels[0].set_title("band, 3 parts")
 filled = band(n, w).copy()

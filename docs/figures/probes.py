@@ -1,4 +1,4 @@
-"""Columns of one colour share no row for 2w + 1 colours; for w + 1 colours a row sees two, and symmetry tells them apart."""
+"""Columns of one of 2w + 1 colours share no row; of w + 1 colours a row sees two, and symmetry tells them apart."""
 
 import numpy as np
 from draw import COLOURS, axes, band, cells, save
