@@ -2,8 +2,9 @@
 
 `flattened` inlines jitted functions and evaluates
 
-    equal equations once, and
-    pad(a) + pad(b) as pad(a + b) where both pad alike (reverse mode leaves one for every slice of an argument).
+    equal equations once,
+    pad(a) + pad(b) as pad(a + b) where both pad alike (reverse mode leaves one for every slice of an argument), and
+    a slice of such a sum of vectors as the sum of the slices: what lies outside is not formed.
 """
 
 from __future__ import annotations
@@ -41,6 +42,16 @@ class _PaddedSum:
             padded = [lax.pad(part, jnp.zeros((), part.dtype), config) for config, part in self.parts.items()]
             self.formed = sum(padded[1:], padded[0])
         return self.formed
+
+    def cut(self, start: int, stop: int) -> _PaddedSum | Array:
+        """Entries [start, stop) of a vector."""
+        parts: dict[tuple, Array] = {}
+        for ((low, _, gap),), part in self.parts.items():
+            end = low + part.shape[0] + gap * max(part.shape[0] - 1, 0)
+            if low < stop and start < end:
+                parts[((low - start, stop - end, gap),)] = part
+        first = next(iter(self.parts.values()))
+        return _PaddedSum(parts) if parts else jnp.zeros(stop - start, first.dtype)
 
     def __add__(self, other: _PaddedSum) -> _PaddedSum:
         parts = dict(self.parts)
@@ -82,6 +93,10 @@ def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
     return list(results) if equation.primitive.multiple_results else [results]
 
 
+def _is_cut(params: Any) -> bool:
+    return len(params["start_indices"]) == 1 and params["strides"] in (None, (1,))
+
+
 def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], seen: dict[Any, tuple]) -> list[Any]:
     """The program's results, jitted functions inlined, by the rules for equal equations and for padded sums."""
     values: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
@@ -102,6 +117,9 @@ def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], seen: dict[Any, tuple]) 
             results = [_PaddedSum({config: _form(operands[0])})]
         elif name in ("add", "add_any") and all(isinstance(operand, _PaddedSum) for operand in operands):
             results = [operands[0] + operands[1]]
+        elif name == "slice" and isinstance(operands[0], _PaddedSum) and _is_cut(equation.params):
+            (start,), (stop,) = equation.params["start_indices"], equation.params["limit_indices"]
+            results = [operands[0].cut(int(start), int(stop))]
         else:
             results = bind(equation, [_form(operand) for operand in operands])
         if key is not None:
