@@ -17,6 +17,23 @@ _SQP = {
     Status.TIME_LIMIT: "max_seconds have passed; go on from here with start=result",
 }
 
+_NEWTON = {
+    Status.CONVERGED: "converged: the gradient is 0 to the tolerance, and the Hessian is positive definite",
+    Status.PRECISION_FLOOR: "as good as rounding allows, without a proof: scale the problem, or ask for less with tol=",
+    Status.MAX_STEPS: "max_steps were taken; go on from here with x0=result.x",
+    Status.STALLED: "no step makes the objective smaller as its derivatives promise: is it smooth there?",
+    Status.NONFINITE: "the objective or a derivative is NaN or infinite, at x0 or all around the point reached",
+    Status.BAND_TOO_NARROW: "the Hessian has entries outside the band: give a larger bandwidth (detect_bandwidth finds "
+    "it), or another order of the stages (reorder_bandwidth)",
+    Status.UNBOUNDED: "the objective falls without end",
+    Status.TIME_LIMIT: "max_seconds have passed; go on from here with x0=result.x",
+}
+
+
+def newton_message(status: Status) -> str:
+    """For an end of `newton`."""
+    return _NEWTON[status]
+
 
 def sqp_message(status: Status, outside: str, bandwidth: int) -> str:
     """For an end of `sqp`; outside names the row of the constraints that BAND_TOO_NARROW comes from, "" for the Hessian
@@ -26,9 +43,11 @@ def sqp_message(status: Status, outside: str, bandwidth: int) -> str:
     if not outside:
         return (
             f"the Hessian of the Lagrangian couples stages further apart than the bandwidth, {bandwidth}: give a "
-            "larger one (bandwidth=None finds it), or reorder the stages"
+            "larger one (bandwidth=None finds it), give periodic=True where the last stage meets the first, or reorder "
+            "the stages"
         )
     return (
         f"{outside} touches stages further apart than the bandwidth, {bandwidth}: give a larger one (bandwidth=None "
-        "finds it), or carry what it sums or remembers from stage to stage in a state of its own (an accumulator)"
+        "finds it), periodic=True where it joins the last stage to the first, or carry what it sums or remembers from "
+        "stage to stage in a state of its own (an accumulator)"
     )

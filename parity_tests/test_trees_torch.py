@@ -68,8 +68,8 @@ def refusals() -> list[tuple[type[Exception], str, Callable[[], Any]]]:
     return [
         (ValueError, "more than 100 deep; flatten", lambda: bh.ravel_stages(nested(X, 400))),
         (TypeError, r"keys of a dictionary must be comparable.*\['a', 1\]", lambda: bh.ravel_stages({"a": X, 1: X})),
-        (ValueError, r"give a scalar the shape \(T,\)", lambda: bh.newton(lambda z: cost(z["q"]), scalar, 1)),
-        (ValueError, r"give a scalar the shape \(1,\)", lambda: bh.hessian(lambda x: x**2, 0)(X[0])),
+        (ValueError, "is marked by None in stage_axes", lambda: bh.newton(lambda z: cost(z["q"]), scalar, 1)),
+        (ValueError, r"a single one alone takes the shape \(1,\)", lambda: bh.hessian(lambda x: x**2, 0)(X[0])),
         (TypeError, "got tuple; return the value alone", lambda: bh.newton(pair, X, 1)),
         (TypeError, "got tuple; return the value alone", lambda: bh.sqp(pair, None, X, 1)),
         (TypeError, "got tuple; return the value alone", lambda: bh.detect_bandwidth(pair)(X)),
@@ -101,8 +101,10 @@ def test_what_an_error_advises_exists(which: int) -> None:
 
 def test_its_advice_works() -> None:
     assert bh.hessian(lambda x: (x**2).sum(), 0)(X[:1]).tolist() == [[2.0]]
-    z = {"q": X, "tf": X[0].expand(len(X))}
-    assert bh.newton(lambda z: cost(z["q"]) + (z["tf"] ** 2).sum(), z, 1).status == bh.Status.CONVERGED
+    z, axes = {"q": X, "tf": X[0]}, {"q": 0, "tf": None}
+    end = bh.newton(lambda z: cost(z["q"]) + z["tf"] ** 2, z, 1, stage_axes=axes)
+    assert end.status == bh.Status.CONVERGED
+    assert end.x["tf"].shape == ()
 
 
 def test_a_constant_objective() -> None:

@@ -37,3 +37,29 @@ def diagonals(value: Value, rows: int) -> Iterator[tuple[int, Axis, Any]]:
             columns, inside = grids.cut(columns, 0, n, 1)
             part = part.take({0: inside})
         yield -o, columns, part
+
+
+def ring(value: Value, rows: int) -> Iterator[tuple[int, Axis, Any]]:
+    """Of a closed band, `ab[r, j] = H[(j + r) mod n, j]`, n >= 2 rows - 1: what `diagonals` gives, around the ring.
+
+    An offset of o, n - o away on the other way round, lies r = -o mod n below the diagonal there.
+
+    n = 5, stride 1:  -1 | 1:5 | b,  4 | 0:1 | z      gives      (1, 0:4, b),  (1, 4:5, z)
+    """
+    if len(value.shape) != 1:
+        raise UnknownError("no vector")
+    (n,) = value.shape
+    for (o, grid), part in restride(value, 0, 1).parts.items():
+        start, size, step = grid[0]
+        columns, last = (start + o, size, step), start + o + (size - 1) * step
+        if last < 0 or columns[0] >= n:
+            continue  # zeros, with which a grid was filled up
+        r = -o % n
+        if min(r, n - r) >= rows:
+            raise UnknownError("an entry outside the band")
+        if r >= rows:
+            continue
+        if columns[0] < 0 or last >= n:  # likewise
+            columns, inside = grids.cut(columns, 0, n, 1)
+            part = part.take({0: inside})
+        yield r, columns, part

@@ -86,6 +86,14 @@ def as_matrix(H: ArrayLike | Structure, name: str = "ab") -> Array | Structure:
     return as_structure(H, name) if isinstance(H, Structure) else as_band(H, name)
 
 
+def as_clean(H: ArrayLike | Structure, name: str = "ab") -> Array | Structure:
+    """`as_matrix`, with exact zeros in the cells that a plain band does not use."""
+    H = as_matrix(H, name)
+    if isinstance(H, Bordered):
+        return H._replace(band=as_clean(H.band, f"{name}.band"))
+    return H if isinstance(H, Cyclic) else storage.clear_unused(H)
+
+
 def as_vector(x: ArrayLike, H: Array | Structure, name: str = "b") -> Array:
     """x as `(n,)` or `(n, k)`, n being H's order, of H's dtype, or an error that says what came."""
     if not isinstance(H, Structure):
@@ -130,9 +138,14 @@ def scaled(H: Matrix, scale: Array) -> Matrix:
     return H * scale[None] * jnp.stack([jnp.pad(scale[d:], (0, min(d, n))) for d in range(rows)])
 
 
+def magnitude(H: Array | Structure) -> Any:
+    """|H|, entry by entry."""
+    return jax.tree.map(jnp.abs, H)
+
+
 def row_sums(H: Array | Structure) -> Array:
     """sum_j |H[i, j]|, one a row."""
-    return matvec(jax.tree.map(jnp.abs, H), jnp.ones_like(diagonal(H)))
+    return matvec(magnitude(H), jnp.ones_like(diagonal(H)))
 
 
 def matvec(ab: ArrayLike | Structure, x: ArrayLike) -> Array:

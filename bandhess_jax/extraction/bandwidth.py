@@ -15,8 +15,8 @@ from bandhess_common import detection
 from bandhess_common.checks import as_index, check_argnums, too_dense
 
 from ..band.noise import hash_noise
-from ..band.storage import as_band, clear_unused, matvec
-from ..band.structures import diagonal
+from ..band.stages import Layout
+from ..band.structures import Bordered, Cyclic, Structure, as_clean, diagonal, magnitude, matvec
 from ..framework.jit import jit_call
 from .linearise import linearize_gradient
 from .objective import Objective
@@ -24,17 +24,17 @@ from .objective import Objective
 SMALL = 256  # so many products are spent on advice
 
 
-def probe_error(Hv: Array, ab: Array, v: Array) -> tuple[Array, Array]:
+def probe_error(Hv: Array, ab: Array | Structure, v: Array) -> tuple[Array, Array]:
     """`(|H v - ab v|, |ab| |v|)`, entry by entry."""
-    return jnp.abs(Hv - matvec(ab, v)), matvec(jnp.abs(ab), jnp.abs(v))
+    return jnp.abs(Hv - matvec(ab, v)), matvec(magnitude(ab), jnp.abs(v))
 
 
-def _wrong(error: Array, scale: Array, noise: Array | float = 0.0) -> Array:
+def is_wrong(error: Array, scale: Array, noise: Array | float = 0.0) -> Array:
     eps = jnp.finfo(error.dtype).eps
     return (error > jnp.maximum(eps**0.5, noise) * scale) & (error > 32 * eps * jnp.max(scale, initial=0))
 
 
-def too_narrow(product: Callable[[Array], Array], ab: Array) -> Array:
+def too_narrow(product: Callable[[Array], Array], ab: Array | Structure) -> Array:
     """True where the solvers refuse the band: some entry is off by more than sqrt(eps) of its own row, by more than
     32 eps of the largest row (a row that is rounding noise throughout would otherwise look wrong), and by more than
     64 times what rounding changes in the product itself, which a second product of a rescaled vector shows."""
@@ -44,41 +44,67 @@ def too_narrow(product: Callable[[Array], Array], ab: Array) -> Array:
     error, scale = probe_error(Hv, ab, v)
     change = jnp.abs(Hv - rescaled / jnp.pi)
     noise = 64 * jnp.max(jnp.where(scale > 0, change / scale, 0), initial=0)
-    return jnp.any(_wrong(error, scale, noise))
+    return jnp.any(is_wrong(error, scale, noise))
 
 
-def _band_error(options: tuple[Objective, int], fun: Callable, ab: Array, args: tuple, kwargs: dict) -> Array:
+def _band_error(options: tuple[Objective, int], fun: Callable, ab: Any, args: tuple, kwargs: dict) -> Array:
     objective, seed = options
     flat_fun, flat = objective.bind(fun, args, kwargs)
     _, product, _ = linearize_gradient(flat_fun, flat)
     dummies = objective.layout.dummies() if objective.layout.ragged else 0
     v = jax.random.normal(jax.random.key(seed), flat.shape, flat.dtype)
-    error, scale = probe_error(product(v) + dummies * v, clear_unused(ab), v)
+    error, scale = probe_error(product(v) + dummies * v, ab, v)
     return jnp.max(jnp.where(error == 0, 0, error / scale), initial=0)
 
 
-def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: int = 0) -> Callable[..., Array]:
+def band_error(
+    fun: Callable,
+    *,
+    argnums: int = 0,
+    has_aux: bool = False,
+    seed: int = 0,
+    stage_axes: Any = 0,
+    periodic: bool = False,
+) -> Callable[..., Array]:
     """A function `(ab, *args)` that tells how far `ab` is from being the Hessian of `fun` there, at one product.
 
     It returns `max_i |H v - ab v|_i / (|ab| |v|)_i`, a scalar, for one random Gaussian v (0/0 = 0, x/0 = inf). At
     rounding level (some 1e-15 in float64, 1e-6 in float32; more where `fun` cancels), nothing lies outside the band
     and nothing inside is misplaced, with probability 1. The optimisers refuse a band above sqrt(eps): 1.5e-8 in
     float64, 3.5e-4 in float32. Works under jit. Changes of what `fun` reads from outside are noticed but in modules,
-    sets, files and jitted functions (`help(bandhess_jax)` has the whole list).
+    sets, files and jitted functions (`help(bandhess_jax)` has the whole list). stage_axes and periodic are those by
+    which `hessian` gave ab.
     """
     argnums = check_argnums(argnums)
 
-    def band_error_fun(ab: ArrayLike, *args: Any, **kwargs: Any) -> Array:
-        objective = Objective.of(fun, argnums, has_aux, args)
-        ab = as_band(ab)
-        if ab.shape[1] != objective.layout.n or ab.dtype != objective.layout.dtype:
-            raise ValueError(
-                f"ab must be (w + 1, {objective.layout.n}) of {objective.layout.dtype}, as the argument, got shape "
-                f"{ab.shape} of {ab.dtype}"
-            )
+    def band_error_fun(ab: ArrayLike | Structure, *args: Any, **kwargs: Any) -> Array:
+        layout = (
+            objective := Objective.of(fun, argnums, has_aux, args, stage_axes=stage_axes, periodic=periodic)
+        ).layout
+        ab = as_clean(ab)
+        check_fits(ab, layout)
         return jit_call(_band_error, (objective, seed), fun, ab, args, kwargs)
 
     return band_error_fun
+
+
+def check_fits(ab: Array | Structure, layout: Layout, name: str = "ab", rows: int | None = None) -> None:
+    """An error where ab is not stored as a Hessian of that layout, with so many rows where their number is given."""
+    band = ab.band if isinstance(ab, Bordered) else ab
+    closed, p = isinstance(band, Cyclic), ab.border.shape[0] if isinstance(ab, Bordered) else 0
+    main, cells = diagonal(ab), band.ab if isinstance(band, Cyclic) else band
+    bordered = isinstance(ab, Bordered) == any(layout.shared)
+    same = (closed, p, main.shape[0]) == (layout.periodic, layout.p, layout.n) and bordered
+    same = same and main.dtype == layout.dtype and rows in (None, cells.shape[0])
+    if not same:
+        form = "Cyclic of " if layout.periodic else ""
+        form += f"({rows or 'w + 1'}, {layout.n - layout.p})"
+        if any(layout.shared):
+            form = f"Bordered({form}, {(layout.p, layout.n - layout.p)}, {(layout.p, layout.p)})"
+        raise ValueError(
+            f"{name} must be {form} of {layout.dtype}, as the argument, stored as hessian gives it with the same "
+            f"stage_axes and periodic; got shape {tuple(cells.shape)}, order {main.shape[0]}, {main.dtype}"
+        )
 
 
 def perturbed(x: Array, seed: int | Array = 1) -> Array:
@@ -95,41 +121,47 @@ def _products(objective: Objective, fun: Callable, probes: Array, count: Array, 
     return lax.fori_loop(0, count, lambda i, done: done.at[i].set(product(probes[i])), jnp.zeros_like(probes))
 
 
-def _find(
-    objective: Objective, first: int, limit: int, fun: Callable, args: tuple, kwargs: dict
-) -> detection.Found | None:
-    """The bandwidth, and which cells of the band count; None if it is past the limit."""
+def _multiplier(objective: Objective, fun: Callable, args: tuple, kwargs: dict) -> detection.Multiply:
+    """H times each of the rows of a NumPy array, at the perturbed x; of the stages' variables alone."""
     layout, most = objective.layout, detection.AT_ONCE
+    banded = layout.n - layout.p
 
     def multiply(probes: np.ndarray) -> np.ndarray:
         room, done = np.zeros((most, layout.n), layout.dtype), []  # one shape, one program
         for part in np.split(probes, range(most, len(probes), most)):
-            room[: len(part)] = part
+            room[: len(part), :banded] = part
             products = jit_call(_products, objective, fun, room, np.int32(len(part)), args, kwargs)
-            done.append(np.asarray(products)[: len(part)])
+            done.append(np.asarray(products)[: len(part), :banded])
         return np.concatenate(done)
 
-    return detection.find(multiply, layout.T, max(layout.d, 1), limit, first)
+    return multiply
 
 
-def _advice(objective: Objective, fun: Callable, args: tuple, kwargs: dict) -> str:
+def _advice(layout: Layout, multiply: detection.Multiply) -> str:
     """What `reorder_bandwidth` would do for a Hessian that was refused: tried where that is cheap."""
-    T, d = objective.layout.T, objective.layout.d
-    found = _find(objective, T - 1, T - 1, fun, args, kwargs) if T * d <= SMALL else None
-    if found is None:
+    T, d = layout.T, layout.d
+    found = detection.find(multiply, T, d, T - 1, T - 1) if T * d <= SMALL else None
+    if not isinstance(found, detection.Found):
         return "reorder_bandwidth(fun)(x) looks for a better one"
     bandwidth = detection.reordered(T, d, found)[1]
     better = f"one of bandwidth {bandwidth}" if bandwidth < found.bandwidth else "no better"
     return f"reorder_bandwidth(fun)(x) finds {better}"
 
 
-def _bind(fun: Callable, argnums: int, args: tuple) -> Objective:
+def _bind(fun: Callable, argnums: int, args: tuple, stage_axes: Any = 0, periodic: bool = False) -> Objective:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
         raise TypeError("the bandwidth is a Python int and decides shapes: detect it outside jit, vmap and grad")
-    return Objective.of(fun, argnums, False, args)
+    return Objective.of(fun, argnums, False, args, stage_axes=stage_axes, periodic=periodic)
 
 
-def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | None = None) -> Callable[..., int]:
+def detect_bandwidth(
+    fun: Callable,
+    *,
+    argnums: int = 0,
+    max_bandwidth: int | None = None,
+    stage_axes: Any = 0,
+    periodic: bool = False,
+) -> Callable[..., int]:
     """A function of `fun`'s arguments that finds the bandwidth of the Hessian, an int, in stages. Runs outside jit.
 
     Columns of a few stages show a bandwidth that is needed at least. From there on it is doubled until a random product
@@ -142,10 +174,12 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
     Args:
       fun: as for `hessian`.
       argnums: the one argument to differentiate.
-      max_bandwidth: give up past it; by default max(16, T // 4), at most T - 1.
+      max_bandwidth: give up past it; by default max(16, T // 4), at most T - 1 (half of that around a ring).
+      stage_axes: as for `hessian`. The bandwidth is that of the leaves with a stage axis.
+      periodic: as for `hessian`.
 
-    Returns: the function. It raises ValueError when the Hessian is denser than max_bandwidth, and FloatingPointError
-    when it is not finite.
+    Returns: the function. It raises ValueError when the Hessian is denser than max_bandwidth, naming stage_axes or
+    periodic where a few columns show a shared variable or a closed curve, and FloatingPointError when it is not finite.
 
     Cost: 10 products and (2 k + 1) d more for a bandwidth k that those columns show, else up to 8 k d, whatever n is;
     a dense Hessian is refused after the first 10. (A refusal spends T d more if these are at most 256, to say what
@@ -156,14 +190,16 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
         max_bandwidth = as_index(max_bandwidth, "max_bandwidth")
 
     def detect_bandwidth_fun(*args: Any, **kwargs: Any) -> int:
-        objective = _bind(fun, argnums, args)
-        T = objective.layout.T
-        if objective.layout.n == 0:
+        layout = (objective := _bind(fun, argnums, args, stage_axes, periodic)).layout
+        T, d = layout.T, layout.d
+        if T * d == 0:
             return 0
-        limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, T - 1)
-        found = _find(objective, 0, limit, fun, args, kwargs)
-        if found is None:
-            raise ValueError(too_dense(limit, T, _advice(objective, fun, args, kwargs)))
+        most = (T - 1 - (d > 1)) // 2 if periodic else T - 1
+        limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, most)
+        multiply = _multiplier(objective, fun, args, kwargs)
+        found = detection.find(multiply, T, d, limit, closed=bool(periodic))
+        if isinstance(found, detection.Refused):
+            raise ValueError(too_dense(limit, T, found.hint, "" if found.hint else _advice(layout, multiply)))
         return found.bandwidth
 
     return detect_bandwidth_fun
@@ -192,8 +228,8 @@ def reorder_bandwidth(fun: Callable, *, argnums: int = 0) -> Callable[..., tuple
         T, d = objective.layout.T, max(objective.layout.d, 1)
         if objective.layout.n == 0:
             return np.arange(T), 0
-        found = _find(objective, 0, T - 1, fun, args, kwargs)
-        assert found is not None  # at T - 1 nothing is outside
+        found = detection.find(_multiplier(objective, fun, args, kwargs), T, d, T - 1)
+        assert isinstance(found, detection.Found)  # at T - 1 nothing is outside
         return detection.reordered(T, d, found)
 
     return reorder_bandwidth_fun

@@ -35,6 +35,8 @@ def value_grad_hessian(
     has_aux: bool = False,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
+    stage_axes: Any = 0,
+    periodic: bool = False,
 ) -> Callable[..., tuple]:
     """A function of `fun`'s arguments that returns `(value, grad, ab)`, with `fun` evaluated once.
 
@@ -49,9 +51,11 @@ def value_grad_hessian(
       has_aux: `fun` returns `(value, aux)`, aux a pytree of arrays.
       probing: as in `from_matvec`.
       chunk_size: as in `from_matvec`.
+      stage_axes: as in `from_matvec`: 0, or None for leaves that all stages share; a prefix tree of them.
+      periodic: as in `from_matvec`: the last stage meets the first.
 
     Returns: the function; its value is `(value, grad, ab)`, or `((value, aux), grad, ab)` with has_aux: grad in the
-      argument's structure, ab `((k + 1) d, T d)` as `hessian` gives it.
+      argument's structure, ab `((k + 1) d, T d)` as `hessian` gives it, or `Cyclic`, or `Bordered`.
 
     Cost: one linearised gradient, then (2k + 1) d products with its linear part, or one pass of its diagonals where it
     consists of slices, paddings, sums and products with coefficients (`extraction/diagonals`): up to five times faster.
@@ -60,8 +64,8 @@ def value_grad_hessian(
     extraction = Extraction.of(bandwidth, probing, chunk_size)
 
     def value_grad_hessian_fun(*args: Any, **kwargs: Any) -> tuple:
-        objective = Objective.of(fun, argnums, has_aux, args)
-        options = (objective, extraction.resolve(objective.layout.n, args))
+        objective = Objective.of(fun, argnums, has_aux, args, stage_axes=stage_axes, periodic=periodic)
+        options = (objective, extraction.resolve(objective.layout, args))
         return jit_call(_value_grad_hessian, options, fun, args, kwargs)
 
     return value_grad_hessian_fun
@@ -75,19 +79,30 @@ def hessian(
     has_aux: bool = False,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
+    stage_axes: Any = 0,
+    periodic: bool = False,
 ) -> Callable[..., Any]:
     """A function of `fun`'s arguments that returns the band of the Hessian, as `jax.hessian` returns all of it.
 
     Arguments as in `value_grad_hessian`. Returns a function giving `ab` (or `(ab, aux)` with has_aux): `ab[r, j]` is
-    `H[j + r, j]`, shape `(k + 1, n)` for a vector, `((k + 1) d, T d)` for T stages of d scalars. An entry of H further
-    than k stages from the diagonal is lost, or added to a wrong cell: check a doubtful bandwidth with `band_error`.
-    Changes of what `fun` reads from outside are noticed but in modules, sets, files and jitted functions
-    (`help(bandhess_jax)` has the whole list).
+    `H[j + r, j]`, shape `(k + 1, n)` for a vector, `((k + 1) d, T d)` for T stages of d scalars; with periodic it is
+    `Cyclic(ab)`, with shared leaves `Bordered(band, border, corner)`. An entry of H further than k stages from the
+    diagonal is lost, or added to a wrong cell: check a doubtful bandwidth with `band_error`. Changes of what `fun`
+    reads from outside are noticed but in modules, sets, files and jitted functions (`help(bandhess_jax)` has the whole
+    list).
 
-    Cost: at most (2k + 1) d Hessian-vector products. Composes with `jit`, `vmap`, `grad`.
+    Cost: at most (2k + 1) d Hessian-vector products, and one for each shared scalar. Composes with `jit`, `vmap`,
+    `grad`.
     """
     pieces = value_grad_hessian(
-        fun, bandwidth, argnums=argnums, has_aux=has_aux, probing=probing, chunk_size=chunk_size
+        fun,
+        bandwidth,
+        argnums=argnums,
+        has_aux=has_aux,
+        probing=probing,
+        chunk_size=chunk_size,
+        stage_axes=stage_axes,
+        periodic=periodic,
     )
 
     def hessian_fun(*args: Any, **kwargs: Any) -> Any:
@@ -97,7 +112,7 @@ def hessian(
     return hessian_fun
 
 
-def _gauss_newton(options: tuple[Objective, Extraction], residuals: Callable, args: tuple, kwargs: dict) -> Array:
+def _gauss_newton(options: tuple[Objective, Extraction], residuals: Callable, args: tuple, kwargs: dict) -> Any:
     objective, extraction = options
     layout = objective.layout
 
@@ -115,7 +130,9 @@ def gauss_newton(
     argnums: int = 0,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
-) -> Callable[..., Array]:
+    stage_axes: Any = 0,
+    periodic: bool = False,
+) -> Callable[..., Any]:
     """A function of `residuals`' arguments that returns the band of J^T J, for the objective 0.5 |residuals|^2.
 
     Args:
@@ -126,6 +143,8 @@ def gauss_newton(
       argnums: the one argument to differentiate.
       probing: as in `from_matvec`.
       chunk_size: as in `from_matvec`.
+      stage_axes: as in `from_matvec`.
+      periodic: as in `from_matvec`.
 
     Returns: the function; its value is `ab`, shaped as `hessian`'s: positive semidefinite up to rounding.
 
@@ -137,9 +156,9 @@ def gauss_newton(
     argnums = check_argnums(argnums)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
 
-    def gauss_newton_fun(*args: Any, **kwargs: Any) -> Array:
-        objective = Objective.of(residuals, argnums, False, args)
-        options = (objective, extraction.resolve(objective.layout.n, args))
+    def gauss_newton_fun(*args: Any, **kwargs: Any) -> Any:
+        objective = Objective.of(residuals, argnums, False, args, stage_axes=stage_axes, periodic=periodic)
+        options = (objective, extraction.resolve(objective.layout, args))
         try:
             return jit_call(_gauss_newton, options, residuals, args, kwargs)
         except TypeError as error:  # JAX raises it late, when the program is lowered

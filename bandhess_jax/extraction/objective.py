@@ -20,13 +20,24 @@ class Objective(NamedTuple):
     offers_aux: bool  # the caller's argument
 
     @classmethod
-    def of(cls, fun: Callable, argnums: int, has_aux: bool, args: tuple, name: str | None = None) -> Objective:
+    def of(
+        cls,
+        fun: Callable,
+        argnums: int,
+        has_aux: bool,
+        args: tuple,
+        name: str | None = None,
+        *,
+        stage_axes: Any = 0,
+        periodic: bool = False,
+    ) -> Objective:
         if not callable(fun):
             raise TypeError(f"fun must be a function, got {type(fun).__name__}")
         if not -len(args) <= argnums < len(args):
             raise ValueError(f"argument {argnums} (argnums) must be given by position; got {len(args)} positional ones")
         argnums %= len(args)
-        return cls(Layout.of(args[argnums], name or f"argument {argnums}"), argnums, bool(has_aux), name is None)
+        layout = Layout.of(args[argnums], name or f"argument {argnums}", stage_axes, periodic)
+        return cls(layout, argnums, bool(has_aux), name is None)
 
     def bind(self, fun: Callable, args: tuple, kwargs: dict) -> tuple[Callable[[Array], tuple[Array, Any]], Array]:
         """`(flat -> (value, aux), flat)`; the dummies of ragged leaves have zero gradient by construction."""

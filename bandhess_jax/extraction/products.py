@@ -10,17 +10,18 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.extend.core import ClosedJaxpr
 
-from bandhess_common.checks import as_chunk_size, as_index
+from bandhess_common.checks import as_chunk_size, as_index, check_exact, check_ring
 
 from ..band.stages import Layout
 from ..band.storage import clear_beyond_stages, clear_unused
-from ..band.structures import shifted
+from ..band.structures import Bordered, Cyclic, shifted
 from ..framework.fusion import arranged
 from ..framework.jit import jit_call
 from ..framework.programs import equations, flattened
 from .diagonals import carry
 from .probing.direct import Direct
 from .probing.protocol import Probing, as_probing
+from .probing.ring import Ring
 
 ChunkSize = int | str | None
 
@@ -36,17 +37,20 @@ class Extraction(NamedTuple):
     def of(cls, bandwidth: int, probing: str | Probing, chunk_size: ChunkSize) -> Extraction:
         return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), as_chunk_size(chunk_size))
 
-    def resolve(self, n: int, operands: Any) -> Extraction:
+    def resolve(self, layout: Layout, operands: Any) -> Extraction:
         """With "auto" made a number where the platform alone decides, which is not on a CPU (`_all_at_once`).
 
-        Elsewhere it is as many probes as fit 2^26 numbers.
+        Elsewhere it is as many probes as fit 2^26 numbers. Raises ValueError where a ring is too short for a band.
         """
+        if layout.periodic:
+            check_ring(layout.T, layout.d, self.bandwidth)
+            check_exact(self.probing == Direct())
         if self.chunk_size != "auto":
             return self
         arrays = [leaf for leaf in jax.tree.leaves(operands) if isinstance(leaf, jax.Array)]
         concrete = [leaf for leaf in arrays if not isinstance(leaf, jax.core.Tracer)]
         platform = next(iter(concrete[0].devices())).platform if concrete else jax.default_backend()
-        return self if platform == "cpu" else self._replace(chunk_size=max(1, 2**26 // max(n, 1)))
+        return self if platform == "cpu" else self._replace(chunk_size=max(1, 2**26 // max(layout.n, 1)))
 
 
 def _all_at_once(product: Callable[[Array], Array], probes: Array, n: int) -> bool:
@@ -66,8 +70,10 @@ def _all_at_once(product: Callable[[Array], Array], probes: Array, n: int) -> bo
     return (len(probes) >= 8 or n >= 2**13) and len(probes) * max(widest, n) <= 2**20
 
 
-def _complete(ab: Array, layout: Layout, k: int, near: int) -> Array:
+def _complete(ab: Array, layout: Layout, k: int, near: int) -> Any:
     """The band of bandwidth k from one of bandwidth `near` whose unused cells and dummies are not yet in order."""
+    if layout.periodic:
+        return Cyclic(ab)  # which has neither
     ab = clear_unused(ab)
     if near < k:
         ab = jnp.pad(ab, ((0, (k - near) * layout.d), (0, 0)))
@@ -80,7 +86,7 @@ def _by_diagonals(flat: ClosedJaxpr, probing: Probing, layout: Layout, near: int
         return None
     # An operation costs half a millisecond of compilation, and on short vectors more than its arithmetic.
     longest = min(4000, 3 * layout.n // 2)
-    ab = carry(flat, layout.n, (near + 1) * layout.d, longest)
+    ab = carry(flat, layout.n, (near + 1) * layout.d, longest, layout.periodic)
     return None if ab is None else clear_beyond_stages(ab, layout.d)
 
 
@@ -98,6 +104,7 @@ def multiply(product: Callable[[Array], Any], count: int, chunk: ChunkSize, n: i
 def _by_probes(matvec: Callable[[Array], Any], options: Extraction, layout: Layout, near: int) -> tuple[Array, tuple]:
     """The band and the probing's notes, from products."""
     (_, probing, chunk), (T, d, n) = options, (layout.T, layout.d, layout.n)
+    probing = Ring() if layout.periodic else probing
 
     def product(c: Array) -> Array:
         y = matvec(probing.probe(c, T, d, near, layout.dtype))
@@ -115,10 +122,13 @@ def _by_probes(matvec: Callable[[Array], Any], options: Extraction, layout: Layo
 
 
 def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Any:
-    """The band of `matvec`, a symmetric operator on the ravelled vector; `(ab, *notes)` if the probing adds some."""
+    """The band of `matvec`, a symmetric operator on the ravelled vector, closed or with a border as the layout has it;
+    `(ab, *notes)` if the probing adds some."""
+    if any(layout.shared):
+        return _with_border(matvec, layout, options)
     k = options.bandwidth
     if layout.n == 0:
-        return jnp.zeros(((k + 1) * layout.d, 0), layout.dtype)
+        return _complete(jnp.zeros(((k + 1) * layout.d, 0), layout.dtype), layout, 0, 0)
     near = min(k, layout.T - 1)  # blocks further off than T - 1 stages do not exist
     flat, shape = flattened(matvec, jax.ShapeDtypeStruct((layout.n,), layout.dtype))
     ab = None if flat is None else _by_diagonals(flat, options.probing, layout, near)
@@ -129,10 +139,29 @@ def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Ext
     return (ab, *notes) if notes else ab
 
 
-def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Array:
-    """The band alone, for those who have no use for notes."""
+def _with_border(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Any:
+    """The stages' own band, from products that leave the shared variables where they are; H's columns for these, one
+    product each, give the border and the corner."""
+    m, p, n = layout.T * layout.d, layout.p, layout.n
+
+    def on_stages(v: Array) -> Array:
+        return lax.slice(matvec(jnp.concatenate([v, jnp.zeros(p, v.dtype)])), (0,), (m,))
+
+    out = extract_noted(on_stages, layout.stages, options)
+    band, notes = (out[0], out[1:]) if type(out) is tuple else (out, ())
+    if not p:
+        columns = jnp.zeros((0, n), layout.dtype)
+    else:
+        columns = multiply(lambda i: matvec((jnp.arange(n) == m + i).astype(layout.dtype)), p, options.chunk_size, n)
+    corner = jnp.tril(columns[:, m:])
+    H = Bordered(band, columns[:, :m], corner + jnp.tril(corner, -1).T)
+    return (H, *notes) if notes else H
+
+
+def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Any:
+    """The band or structure alone, for those who have no use for notes."""
     out = extract_noted(matvec, layout, options)
-    return out[0] if isinstance(out, tuple) else out
+    return out[0] if type(out) is tuple else out
 
 
 class _Beside:
@@ -181,7 +210,9 @@ def from_matvec(
     *,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
-) -> Array:
+    stage_axes: Any = 0,
+    periodic: bool = False,
+) -> Any:
     """The band of any symmetric banded linear operator.
 
     Args:
@@ -193,16 +224,21 @@ def from_matvec(
         an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with their methods.
       chunk_size: probes multiplied at a time: an int bounds the memory to that many products (1 never vmaps, so host
         callbacks work), None takes all in one batched call, "auto" decides by the platform.
+      stage_axes: 0 for leaves with a stage axis, None for leaves of any shape that all stages share (a final time,
+        masses, coefficients): a prefix tree of them, as `jax.vmap`'s in_axes.
+      periodic: stage t meets t - k .. t + k modulo T: a closed curve. T > 2k (T > 2k + 1 where d > 1).
 
     Returns: `ab` `((k + 1) d, T d)` in lower band storage, for T stages of d scalars; `(k + 1, n)` for a vector.
-      Dummy variables of ragged leaves have a unit diagonal.
+      Dummy variables of ragged leaves have a unit diagonal. With periodic a `Cyclic` of such a band; with p shared
+      scalars `Bordered(band, border, corner)`.
 
     Raises: TypeError or ValueError for a wrong argument.
 
     Cost: products: (2k + 1) d for "direct", (k + 1) d for "substitution", 2 (k + 1) d - 1 for "fourier", twice those of
     "direct" for "random"; never more than T d for the first two. "direct" forms none where diagonals can be
-    carried through the program instead (`extraction/diagonals`).
+    carried through the program instead (`extraction/diagonals`). Each shared scalar takes one more; a ring takes
+    ceil(T / floor(T / (2k + 1))) d.
     """
-    layout = Layout.of(like, "like")
-    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (like, matvec))
+    layout = Layout.of(like, "like", stage_axes, periodic)
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (like, matvec))
     return jit_call(_from_matvec, (layout, extraction), matvec, like)  # like: the program runs where it lives

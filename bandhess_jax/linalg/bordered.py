@@ -17,15 +17,17 @@ their rules; so a reverse pass factorises nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ..band.ring import Arrow, closed, opened
-from ..band.structures import Structure, as_structure, as_vector, dot
+from ..band.structures import Cyclic, Structure, as_structure, as_vector, dot, matvec
 
 
 class BorderedFactor(NamedTuple):
@@ -43,15 +45,29 @@ class BorderedFactor(NamedTuple):
 
     def solve(self, b: ArrayLike) -> Array:
         """x with H x = b, for b `(n,)` or `(n, k)`, n being H's order."""
-        b, border = as_vector(b, self.matrix), opened(self.matrix).border
+        b = as_vector(b, self.matrix)
         if b.size == 0:
             return b
+        # The factor is a constant to the linear solve: derivatives go through the product H x alone.
+        fixed = lax.stop_gradient(self)
+        border = opened(fixed.matrix).border
         m = border.shape[1]
-        return _eliminate(border, self.schur, self.solved, self.band.solve(b[:m]), b[m:])
+
+        def apply(_: object, b: Array) -> Array:
+            return _eliminate(border, fixed.schur, fixed.solved, fixed.band.solve(b[:m]), b[m:])
+
+        return lax.custom_linear_solve(lambda x: _product(self.matrix, x), b, apply, symmetric=True)
 
     def logdet(self) -> Array:
         """log det H, a scalar."""
         return self.band.logdet() + 2 * jnp.sum(jnp.log(jnp.diagonal(self.schur)))
+
+
+def _product(H: Structure, x: Array) -> Array:
+    """H x, for derivatives: an entry of the corner and its mirror image share theirs."""
+    if not isinstance(H, Cyclic):
+        H = H._replace(corner=(H.corner + H.corner.T) / 2)
+    return matvec(H, x)
 
 
 def factor(H: Structure, factor_band: Callable) -> BorderedFactor:
@@ -62,12 +78,30 @@ def factor(H: Structure, factor_band: Callable) -> BorderedFactor:
     return BorderedFactor(H, band, solved, _factor_schur(cut, solved))
 
 
-def solve(H: Structure, b: ArrayLike, solve_band: Callable) -> Array:
-    """x with H x = b: one solve of the band for [b, border^T]."""
-    cut = opened(H := as_structure(H))
-    b = as_vector(b, H)
-    if b.size == 0:
-        return b
+def solve(H: Structure, b: ArrayLike, solve_band: Callable, factor_band: Callable) -> Array:
+    """x with H x = b: one solve of the band for [b, border^T]. Where it is differentiated, one factor of the band
+    serves the derivatives, too."""
+    b = as_vector(b, H := as_structure(H))
+    return _solve(solve_band, factor_band, H, b) if b.size else b
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _solve(solve_band: Callable, factor_band: Callable, H: Structure, b: Array) -> Array:
+    # What is linear in b alone can be transposed; W, solved for beside it, would be taken for a part of b.
+    apply = lambda _, b: _solve_together(H, b, solve_band)  # noqa: E731
+    return lax.custom_linear_solve(lambda x: _product(H, x), b, apply, symmetric=True)
+
+
+@_solve.defjvp
+def _solve_jvp(solve_band: Callable, factor_band: Callable, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (H, b), (dH, db) = primals, tangents
+    factored = factor(lax.stop_gradient(H), factor_band)._replace(matrix=H)
+    x = factored.solve(b)
+    return x, factored.solve(db - _product(dH, x))
+
+
+def _solve_together(H: Structure, b: Array, solve_band: Callable) -> Array:
+    cut = opened(H)
     p, m = cut.border.shape
     columns = jnp.concatenate([b.reshape(b.shape[0], -1)[:m], cut.border.T], axis=1)
     both = solve_band(cut.band, columns)

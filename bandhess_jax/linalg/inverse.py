@@ -20,6 +20,7 @@ from ..band.structures import Structure
 from ..framework.kernels import kernel
 from . import bordered
 from .cholesky import cholesky
+from .solve import Factor
 
 
 @jax.custom_jvp
@@ -82,12 +83,12 @@ def _inverse_columns_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Ar
     return columns, lax.scan(column, jnp.zeros((w, w), unit.dtype), steps, reverse=True)[1]
 
 
-def inverse_band(cb: ArrayLike | bordered.BorderedFactor) -> Array | Structure:
+def inverse_band(cb: ArrayLike | Factor | bordered.BorderedFactor) -> Array | Structure:
     """The band of H^-1, from a factor of H: row 0 holds the marginal variances of N(0, H^-1).
 
     Args:
-      cb: `(w + 1, n)` from `cholesky` (values in unused cells are never read); or what `factor` gives for a `Cyclic`
-        or `Bordered`.
+      cb: `(w + 1, n)` from `cholesky` (values in unused cells are never read); or what `factor` gives for a band,
+        `Cyclic` or `Bordered`.
 
     Returns: `(w + 1, n)`: `[d, j]` is (H^-1)[j + d, j], 0 in unused cells. H^-1 itself is dense; what lies outside the
       band is not formed. NaN where cb is. For a structure, the same one: of `Bordered` the band of the inverse, its
@@ -98,5 +99,7 @@ def inverse_band(cb: ArrayLike | bordered.BorderedFactor) -> Array | Structure:
     """
     if isinstance(cb, bordered.BorderedFactor):
         return bordered.inverse(cb, lambda ab: inverse_band(cholesky(ab)))
+    if isinstance(cb, Factor):
+        cb = cholesky(cb.ab)
     cb = clear_unused(as_band(cb, "cb", form=False))
     return clear_unused(inverse_columns((cb[1:] / cb[:1]).T, 1 / cb[0] ** 2).T)

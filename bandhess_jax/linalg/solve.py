@@ -157,7 +157,7 @@ def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0) -> Array:
     """
     refine = as_index(refine, "refine")
     if isinstance(ab, Structure):
-        return bordered.solve(ab, b, partial(solve, refine=refine))
+        return bordered.solve(ab, b, partial(solve, refine=refine), factor_band)
     ab = as_band(ab)
     if refine:
         b = as_rhs(b, ab)

@@ -87,6 +87,14 @@ def as_matrix(H: Tensor | Structure, name: str = "ab") -> Tensor | Structure:
     return as_structure(H, name) if isinstance(H, Structure) else as_band(H, name)
 
 
+def as_clean(H: Tensor | Structure, name: str = "ab") -> Tensor | Structure:
+    """`as_matrix`, with exact zeros in the cells that a plain band does not use."""
+    H = as_matrix(H, name)
+    if isinstance(H, Bordered):
+        return H._replace(band=as_clean(H.band, f"{name}.band"))
+    return H if isinstance(H, Cyclic) else storage.clear_unused(H)
+
+
 def as_vector(x: Tensor, H: Tensor | Structure, name: str = "b") -> Tensor:
     """x as `(n,)` or `(n, k)`, n being H's order, of H's dtype, or an error that says what came."""
     if not isinstance(H, Structure):
@@ -136,9 +144,14 @@ def scaled(H: Matrix, scale: Tensor) -> Matrix:
     return H * scale * torch.stack([pad(scale[d:], (0, min(d, n))) for d in range(rows)])
 
 
+def magnitude(H: Tensor | Structure) -> Any:
+    """|H|, entry by entry."""
+    return pytree.tree_map(torch.abs, H)
+
+
 def row_sums(H: Tensor | Structure) -> Tensor:
     """sum_j |H[i, j]|, one a row."""
-    return matvec(pytree.tree_map(torch.abs, H), torch.ones_like(diagonal(H)))
+    return matvec(magnitude(H), torch.ones_like(diagonal(H)))
 
 
 def matvec(ab: Tensor | Structure, x: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from bandhess_common import detection
 from bandhess_common.checks import as_index, check_argnums, too_dense
 
 from ..band.noise import gaussian, hash_noise
-from ..band.storage import as_band, clear_unused, matvec
-from ..band.structures import diagonal
+from ..band.stages import Layout
+from ..band.structures import Bordered, Cyclic, Structure, as_clean, diagonal, magnitude, matvec
 from ..framework.transforms import eager
 from .linearise import linearize_gradient
 from .objective import Objective
@@ -24,9 +24,9 @@ from .products import multiply
 SMALL = 256  # so many products are spent on advice
 
 
-def probe_error(Hv: Tensor, ab: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def probe_error(Hv: Tensor, ab: Tensor | Structure, v: Tensor) -> tuple[Tensor, Tensor]:
     """`(|H v - ab v|, |ab| |v|)`, entry by entry."""
-    return (Hv - matvec(ab, v)).abs(), matvec(ab.abs(), v.abs())
+    return (Hv - matvec(ab, v)).abs(), matvec(magnitude(ab), v.abs())
 
 
 def is_wrong(error: Tensor, scale: Tensor, noise: float = 0.0) -> Tensor:
@@ -34,7 +34,7 @@ def is_wrong(error: Tensor, scale: Tensor, noise: float = 0.0) -> Tensor:
     return (error > max(eps**0.5, noise) * scale) & (error > 32 * eps * scale.max())
 
 
-def too_narrow(product: Callable[[Tensor], Tensor], ab: Tensor) -> bool:
+def too_narrow(product: Callable[[Tensor], Tensor], ab: Tensor | Structure) -> bool:
     """True where the solvers refuse the band: some entry is off by more than sqrt(eps) of its own row, by more than
     32 eps of the largest row (a row that is rounding noise throughout would otherwise look wrong), and by more than
     64 times what rounding changes in the product itself, which a second product of a rescaled vector shows."""
@@ -47,35 +47,60 @@ def too_narrow(product: Callable[[Tensor], Tensor], ab: Tensor) -> bool:
 
 
 @eager
-def band_error(fun: Callable, *, argnums: int = 0, has_aux: bool = False, seed: int = 0) -> Callable[..., Tensor]:
+def band_error(
+    fun: Callable,
+    *,
+    argnums: int = 0,
+    has_aux: bool = False,
+    seed: int = 0,
+    stage_axes: Any = 0,
+    periodic: bool = False,
+) -> Callable[..., Tensor]:
     """A function `(ab, *args)` that tells how far `ab` is from being the Hessian of `fun` there, at one product.
 
     It returns `max_i |H v - ab v|_i / (|ab| |v|)_i`, a scalar, for one random Gaussian v (0/0 = 0, x/0 = inf). At
     rounding level (some 1e-15 in float64, 1e-6 in float32; more where `fun` cancels), nothing lies outside the band
     and nothing inside is misplaced, with probability 1. The optimisers refuse a band above sqrt(eps): 1.5e-8 in
-    float64, 3.5e-4 in float32.
+    float64, 3.5e-4 in float32. stage_axes and periodic are those by which `hessian` gave ab.
     """
     argnums = check_argnums(argnums)
 
     @eager
-    def band_error_fun(ab: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        objective = Objective.of(fun, argnums, has_aux, args)
+    def band_error_fun(ab: Tensor | Structure, *args: Any, **kwargs: Any) -> Tensor:
+        objective = Objective.of(fun, argnums, has_aux, args, stage_axes=stage_axes, periodic=periodic)
         layout = objective.layout
-        ab = as_band(ab)
-        if ab.shape[1] != layout.n or ab.dtype != layout.dtype or ab.device != layout.device:
-            raise ValueError(
-                f"ab must be (w + 1, {layout.n}) of {layout.dtype} on {layout.device}, as the argument, got shape "
-                f"{tuple(ab.shape)} of {ab.dtype} on {ab.device}"
-            )
+        ab = as_clean(ab)
+        check_fits(ab, layout)
+        main = diagonal(ab)
         if layout.n == 0:
-            return ab.new_zeros(())
+            return main.new_zeros(())
         flat_fun, flat = objective.bind(fun, args, kwargs)
         _, product, _ = linearize_gradient(flat_fun, flat)
-        v = gaussian(layout.n, seed, ab)
-        error, scale = probe_error(product(v) + layout.dummies() * v, clear_unused(ab), v)
+        v = gaussian(layout.n, seed, main)
+        error, scale = probe_error(product(v) + layout.dummies() * v, ab, v)
         return torch.where(error == 0, 0, error / scale).max()
 
     return band_error_fun
+
+
+def check_fits(ab: Tensor | Structure, layout: Layout, name: str = "ab", rows: int | None = None) -> None:
+    """An error where ab is not stored as a Hessian of that layout, with so many rows where their number is given."""
+    band = ab.band if isinstance(ab, Bordered) else ab
+    closed, p = isinstance(band, Cyclic), ab.border.shape[0] if isinstance(ab, Bordered) else 0
+    main, cells = diagonal(ab), band.ab if isinstance(band, Cyclic) else band
+    bordered = isinstance(ab, Bordered) == any(layout.shared)
+    same = (closed, p, main.shape[0]) == (layout.periodic, layout.p, layout.n) and bordered
+    same = same and main.dtype == layout.dtype and main.device == layout.device and rows in (None, cells.shape[0])
+    if not same:
+        form = "Cyclic of " if layout.periodic else ""
+        form += f"({rows or 'w + 1'}, {layout.n - layout.p})"
+        if any(layout.shared):
+            form = f"Bordered({form}, {(layout.p, layout.n - layout.p)}, {(layout.p, layout.p)})"
+        raise ValueError(
+            f"{name} must be {form} of {layout.dtype} on {layout.device}, as the argument, stored as hessian gives it "
+            f"with the same stage_axes and periodic; got shape {tuple(cells.shape)}, order "
+            f"{main.shape[0]}, {main.dtype} on {main.device}"
+        )
 
 
 def perturbed(x: Tensor, seed: int = 1) -> Tensor:
@@ -85,27 +110,27 @@ def perturbed(x: Tensor, seed: int = 1) -> Tensor:
     return x + 0.01 * size * (3 + hash_noise(x, seed)) / 4
 
 
-def _find(
-    objective: Objective, first: int, limit: int, fun: Callable, args: tuple, kwargs: dict
-) -> detection.Found | None:
-    """The bandwidth, and which cells of the band count; None if it is past the limit."""
+def _multiplier(objective: Objective, fun: Callable, args: tuple, kwargs: dict) -> detection.Multiply:
+    """H times each of the rows of a NumPy array, at the perturbed x; of the stages' variables alone."""
     layout = objective.layout
     with torch.no_grad():
         flat_fun, flat = objective.bind(fun, args, kwargs)
         _, product, _ = linearize_gradient(flat_fun, perturbed(flat))
 
-        def multiply_all(probes: np.ndarray) -> np.ndarray:
-            given = torch.as_tensor(probes, dtype=layout.dtype, device=layout.device)
-            return multiply(product, given).detach().cpu().numpy()
+    @torch.no_grad()
+    def multiply_all(probes: np.ndarray) -> np.ndarray:
+        given = torch.as_tensor(probes, dtype=layout.dtype, device=layout.device)
+        given = torch.nn.functional.pad(given, (0, layout.p))
+        return multiply(product, given)[:, : layout.n - layout.p].detach().cpu().numpy()
 
-        return detection.find(multiply_all, layout.T, max(layout.d, 1), limit, first)
+    return multiply_all
 
 
-def _advice(objective: Objective, fun: Callable, args: tuple, kwargs: dict) -> str:
+def _advice(layout: Layout, multiply_all: detection.Multiply) -> str:
     """What `reorder_bandwidth` would do for a Hessian that was refused: tried where that is cheap."""
-    T, d = objective.layout.T, objective.layout.d
-    found = _find(objective, T - 1, T - 1, fun, args, kwargs) if T * d <= SMALL else None
-    if found is None:
+    T, d = layout.T, layout.d
+    found = detection.find(multiply_all, T, d, T - 1, T - 1) if T * d <= SMALL else None
+    if not isinstance(found, detection.Found):
         return "reorder_bandwidth(fun)(x) looks for a better one"
     bandwidth = detection.reordered(T, d, found)[1]
     better = f"one of bandwidth {bandwidth}" if bandwidth < found.bandwidth else "no better"
@@ -113,7 +138,14 @@ def _advice(objective: Objective, fun: Callable, args: tuple, kwargs: dict) -> s
 
 
 @eager
-def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | None = None) -> Callable[..., int]:
+def detect_bandwidth(
+    fun: Callable,
+    *,
+    argnums: int = 0,
+    max_bandwidth: int | None = None,
+    stage_axes: Any = 0,
+    periodic: bool = False,
+) -> Callable[..., int]:
     """A function of `fun`'s arguments that finds the bandwidth of the Hessian, an int, in stages.
 
     It looks at values, so it does not run inside `torch.func` transforms.
@@ -126,10 +158,12 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
     Args:
       fun: as for `hessian`.
       argnums: the one argument to differentiate.
-      max_bandwidth: give up past it; by default max(16, T // 4), at most T - 1.
+      max_bandwidth: give up past it; by default max(16, T // 4), at most T - 1 (half of that around a ring).
+      stage_axes: as for `hessian`. The bandwidth is that of the leaves with a stage axis.
+      periodic: as for `hessian`.
 
-    Returns: the function. It raises ValueError when the Hessian is denser than max_bandwidth, and FloatingPointError
-    when it is not finite.
+    Returns: the function. It raises ValueError when the Hessian is denser than max_bandwidth, naming stage_axes or
+    periodic where a few columns show a shared variable or a closed curve, and FloatingPointError when it is not finite.
 
     Cost: 10 products and (2 k + 1) d more for a bandwidth k that those columns show, else up to 8 k d, whatever n is;
     a dense Hessian is refused after the first 10. (A refusal spends T d more if these are at most 256, to say what
@@ -141,14 +175,17 @@ def detect_bandwidth(fun: Callable, *, argnums: int = 0, max_bandwidth: int | No
 
     @eager
     def detect_bandwidth_fun(*args: Any, **kwargs: Any) -> int:
-        objective = Objective.of(fun, argnums, None, args)
-        T = objective.layout.T
-        if objective.layout.n == 0:
+        objective = Objective.of(fun, argnums, None, args, stage_axes=stage_axes, periodic=periodic)
+        layout = objective.layout
+        T, d = layout.T, layout.d
+        if T * d == 0:
             return 0
-        limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, T - 1)
-        found = _find(objective, 0, limit, fun, args, kwargs)
-        if found is None:
-            raise ValueError(too_dense(limit, T, _advice(objective, fun, args, kwargs)))
+        most = (T - 1 - (d > 1)) // 2 if periodic else T - 1
+        limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, most)
+        multiply_all = _multiplier(objective, fun, args, kwargs)
+        found = detection.find(multiply_all, T, d, limit, closed=bool(periodic))
+        if isinstance(found, detection.Refused):
+            raise ValueError(too_dense(limit, T, found.hint, "" if found.hint else _advice(layout, multiply_all)))
         return found.bandwidth
 
     return detect_bandwidth_fun
@@ -179,8 +216,8 @@ def reorder_bandwidth(fun: Callable, *, argnums: int = 0) -> Callable[..., tuple
         T, d = objective.layout.T, max(objective.layout.d, 1)
         if objective.layout.n == 0:
             return np.arange(T), 0
-        found = _find(objective, 0, T - 1, fun, args, kwargs)
-        assert found is not None  # at T - 1 nothing is outside
+        found = detection.find(_multiplier(objective, fun, args, kwargs), T, d, T - 1)
+        assert isinstance(found, detection.Found)  # at T - 1 nothing is outside
         return detection.reordered(T, d, found)
 
     return reorder_bandwidth_fun

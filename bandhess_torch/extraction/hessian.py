@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -10,13 +11,13 @@ from torch import Tensor
 from bandhess_common.checks import check_argnums
 
 from ..framework.transforms import eager
+from .in_graph import traced_hessian, traced_value_grad_hessian
 from .linearise import linearize_gradient, linearize_residuals
 from .objective import Objective
 from .probing.protocol import Probing
 from .products import ChunkSize, Extraction, extract_noted
 
 
-@eager
 def value_grad_hessian(
     fun: Callable,
     bandwidth: int,
@@ -25,6 +26,8 @@ def value_grad_hessian(
     has_aux: bool = False,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
+    stage_axes: Any = 0,
+    periodic: bool = False,
 ) -> Callable[..., tuple]:
     """A function of `fun`'s arguments that returns `(value, grad, ab)`, with `fun` evaluated once.
 
@@ -35,9 +38,11 @@ def value_grad_hessian(
       has_aux: `fun` returns `(value, aux)`, aux a pytree of tensors.
       probing: as in `from_matvec`.
       chunk_size: as in `from_matvec`.
+      stage_axes: as in `from_matvec`: 0, or None for leaves that all stages share; a prefix tree of them.
+      periodic: as in `from_matvec`: the last stage meets the first.
 
     Returns: the function; its value is `(value, grad, ab)`, or `((value, aux), grad, ab)` with has_aux: grad in the
-      argument's structure, ab `((k + 1) d, T d)` as `hessian` gives it.
+      argument's structure, ab `((k + 1) d, T d)` as `hessian` gives it, or `Cyclic`, or `Bordered`.
 
     Cost: one gradient with its graph, then (2k + 1) d products pulled back through it, or on long vectors its diagonals
     where the graph consists of slices, paddings, sums and products with coefficients (`extraction/diagonals`).
@@ -46,18 +51,18 @@ def value_grad_hessian(
     argnums = check_argnums(argnums)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
 
-    @eager
+    @partial(eager, traced=traced_value_grad_hessian(fun, bandwidth, argnums, has_aux, probing))
     def value_grad_hessian_fun(*args: Any, **kwargs: Any) -> tuple:
-        objective = Objective.of(fun, argnums, has_aux, args)
+        objective = Objective.of(fun, argnums, has_aux, args, stage_axes=stage_axes, periodic=periodic)
+        options = extraction.fit(objective.layout)
         flat_fun, flat = objective.bind(fun, args, kwargs)
-        grad, product, (value, aux) = linearize_gradient(flat_fun, flat)
-        ab = extract_noted(product, objective.layout, extraction)
+        grad, product, (value, aux) = linearize_gradient(flat_fun, flat, objective.layout.p)
+        ab = extract_noted(product, objective.layout, options)
         return (value, aux) if has_aux else value, objective.layout.unravel(grad), ab
 
     return value_grad_hessian_fun
 
 
-@eager
 def hessian(
     fun: Callable,
     bandwidth: int,
@@ -66,20 +71,31 @@ def hessian(
     has_aux: bool = False,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
+    stage_axes: Any = 0,
+    periodic: bool = False,
 ) -> Callable[..., Any]:
     """A function of `fun`'s arguments that returns the band of the Hessian, as `torch.func.hessian` returns all of it.
 
     Arguments as in `value_grad_hessian`. Returns a function giving `ab` (or `(ab, aux)` with has_aux): `ab[r, j]` is
-    `H[j + r, j]`, shape `(k + 1, n)` for a vector, `((k + 1) d, T d)` for T stages of d scalars. An entry of H further
-    than k stages from the diagonal is lost, or added to a wrong cell: check a doubtful bandwidth with `band_error`.
+    `H[j + r, j]`, shape `(k + 1, n)` for a vector, `((k + 1) d, T d)` for T stages of d scalars; with periodic it is
+    `Cyclic(ab)`, with shared leaves `Bordered(band, border, corner)`. An entry of H further than k stages from the
+    diagonal is lost, or added to a wrong cell: check a doubtful bandwidth with `band_error`.
 
-    Cost: at most (2k + 1) d Hessian-vector products. Composes with `torch.func.vmap`, `grad`, and autograd.
+    Cost: at most (2k + 1) d Hessian-vector products, and one for each shared scalar. Composes with
+    `torch.func.vmap`, `grad`, and autograd.
     """
     pieces = value_grad_hessian(
-        fun, bandwidth, argnums=argnums, has_aux=has_aux, probing=probing, chunk_size=chunk_size
+        fun,
+        bandwidth,
+        argnums=argnums,
+        has_aux=has_aux,
+        probing=probing,
+        chunk_size=chunk_size,
+        stage_axes=stage_axes,
+        periodic=periodic,
     )
 
-    @eager
+    @partial(eager, traced=traced_hessian(fun, bandwidth, argnums, has_aux, probing))
     def hessian_fun(*args: Any, **kwargs: Any) -> Any:
         value, _, ab = pieces(*args, **kwargs)
         return (ab, value[1]) if has_aux else ab
@@ -95,7 +111,9 @@ def gauss_newton(
     argnums: int = 0,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
-) -> Callable[..., Tensor]:
+    stage_axes: Any = 0,
+    periodic: bool = False,
+) -> Callable[..., Any]:
     """A function of `residuals`' arguments that returns the band of J^T J, for the objective 0.5 |residuals|^2.
 
     Args:
@@ -104,6 +122,8 @@ def gauss_newton(
       argnums: the one argument to differentiate.
       probing: as in `from_matvec`.
       chunk_size: as in `from_matvec`.
+      stage_axes: as in `from_matvec`.
+      periodic: as in `from_matvec`.
 
     Returns: the function; its value is `ab`, shaped as `hessian`'s: positive semidefinite up to rounding.
 
@@ -115,13 +135,14 @@ def gauss_newton(
     extraction = Extraction.of(bandwidth, probing, chunk_size)
 
     @eager
-    def gauss_newton_fun(*args: Any, **kwargs: Any) -> Tensor:
-        layout, index, _ = Objective.of(residuals, argnums, False, args)
+    def gauss_newton_fun(*args: Any, **kwargs: Any) -> Any:
+        layout, index, _ = Objective.of(residuals, argnums, False, args, stage_axes=stage_axes, periodic=periodic)
+        options = extraction.fit(layout)
 
         def flat_residuals(flat: Tensor) -> Any:
             return residuals(*args[:index], layout.unravel(flat), *args[index + 1 :], **kwargs)
 
         _, forward, backward = linearize_residuals(flat_residuals, layout.ravel(args[index]))
-        return extract_noted(lambda v: backward(forward(v)), layout, extraction)
+        return extract_noted(lambda v: backward(forward(v)), layout, options)
 
     return gauss_newton_fun

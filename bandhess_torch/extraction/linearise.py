@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from ..framework.autograd import Pullback, check_recorded, reaches_others
+from ..framework.autograd import Joined, Pullback, check_recorded, reaches_others
 from ..framework.transforms import transformed
 
 
-def linearize_gradient(flat_fun: Callable, flat: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor], tuple]:
-    """`(grad, product, (value, aux))`, the function evaluated once.
+def linearize_gradient(
+    flat_fun: Callable, flat: Tensor, shared: int = 0
+) -> tuple[Tensor, Callable[[Tensor], Tensor], tuple]:
+    """`(grad, product, (value, aux))`, the function evaluated once. shared: so many last variables belong to no stage.
 
     The gradient's graph is built here once, and every product pulls its probe back through it: H is symmetric, so
     that is H v. (Forward over reverse, the way of JAX, evaluates the function again for each batch: 2 to 15 times
@@ -26,13 +28,18 @@ def linearize_gradient(flat_fun: Callable, flat: Tensor) -> tuple[Tensor, Callab
     outer = torch.is_grad_enabled()
     with torch.enable_grad():
         x = flat if outer and flat.requires_grad else flat.detach().requires_grad_()
-        value, aux = flat_fun(x)
+        inputs = list(x.split([len(x) - shared, shared])) if shared else [x]
+        value, aux = flat_fun(torch.cat(inputs) if shared else x)
         if value.requires_grad:
-            (grad,) = torch.autograd.grad(value, x, create_graph=True, allow_unused=True, materialize_grads=True)
+            grads = torch.autograd.grad(value, inputs, create_graph=True, allow_unused=True, materialize_grads=True)
         else:
-            grad = torch.zeros_like(x)
-    attached = outer and value.requires_grad and (x is flat or reaches_others(value, x))
-    product = Pullback(value, grad, x, attached)
+            grads = tuple(map(torch.zeros_like, inputs))
+        attached = outer and value.requires_grad and (x is flat or reaches_others(value, x))
+        if shared:
+            product: Pullback = Joined(value, list(grads), inputs, attached)
+        else:
+            product = Pullback(value, grads[0], x, attached)
+        grad = product.grad
     if attached:
         return grad, product, (value, aux)
     if aux is not None:

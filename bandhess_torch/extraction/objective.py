@@ -19,13 +19,23 @@ class Objective(NamedTuple):
     has_aux: bool | None  # None for callers without such an argument
 
     @classmethod
-    def of(cls, fun: Callable, argnums: int, has_aux: bool | None, args: tuple, name: str | None = None) -> Objective:
+    def of(
+        cls,
+        fun: Callable,
+        argnums: int,
+        has_aux: bool | None,
+        args: tuple,
+        name: str | None = None,
+        *,
+        stage_axes: Any = 0,
+        periodic: bool = False,
+    ) -> Objective:
         if not callable(fun):
             raise TypeError(f"fun must be a function, got {type(fun).__name__}")
         if not -len(args) <= argnums < len(args):
             raise ValueError(f"argument {argnums} (argnums) must be given by position; got {len(args)} positional ones")
         argnums %= len(args)
-        return cls(Layout.of(args[argnums], name or f"argument {argnums}"), argnums, has_aux)
+        return cls(Layout.of(args[argnums], name or f"argument {argnums}", stage_axes, periodic), argnums, has_aux)
 
     def bind(self, fun: Callable, args: tuple, kwargs: dict) -> tuple[Callable[[Tensor], tuple[Tensor, Any]], Tensor]:
         """`(flat -> (value, aux), flat)`; the dummies of ragged leaves have zero gradient by construction."""

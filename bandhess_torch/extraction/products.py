@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bandhess_common.checks import as_chunk_size, as_index
+from bandhess_common.checks import as_chunk_size, as_index, check_exact, check_ring
 
 from ..band.stages import Layout
 from ..band.storage import clear_beyond_stages
-from ..band.structures import shifted
-from ..framework.autograd import Pullback, nodes, user_defined
+from ..band.structures import Bordered, Cyclic, shifted
+from ..framework.autograd import Joined, Pullback, nodes, user_defined
 from ..framework.transforms import eager
 from .diagonals import Program, carry
+from .probing.direct import Direct
 from .probing.protocol import Probing, as_probing, collect, make_probes
+from .probing.ring import Ring
 
 ChunkSize = int | str | None
 
@@ -39,6 +41,13 @@ class Extraction(NamedTuple):
     @classmethod
     def of(cls, bandwidth: int, probing: str | Probing, chunk_size: ChunkSize) -> Extraction:
         return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), as_chunk_size(chunk_size))
+
+    def fit(self, layout: Layout) -> Extraction:
+        """Itself, or ValueError where a ring is too short for a band."""
+        if layout.periodic:
+            check_ring(layout.T, layout.d, self.bandwidth)
+            check_exact(self.probing == Direct())
+        return self
 
     def batches(self, count: int, layout: Layout, matvec: Any) -> list[range]:
         """The colours of each batched call. "auto": so many that a batch stays in cache (some 2^19 numbers on a CPU),
@@ -63,13 +72,15 @@ def settle_heap() -> None:
     torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 
-def _finished(ab: Tensor, layout: Layout, k: int, near: int) -> Tensor:
+def _finished(ab: Tensor, layout: Layout, k: int, near: int) -> Any:
+    if layout.periodic:
+        return Cyclic(ab)
     if near < k:
         ab = torch.nn.functional.pad(ab, (0, 0, 0, (k - near) * layout.d))
     return shifted(ab, layout.dummies()) if layout.ragged else ab
 
 
-def by_diagonals(product: Pullback, rows: int) -> Tensor | None:
+def by_diagonals(product: Pullback, rows: int, closed: bool = False) -> Tensor | None:
     """The band without probes, where the graph allows it and it is worth it: by what was measured on CPUs, an
     operation on diagonals costs the interpreter 10 us and its arithmetic a part of what it costs a batch."""
     x, grad = product.x, product.grad
@@ -82,7 +93,7 @@ def by_diagonals(product: Pullback, rows: int) -> Tensor | None:
         return None
     if product.largest() * rows > ROOM:
         return None
-    return carry(Program(product, x.dtype, x.device), len(x), rows, PARTS)
+    return carry(Program(product, x.dtype, x.device), len(x), rows, PARTS, closed)
 
 
 def _batched(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
@@ -104,16 +115,19 @@ def multiply(matvec: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
 
 
 def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Any:
-    """The band of `matvec`, a symmetric operator on the ravelled vector; `(ab, *notes)` if the probing adds some."""
+    """The band of `matvec`, a symmetric operator on the ravelled vector, closed or with a border as the layout has it;
+    `(ab, *notes)` if the probing adds some."""
+    if any(layout.shared):
+        return _with_border(matvec, layout, options)
     T, d, k = layout.T, layout.d, options.bandwidth
     if layout.n == 0:
-        return torch.zeros(((k + 1) * d, 0), dtype=layout.dtype, device=layout.device)
+        return _finished(torch.zeros(((k + 1) * d, 0), dtype=layout.dtype, device=layout.device), layout, 0, 0)
     settle_heap()
     near = min(k, T - 1)  # blocks further off than T - 1 stages do not exist
-    probing = options.probing
+    probing = Ring() if layout.periodic else options.probing
     exact = getattr(probing, "exact_entries", False) and not isinstance(options.chunk_size, int)
     if exact and isinstance(matvec, Pullback):
-        ab = by_diagonals(matvec, (near + 1) * d)
+        ab = by_diagonals(matvec, (near + 1) * d, layout.periodic)
         if ab is not None:
             return _finished(clear_beyond_stages(ab, d), layout, k, near)
     like = torch.empty((), dtype=layout.dtype, device=layout.device)
@@ -126,10 +140,26 @@ def extract_noted(matvec: Callable[[Tensor], Tensor], layout: Layout, options: E
     return (ab, *notes) if notes else ab
 
 
-def extract(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Tensor:
-    """The band alone, for those who have no use for notes."""
+def _with_border(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Any:
+    """The stages' own band, from products that leave the shared variables where they are; H's columns for these, one
+    product each, give the border and the corner."""
+    m, p = layout.T * layout.d, layout.p
+    inner = lambda v: matvec(torch.nn.functional.pad(v, (0, p)))[..., :m]  # noqa: E731
+    on_stages = matvec.first if isinstance(matvec, Joined) else inner
+    out = extract_noted(on_stages, layout.stages, options)
+    band, notes = (out[0], out[1:]) if type(out) is tuple else (out, ())
+    units = torch.nn.functional.pad(torch.eye(p, dtype=layout.dtype, device=layout.device), (m, 0))
+    parts = options.batches(p, layout, matvec) if p else []
+    columns = torch.cat([multiply(matvec, units[part.start : part.stop]) for part in parts]) if p else units
+    corner = columns[:, m:].tril()
+    H = Bordered(band, columns[:, :m].contiguous(), corner + corner.tril(-1).mT)
+    return (H, *notes) if notes else H
+
+
+def extract(matvec: Callable[[Tensor], Tensor], layout: Layout, options: Extraction) -> Any:
+    """The band or structure alone, for those who have no use for notes."""
     out = extract_noted(matvec, layout, options)
-    return out[0] if isinstance(out, tuple) else out
+    return out[0] if type(out) is tuple else out
 
 
 @eager
@@ -140,7 +170,9 @@ def from_matvec(
     *,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
-) -> Tensor:
+    stage_axes: Any = 0,
+    periodic: bool = False,
+) -> Any:
     """The band of any symmetric banded linear operator.
 
     Args:
@@ -152,15 +184,20 @@ def from_matvec(
       chunk_size: probes multiplied at a time: an int bounds the memory to that many products (1 never vmaps; it
         is always probes then), None takes all in one batched call, "auto" as many as fit the cache. A product that
         vmap does not take is formed for one probe after the other.
+      stage_axes: 0 for leaves with a stage axis, None for leaves of any shape that all stages share (a final time,
+        masses, coefficients): a prefix tree of them, as `torch.func.vmap`'s in_dims.
+      periodic: stage t meets t - k .. t + k modulo T: a closed curve. T > 2k (T > 2k + 1 where d > 1).
 
     Returns: `ab` `((k + 1) d, T d)` in lower band storage, for T stages of d scalars; `(k + 1, n)` for a vector.
-      Dummy variables of ragged leaves have a unit diagonal.
+      Dummy variables of ragged leaves have a unit diagonal. With periodic a `Cyclic` of such a band; with p shared
+      scalars `Bordered(band, border, corner)`.
 
     Raises: TypeError or ValueError for a wrong argument.
 
     Cost: products: (2k + 1) d for "direct", (k + 1) d for "substitution", 2 (k + 1) d - 1 for "fourier", twice those of
-    "direct" for "random"; never more than T d for the first two.
+    "direct" for "random"; never more than T d for the first two. Each shared scalar takes one more; a ring takes
+    ceil(T / floor(T / (2k + 1))) d.
     """
-    layout = Layout.of(like, "like")
-    extraction = Extraction.of(bandwidth, probing, chunk_size)
+    layout = Layout.of(like, "like", stage_axes, periodic)
+    extraction = Extraction.of(bandwidth, probing, chunk_size).fit(layout)
     return extract_noted(lambda v: layout.ravel(matvec(layout.unravel(v))), layout, extraction)

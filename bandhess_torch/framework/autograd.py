@@ -67,3 +67,30 @@ class Pullback:
             is_grads_batched=v.ndim == 2,
         )
         return torch.zeros_like(v) if Hv is None else Hv
+
+
+class Joined(Pullback):
+    """The same where x is two tensors joined: the stages' variables and the shared ones. `first` is H's block of those
+    alone, from which what only the others need is pruned."""
+
+    def __init__(self, value: Tensor, grads: list[Tensor], inputs: list[Tensor], attached: bool) -> None:
+        super().__init__(value, torch.cat(grads), torch.cat(inputs), attached)
+        self.inputs, self.first = inputs, Pullback(value, grads[0], inputs[0], attached)
+
+    def __call__(self, v: Tensor) -> Tensor:
+        if not self.grad.requires_grad:
+            return torch.zeros_like(v)
+        parts = torch.autograd.grad(
+            self.grad,
+            self.inputs,
+            v,
+            retain_graph=True,
+            create_graph=self.attached,
+            allow_unused=True,
+            is_grads_batched=v.ndim == 2,
+        )
+        found = [
+            v.new_zeros((*v.shape[:-1], len(x))) if part is None else part
+            for part, x in zip(parts, self.inputs, strict=True)
+        ]
+        return torch.cat(found, -1)

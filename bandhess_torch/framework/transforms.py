@@ -23,19 +23,47 @@ def _loaded() -> bool:
 _reader = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", _loaded)
 
 
-def eager(function: Callable[P, R]) -> Callable[P, R]:
+IN_GRAPH: dict[str, Callable] = {}
+"""What a function is while a program is traced, by its name: such as operators of `torch.library` (linalg/ops)."""
+
+
+def in_graph(function: Callable) -> Callable:
+    """Registers what an `eager` function is in a graph. NotImplemented as its result asks for a cut after all."""
+
+    def register(traced: Callable) -> Callable:
+        IN_GRAPH[f"{function.__module__}.{function.__qualname__}"] = traced
+        return traced
+
+    return register
+
+
+def _faked() -> bool:
+    """Whether tensors have shapes alone: in a FakeTensorMode."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+
+
+def eager(function: Callable[P, R], traced: Any = NotImplemented) -> Callable[P, R]:
     """`function`, run as it is where torch.compile reads its caller: LAPACK's pointers and loops over values cannot
-    become part of a graph, so the caller's graph is cut there (with `fullgraph=True` that is an error).
+    become part of a graph. Where there is a function for it, `traced` or registered by `in_graph`, that goes in its
+    place; elsewhere the caller's graph is cut there (with `fullgraph=True` that is an error).
 
     Backward rules carry it, too: autograd calls them while a compiled caller runs.
     """
     disabled: Callable[P, R] | None = None
+    name = f"{function.__module__}.{function.__qualname__}"
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         nonlocal disabled
         if torch.compiler.is_compiling():  # this very line is being read
+            known = IN_GRAPH.get(name, traced)
+            if known is not NotImplemented:
+                found = known(*args, **kwargs)
+                if found is not NotImplemented:
+                    return found
             return torch.compiler.disable(function)(*args, **kwargs)
+        if _faked() and IN_GRAPH.get(name, traced) is not NotImplemented:
+            return IN_GRAPH.get(name, traced)(*args, **kwargs)
         if not _reader():
             return function(*args, **kwargs)
         if disabled is None:  # this is run, but what it calls would be read

@@ -21,15 +21,16 @@ from ..framework.transforms import eager, recorded
 from . import bordered
 from .blocks import congruences_backward, shift, to_band, to_blocks
 from .cholesky import cholesky_ex
+from .solve import Factor
 
 
 @eager
-def inverse_band(cb: Tensor | bordered.BorderedFactor) -> Tensor | Structure:
+def inverse_band(cb: Tensor | Factor | bordered.BorderedFactor) -> Tensor | Structure:
     """The band of H^-1, from a factor of H: row 0 holds the marginal variances of N(0, H^-1).
 
     Args:
-      cb: `(w + 1, n)` from `cholesky` (values in unused cells are never read); or what `factor` gives for a `Cyclic`
-        or `Bordered`.
+      cb: `(w + 1, n)` from `cholesky` (values in unused cells are never read); or what `factor` gives for a band,
+        `Cyclic` or `Bordered`.
 
     Returns: `(w + 1, n)`: `[d, j]` is (H^-1)[j + d, j], 0 in unused cells. H^-1 itself is dense; what lies outside the
       band is not formed. NaN where cb is. For a structure, the same one: of `Bordered` the band of the inverse, its
@@ -40,6 +41,8 @@ def inverse_band(cb: Tensor | bordered.BorderedFactor) -> Tensor | Structure:
     """
     if isinstance(cb, bordered.BorderedFactor):
         return bordered.inverse(cb, lambda ab: inverse_band(cholesky_ex(ab)[0]))
+    if isinstance(cb, Factor):
+        cb = torch.where(cb.ok, cholesky_ex(cb.ab)[0], torch.nan)
     cb = as_band(cb, "cb", form=False)
     if cb.numel() == 0:
         return cb.clone()

@@ -150,6 +150,12 @@ class Factor(NamedTuple):
         """True where H is positive definite; elsewhere `solve` and `logdet` give NaN."""
         return self.info == 0
 
+    def to(self, *args: Any, **kwargs: Any) -> Factor:
+        """The factor on another device or in another dtype, as `Tensor.to` takes them: nothing is factorised anew."""
+        ab = self.ab.to(*args, **kwargs)
+        parts = tuple(part.to(ab) if part.is_floating_point() else part.to(ab.device) for part in self.parts)
+        return Factor(ab, parts, self.info.to(ab.device))
+
     @eager
     def solve(self, b: Tensor) -> Tensor:
         """x with H x = b, for b `(n,)` or `(n, k)`. A reverse pass makes one more solve, and no factorisation."""

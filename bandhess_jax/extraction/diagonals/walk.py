@@ -20,7 +20,7 @@ from .coefficients import Coefficient
 from .translator import ARITHMETIC, ELEMENTWISE, widen
 
 
-def carry(program: ClosedJaxpr, n: int, rows: int, budget: int) -> Array | None:
+def carry(program: ClosedJaxpr, n: int, rows: int, budget: int, closed: bool = False) -> Array | None:
     """The lower band `(rows, n)` of a flat linear program of vectors `(n,)`, or None: see the package's docstring.
 
     The budget is the number of operations that the band takes.
@@ -29,7 +29,7 @@ def carry(program: ClosedJaxpr, n: int, rows: int, budget: int) -> Array | None:
     def carried() -> Array | None:
         most = budget + 1200  # some turn out not to be needed
         with np.errstate(all="ignore"):  # of constants
-            arithmetic, shape = flattened(lambda: _band(follow(program, most), rows))
+            arithmetic, shape = flattened(lambda: _band(follow(program, most), rows, closed))
         if arithmetic is None or len(needed(arithmetic.jaxpr, arithmetic.jaxpr.outvars, ())) > budget:
             return None
         return arranged(arithmetic, shape)()
@@ -77,10 +77,10 @@ def _results(equation: Any, operands: list[Any]) -> list[Any]:
     return results
 
 
-def _band(value: Value, rows: int) -> Array:
+def _band(value: Value, rows: int, closed: bool) -> Array:
     n, dtype = value.shape[0], value.dtype
     ab = [jnp.zeros(n, dtype)] * rows
-    for r, (start, size, step), part in band.diagonals(value, rows):
+    for r, (start, size, step), part in (band.ring if closed else band.diagonals)(value, rows):
         config = [(start, n - start - (size - 1) * step - 1, step - 1)]
         ab[r] = ab[r] + lax.pad(part.formed([(start, size, step)], dtype), jnp.zeros((), dtype), config)
     return jnp.stack(ab)

@@ -13,11 +13,12 @@ from jax import Array, lax
 
 from bandhess_common.checks import as_index, as_positive, check_args
 from bandhess_common.progress import print_progress
+from bandhess_common.report import describe, message_of, succeeded
 from bandhess_common.status import History, Status, StepInfo
 
 from ...band.stages import Layout
-from ...band.storage import clear_unused
-from ...extraction.bandwidth import detect_bandwidth
+from ...band.structures import as_clean
+from ...extraction.bandwidth import check_fits, detect_bandwidth
 from ...extraction.linearise import linearize_gradient, linearize_residuals
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
@@ -39,6 +40,19 @@ class NewtonResult(NamedTuple):
     steps: Any
     status: Any
     history: History | None = None
+
+    @property
+    def success(self) -> Any:
+        """Whether the status is CONVERGED."""
+        return succeeded(self.status)
+
+    @property
+    def message(self) -> str | None:
+        """What the status means, and what to do about it; of a batch, how often each came. None where it is traced."""
+        return message_of(self.status)
+
+    def __repr__(self) -> str:
+        return describe(self)
 
 
 class Problem(NamedTuple):
@@ -93,14 +107,11 @@ def _functions(problem: Problem, user: User, x: Array) -> tuple[Callable, Callab
     layout = objective.layout
     flat_fun = objective.bind(user.fun, (layout.unravel(x), *user.args), {})[0]
 
-    def user_band(x: Array) -> Array:
-        ab = jnp.asarray(user.hessian(layout.unravel(x), *user.args))  # type: ignore[operator]
-        if ab.shape != (options.width, layout.n):
-            raise ValueError(
-                f"hessian must return a lower band of shape {(options.width, layout.n)} for bandwidth "
-                f"{extraction.bandwidth}, got {ab.shape}"
-            )
-        return clear_unused(ab.astype(layout.dtype))
+    def user_band(x: Array) -> Any:
+        H = user.hessian(layout.unravel(x), *user.args)  # type: ignore[operator]
+        H = as_clean(jax.tree.map(lambda a: jnp.asarray(a, layout.dtype), H), "hessian's result")
+        check_fits(H, layout, "hessian's result", options.width)
+        return H
 
     squares = kind == "gauss_newton"
     outer, consts, fixed = close(lambda x: user.fun(layout.unravel(x), *user.args) if squares else flat_fun(x)[0], x)
@@ -201,13 +212,13 @@ def _empty(problem: Problem, user: User, x0: Any) -> tuple:
     return x0, value, zero, jnp.int32(0), status, history
 
 
-def _check_scale(scale: Any, layout: Layout) -> str:
+def _check_scale(scale: Any, layout: Layout, stage_axes: Any) -> str:
     """ "none", "diagonal" or "given"."""
     if scale is None or (isinstance(scale, str) and scale == "diagonal"):
         return scale or "none"
     if isinstance(scale, str):
         raise ValueError(f'scale must be None, "diagonal" or sizes in the structure of x0, got {scale!r}')
-    given = Layout.of(scale, "scale")
+    given = Layout.of(scale, "scale", stage_axes)
     if (given.treedef, given.shapes) != (layout.treedef, layout.shapes):
         raise ValueError(
             f"scale must have the structure of x0, leaves of shapes {list(layout.shapes)}, got {list(given.shapes)}"
@@ -235,6 +246,8 @@ def newton(
     check_band: bool = True,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
+    stage_axes: Any = 0,
+    periodic: bool = False,
 ) -> NewtonResult:
     """Minimise `fun(x, *args)` by Newton's method with its exact banded Hessian.
 
@@ -246,7 +259,7 @@ def newton(
       args: further arguments of `fun`. New arrays in them do not retrace.
       hessian: "exact"; "gauss_newton", where `fun` returns residuals (an array or a tree of them), the objective is
         0.5 |residuals|^2 and its Hessian is taken as J^T J; or a function `(x, *args) -> ab` that gives the band,
-        `((k + 1) d, T d)` as `bandhess_jax.hessian` does, and is not checked.
+        `((k + 1) d, T d)` (or the structure) as `bandhess_jax.hessian` does, and is not checked.
       scale: sizes of the variables, positive, in x0's structure: the trust region is |p / scale| <= radius, and the
         loop's variables are x / scale. "diagonal" takes |H[j, j]|^(-1/2), the smallest met so far. Rounded up to
         powers of two, so that scaling itself rounds nothing.
@@ -260,6 +273,9 @@ def newton(
       check_band: spend a product at x0, and one more at the end, on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
+      stage_axes: as in `hessian`: None marks leaves of any shape that all stages share (a final time, masses,
+        coefficients), and which `result.x` has in their places.
+      periodic: as in `hessian`: the last stage meets the first.
 
     Returns: `NewtonResult`. CONVERGED is a proof. H(x), less 8 eps of its diagonal entries (what rounding may have
       added), is positive definite, and with it
@@ -286,16 +302,17 @@ def newton(
     that end stay as they are).
     """
     check_args(args)
-    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
+    objective = Objective.of(fun, 0, False, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)
     layout = objective.layout
     kind = "given" if callable(hessian) else hessian
     if kind not in ("given", "exact", "gauss_newton"):
         raise ValueError(f'hessian must be "exact", "gauss_newton" or a function (x, *args) -> ab, got {hessian!r}')
     tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else as_positive(tol, "tol")
-    scaling = _check_scale(scale, layout)
+    scaling = _check_scale(scale, layout, stage_axes)
     if bandwidth is None:
-        bandwidth = detect_bandwidth(_squared(fun) if kind == "gauss_newton" else fun)(x0, *args)
-    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
+        whole = _squared(fun) if kind == "gauss_newton" else fun
+        bandwidth = detect_bandwidth(whole, stage_axes=stage_axes, periodic=periodic)(x0, *args)
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (x0, args))
     width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and kind != "given"
     options = Options(
         layout,

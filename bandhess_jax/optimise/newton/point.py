@@ -6,7 +6,7 @@ XLA compiles a kernel per array that it forms, so numbers travel in packs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +16,7 @@ from bandhess_common.stopping import LOST, UNSURE
 
 from ...band.spectrum import gershgorin_discs
 from ...band.stages import Layout
-from ...band.storage import matvec
-from ...band.structures import diagonal, shifted
+from ...band.structures import Bordered, Cyclic, Structure, diagonal, magnitude, matvec, shifted
 from ...band.structures import scaled as scaled_band
 from ...extraction.bandwidth import too_narrow
 
@@ -46,13 +45,23 @@ class Options(NamedTuple):
     def dummies(self) -> Array | None:
         return self.layout.dummies() if self.layout.ragged else None
 
+    def zero(self) -> Array | Structure:
+        """A Hessian of zeros, stored as all others."""
+        layout = self.layout
+        ab = jnp.zeros((self.width, layout.T * layout.d), layout.dtype)
+        band = Cyclic(ab) if layout.periodic else ab
+        if not any(layout.shared):
+            return band
+        border, corner = (jnp.zeros((layout.p, size), layout.dtype) for size in (ab.shape[1], layout.p))
+        return Bordered(band, border, corner)
+
 
 class Functions(NamedTuple):
     """All that the loop sees of the objective, on the ravelled vector."""
 
     value: Callable[[Array], Array]
     derivatives: Callable[[Array], tuple]  # x -> (value, grad, product; None where the band is given)
-    band: Callable[[Array, Callable], Array]  # (x, product) -> ab
+    band: Callable[[Array, Callable], Any]  # (x, product) -> ab
 
 
 class Facts(NamedTuple):
@@ -92,7 +101,7 @@ class Point(NamedTuple):
 
     x: Array
     grad: Array
-    ab: Array  # H, less UNSURE eps of its diagonal: what is positive definite then, is so in spite of rounding
+    ab: Any  # H, less UNSURE eps of its diagonal: what is positive definite then, is so in spite of rounding
     scale: Array  # (n,), powers of two; () where nothing is scaled
     pack: Array  # Facts
 
@@ -116,7 +125,7 @@ def _power_of_two(x: Array) -> Array:
     return x / jnp.frexp(x)[0]
 
 
-def _units(options: Options, ab: Array, scale: Array | None, old: Array, first: Array) -> Array:
+def _units(options: Options, ab: Any, scale: Array | None, old: Array, first: Array) -> Array:
     """Sizes of the variables: those given, or the smallest |H[j, j]|^(-1/2) met (Moré 1978)."""
     if scale is not None:
         dummies = options.dummies
@@ -142,7 +151,7 @@ def visit(
     scaled, dummies = options.scale != "none", options.dummies
     value, grad, product = functions.derivatives(x)
 
-    def again(_: None) -> Array:
+    def again(_: None) -> Any:
         return scaled_band(old.ab, 1 / old.scale) if scaled else old.ab
 
     ab = lax.cond(ask.closing | ask.refining, again, lambda _: functions.band(x, product), None)
@@ -171,10 +180,10 @@ def visit(
     return Point(x, grad, shifted(ab, doubt), units, pack), narrow, image
 
 
-def _facts(options: Options, value: Array, grad: Array, ab: Array, x: Array, p: Array) -> Array:
+def _facts(options: Options, value: Array, grad: Array, ab: Any, x: Array, p: Array) -> Array:
     """`Facts`, packed: XLA makes kernels of every reduction."""
     low, high = gershgorin_discs(ab)
-    rounding = options.eps * matvec(jnp.abs(ab), jnp.abs(x))
+    rounding = options.eps * matvec(magnitude(ab), jnp.abs(x))
     signs = np.array([1, -1, -1, 1, 1], grad.dtype)
     largest = jnp.max(jnp.stack([jnp.abs(grad), -diagonal(ab), -low, high, rounding]), axis=1)
     sums = jnp.sum(jnp.stack([grad, x, grad]) * jnp.stack([grad, x, p]), axis=1)

@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from bandhess_common.trust_region import GROW, HARD, NEAR, TRIES
 
-from ...band.structures import shifted
+from ...band.structures import Structure, shifted
 from ...framework.kernels import kernel
 from ...linalg import solve as solver
 
@@ -62,10 +62,12 @@ def pack(numbers: tuple, dtype: Any) -> Array:
     return jnp.stack([jnp.asarray(a, dtype) for a in numbers])
 
 
-def minimise_model(g: Array, ab: Array, start: Array, query: Query) -> tuple[Array, Array]:
-    """`(p, Answer)`, packed, for g, start `(n,)` and ab `(w + 1, n)`; start is where an eigenvector is looked for."""
+def minimise_model(g: Array, ab: Any, start: Array, query: Query) -> tuple[Array, Array]:
+    """`(p, Answer)`, packed, for g, start `(n,)` and H of order n; start is where an eigenvector is looked for."""
     operands = g, ab, start, pack(query, g.dtype)
-    return _search(*operands) if solver.PARTITION_EVERYWHERE else kernel("subproblem", _search, *operands, results=2)
+    if solver.PARTITION_EVERYWHERE or isinstance(ab, Structure):
+        return _search(*operands)
+    return kernel("subproblem", _search, *operands, results=2)
 
 
 class _Search(NamedTuple):
@@ -81,7 +83,7 @@ class _Search(NamedTuple):
     answer: Array  # Answer
 
 
-def _search(g: Array, ab: Array, start: Array, numbers: Array) -> tuple[Array, Array]:
+def _search(g: Array, ab: Any, start: Array, numbers: Array) -> tuple[Array, Array]:
     query = Query(*numbers)
     soft, enough, zero = query.soft, query.enough, jnp.zeros_like(g)
 

@@ -64,11 +64,11 @@ def initial(options: Options, x: Array) -> State:
     """Nothing is known yet: the first turn visits x."""
     dtype, n = options.layout.dtype, options.layout.n
     scale = jnp.ones(() if options.scale == "none" else n, dtype)
-    grad, band, facts = (jnp.zeros(shape, dtype) for shape in (n, (options.width, n), len(Facts._fields)))
+    grad, facts = jnp.zeros(n, dtype), jnp.zeros(len(Facts._fields), dtype)
     rows = jnp.full(options.max_steps + 1, 0 if options.blank else jnp.nan, dtype)
     history = History(*[rows] * len(History._fields)) if options.history else None
     none, search = jnp.int32(0), jnp.zeros(len(Search._fields), dtype)
-    point, answer = Point(x, grad, band, scale, facts), jnp.zeros(len(Answer._fields), dtype)
+    point, answer = Point(x, grad, options.zero(), scale, facts), jnp.zeros(len(Answer._fields), dtype)
     work = jnp.zeros((len(refinement.Work._fields), n), dtype)
     return State(point, work, search, answer, none, none, jnp.int32(RUNNING), jnp.bool_(True), history)
 

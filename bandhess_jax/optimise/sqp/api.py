@@ -16,8 +16,10 @@ import jax.numpy as jnp
 from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none
 from bandhess_common.messages import sqp_message
 from bandhess_common.progress import print_progress
+from bandhess_common.report import describe, succeeded
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
+from ...band.fold import Folded
 from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...extraction.bandwidth import detect_bandwidth
@@ -49,13 +51,21 @@ class SQPResult(NamedTuple):
     barrier: Any = None
     message: str | None = None
 
+    @property
+    def success(self) -> Any:
+        """Whether the status is CONVERGED."""
+        return succeeded(self.status)
+
+    def __repr__(self) -> str:
+        return describe(self)
+
 
 def _check_start(start: Any, multipliers: Any, layout: Layout) -> None:
     if not isinstance(start, SQPResult):
         raise TypeError(f"start must be an SQPResult or None, got {type(start).__name__}")
     if multipliers is not None:
         raise ValueError("start has multipliers of its own: give start or multipliers, not both")
-    found = Layout.of(start.x, "start.x")
+    found = Layout.of(start.x, "start.x", periodic=layout.periodic)
     if found != layout:
         raise ValueError(f"start.x must be like x0, leaves of shapes {list(layout.shapes)}, got {list(found.shapes)}")
 
@@ -80,6 +90,7 @@ def sqp(
     check_band: bool = True,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
+    periodic: bool = False,
 ) -> SQPResult:
     """Minimise `fun(x, *args)` under `constraints(x, *args) = 0`, bounds and `inequalities(x, *args) >= 0`.
 
@@ -110,6 +121,8 @@ def sqp(
       check_band: spend two products per step on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
+      periodic: the last stage meets the first, as in `hessian`: variables, constraints and inequalities are local
+        around the ring. (The solver lays it double, stage t beside stage T - 1 - t: a band of twice the scalars.)
 
     Returns: `SQPResult`. Its status is CONVERGED where the Hessian W of the Lagrangian and barrier, plus s I for some
       0 <= s <= sqrt(eps) |W|, is positive definite on the null space of the constraints' Jacobian, or else inverse
@@ -117,7 +130,7 @@ def sqp(
       L = f + y . (c, g) - z . (x - lower, upper - x),
 
           max|grad L| <= tol s_d,   |(c, g - d)| <= tol,   |d z| <= tol s_c,   violation <= tol / 2 unscaled, and
-          d . z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
+          d . z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f0|)),
 
       s_d and s_c being the mean multiplier over 100, at least 1. (Scales make no entry of a gradient near x0 larger
       than 100, and those of constraints no smaller than 0.01.) Other ends:
@@ -139,7 +152,7 @@ def sqp(
     conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
     """
     check_args(args)
-    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
+    objective = Objective.of(fun, 0, False, (x0, *args), "x0", periodic=periodic)
     layout = objective.layout
     tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else as_positive(tol, "tol")
     max_steps = as_index(max_steps, "max_steps")
@@ -152,8 +165,10 @@ def sqp(
         _check_start(start, multipliers, layout)
         x0 = start.x
     if bandwidth is None:
-        bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(x0, *args)
-    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout.n, (x0, args))
+        bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities), periodic=periodic)(x0, *args)
+    if periodic:
+        objective = objective._replace(layout=(layout := Folded(layout)))  # type: ignore[arg-type, assignment]
+    extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (x0, args))
     if extraction.chunk_size == "auto":  # on a CPU: folded products gain nothing from a batch (benchmarks/README.md)
         extraction = extraction._replace(chunk_size=1)
     blank = not jax.config.jax_debug_nans  # type: ignore[attr-defined]

@@ -1,12 +1,13 @@
 """The band of a linear program without a probe: its diagonals, carried from operation to operation.
 
-The contract: `carry(program, n, rows, budget) -> band or None`.
+The contract: `carry(program, n, rows, budget, closed) -> band or None`.
 
     program   a `Program`: a linear, symmetric function v -> H v of vectors of n entries, and their type and device
     rows      of the band: H[i, j] = 0 where |i - j| >= rows
     budget    parts, at most, that the program's operations may give together
-    band      `(rows, n)`, lower storage: the entries that direct probes give, to rounding;
-              or None: an operation that no rule knows, an entry outside the band, too many parts
+    closed    indices are counted modulo n: H[i, j] = 0 unless (i - j) mod n or (j - i) mod n is less than rows
+    band      `(rows, n)`, lower storage (with closed that of `Cyclic`): the entries that direct probes give, to
+              rounding; or None: an operation that no rule knows, an entry outside the band, too many parts
 
 It never raises. Deleting this room changes nothing but speed.
 

@@ -29,7 +29,7 @@ class Program(NamedTuple):
     device: torch.device
 
 
-def carry(program: Program, n: int, rows: int, budget: int) -> Tensor | None:
+def carry(program: Program, n: int, rows: int, budget: int, closed: bool = False) -> Tensor | None:
     """The lower band `(rows, n)` of a linear program of vectors `(n,)`, or None: see the package's docstring.
 
     The budget is the number of parts that all its operations give together.
@@ -38,7 +38,7 @@ def carry(program: Program, n: int, rows: int, budget: int) -> Tensor | None:
     @torch.no_grad()
     def carried() -> Tensor | None:
         out = program.function(start(program, n, budget))
-        return _band(out, rows) if isinstance(out, Carried) else None
+        return _band(out, rows, closed) if isinstance(out, Carried) else None
 
     return carry_or_none(carried)
 
@@ -152,11 +152,11 @@ def _compare(func: Any, args: Any, kwargs: dict, out: Any) -> None:
             raise TypeError(f"{func} gave {one.shape} {one.dtype} in the place of {tuple(other.shape)} {other.dtype}")
 
 
-def _band(out: Carried, rows: int) -> Tensor:
+def _band(out: Carried, rows: int, closed: bool) -> Tensor:
     if any(a._version != version for a, version in out.walk.seen):
         raise UnknownError("a coefficient was written to")
     ab = torch.zeros(rows, *out.shape, dtype=out.dtype, device=out.device)
-    for r, (start, size, step), (scale, array) in band.diagonals(out.value, rows):
+    for r, (start, size, step), (scale, array) in (band.ring if closed else band.diagonals)(out.value, rows):
         cells = ab[r, start : start + (size - 1) * step + 1 : step]
         if array is None:
             cells += scale

@@ -73,7 +73,7 @@ class Kept:
                 f"{type(self.probing).__name__}.decode must return the band, shape {((k + 1) * d, T * d)}, or a tuple "
                 f"that starts with it, got shape {tuple(ab.shape)}"
             )
-        return clear_unused(ab), notes
+        return ab if getattr(self.probing, "closed", False) else clear_unused(ab), notes
 
 
 def collect(probing: Probing, T: int, d: int, k: int) -> Kept | Cells:

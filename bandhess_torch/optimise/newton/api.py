@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from bandhess_common.checks import as_index, as_positive, check_args
 from bandhess_common.progress import print_progress
+from bandhess_common.report import describe, message_of, succeeded
 from bandhess_common.status import History, Status, StepInfo
 
 from ...band.stages import Layout
-from ...band.storage import clear_unused
-from ...extraction.bandwidth import detect_bandwidth
+from ...band.structures import as_clean
+from ...extraction.bandwidth import check_fits, detect_bandwidth
 from ...extraction.linearise import linearize_gradient, linearize_residuals
 from ...extraction.objective import Objective, parameters, with_parameters
 from ...extraction.probing.protocol import Probing
@@ -37,6 +38,19 @@ class NewtonResult(NamedTuple):
     steps: Any
     status: Any
     history: History | None = None
+
+    @property
+    def success(self) -> Any:
+        """Whether the status is CONVERGED."""
+        return succeeded(self.status)
+
+    @property
+    def message(self) -> str | None:
+        """What the status means, and what to do about it; of a batch, how often each came. None where it is traced."""
+        return message_of(self.status)
+
+    def __repr__(self) -> str:
+        return describe(self)
 
 
 class Problem(NamedTuple):
@@ -81,19 +95,16 @@ def _functions(problem: Problem, args: tuple) -> Functions:
         if callable(problem.hessian):
             grad, value = torch.func.grad_and_value(lambda x: _value(problem, x, args))(x)
             return value, grad, None
-        grad, product, (value, _) = linearize_gradient(lambda x: (_value(problem, x, args), None), x)
+        grad, product, (value, _) = linearize_gradient(lambda x: (_value(problem, x, args), None), x, layout.p)
         return value, grad, product
 
-    def band(x: Tensor, product: Callable) -> Tensor:
+    def band(x: Tensor, product: Callable) -> Any:
         if not callable(problem.hessian):
             return extract(product, layout, extraction)
-        ab, shape = problem.hessian(layout.unravel(x), *args), (problem.options.width, layout.n)
-        if tuple(ab.shape) != shape:
-            raise ValueError(
-                f"hessian must return a lower band of shape {shape} for bandwidth {extraction.bandwidth}, got "
-                f"{tuple(ab.shape)}"
-            )
-        return clear_unused(ab.detach().to(layout.dtype))
+        H = tree_map(lambda a: a.detach().to(layout.dtype), problem.hessian(layout.unravel(x), *args))
+        H = as_clean(H, "hessian's result")
+        check_fits(H, layout, "hessian's result", problem.options.width)
+        return H
 
     return Functions(lambda x: _value(problem, x, args), derivatives, band)
 
@@ -140,13 +151,13 @@ def _empty(problem: Problem, x0: Any, args: tuple) -> tuple:
     return x0, value, status, 0, zero, *(rows if problem.options.history else ())
 
 
-def _check_scale(scale: Any, layout: Layout) -> str:
+def _check_scale(scale: Any, layout: Layout, stage_axes: Any) -> str:
     """ "none", "diagonal" or "given"."""
     if scale is None or (isinstance(scale, str) and scale == "diagonal"):
         return scale or "none"
     if isinstance(scale, str):
         raise ValueError(f'scale must be None, "diagonal" or sizes in the structure of x0, got {scale!r}')
-    given = Layout.of(scale, "scale")
+    given = Layout.of(scale, "scale", stage_axes)
     if (given.treedef, given.shapes) != (layout.treedef, layout.shapes):
         raise ValueError(
             f"scale must have the structure of x0, leaves of shapes {list(layout.shapes)}, got {list(given.shapes)}"
@@ -174,6 +185,8 @@ def newton(
     check_band: bool = True,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
+    stage_axes: Any = 0,
+    periodic: bool = False,
 ) -> NewtonResult:
     """Minimise `fun(x, *args)` by Newton's method with its exact banded Hessian.
 
@@ -184,7 +197,7 @@ def newton(
       args: further arguments of `fun`.
       hessian: "exact"; "gauss_newton", where `fun` returns residuals (a tensor or a tree of them), the objective is
         0.5 |residuals|^2 and its Hessian is taken as J^T J; or a function `(x, *args) -> ab` that gives the band,
-        `((k + 1) d, T d)` as `bandhess_torch.hessian` does, and is not checked.
+        `((k + 1) d, T d)` (or the structure) as `bandhess_torch.hessian` does, and is not checked.
       scale: sizes of the variables, positive, in x0's structure: the trust region is |p / scale| <= radius, and the
         loop's variables are x / scale. "diagonal" takes |H[j, j]|^(-1/2), the smallest met so far. Rounded up to
         powers of two, so that scaling itself rounds nothing.
@@ -197,6 +210,9 @@ def newton(
       check_band: spend a product at x0, and one more at the end, on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
+      stage_axes: as in `hessian`: None marks leaves of any shape that all stages share (a final time, masses,
+        coefficients), and which `result.x` has in their places.
+      periodic: as in `hessian`: the last stage meets the first.
 
     Returns: `NewtonResult`. CONVERGED is a proof. H(x), less 8 eps of its diagonal entries (what rounding may have
       added), is positive definite, and with it
@@ -223,16 +239,17 @@ def newton(
     a derivative one Hessian, two factorisations, one solve. `torch.func.vmap` solves one lane after the other.
     """
     check_args(args)
-    objective = Objective.of(fun, 0, None, (x0, *args), "x0")
+    objective = Objective.of(fun, 0, None, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)
     layout = objective.layout
     if not (callable(hessian) or hessian in ("exact", "gauss_newton")):
         raise ValueError(f'hessian must be "exact", "gauss_newton" or a function (x, *args) -> ab, got {hessian!r}')
     tol = torch.finfo(layout.dtype).eps ** 0.5 if tol is None else as_positive(tol, "tol")
     seconds = math.inf if max_seconds is None else as_positive(max_seconds, "max_seconds")
-    scaling = _check_scale(scale, layout)
+    scaling = _check_scale(scale, layout, stage_axes)
     if bandwidth is None:
-        bandwidth = detect_bandwidth(_squared(fun) if hessian == "gauss_newton" else fun)(x0, *args)
-    extraction = Extraction.of(bandwidth, probing, chunk_size)
+        whole = _squared(fun) if hessian == "gauss_newton" else fun
+        bandwidth = detect_bandwidth(whole, stage_axes=stage_axes, periodic=periodic)(x0, *args)
+    extraction = Extraction.of(bandwidth, probing, chunk_size).fit(layout)
     width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and not callable(hessian)
     steps_bound = as_index(max_steps, "max_steps")
     options = Options(layout, width, scaling, tol, steps_bound, seconds, check_band, bool(history))

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from bandhess_common.status import Status
 from bandhess_common.stopping import UNSURE
 
 from ...band.stages import Layout
-from ...band.structures import diagonal, row_sums, shifted
+from ...band.structures import Structure, diagonal, row_sums, shifted
 from ...extraction.linearise import linearize_gradient
 from ...extraction.products import Extraction, extract
 from ...framework.transforms import eager, forward_rule
@@ -38,14 +39,18 @@ class Implicit:
     extraction: Extraction
 
     def linearise(self, x: Tensor, status: Tensor, tensors: list[Tensor]) -> Linearised:
-        grad, product, _ = linearize_gradient(lambda x: (self.value(x, tensors), None), x)
+        grad, product, _ = linearize_gradient(lambda x: (self.value(x, tensors), None), x, self.layout.p)
         ab = extract(product, self.layout, self.extraction)
-        fixed, one, nan = ab.detach(), x.new_ones(()), torch.nan
+        fixed, one, nan = tree_map(torch.detach, ab), x.new_ones(()), torch.nan
         regular = factor(shifted(fixed, -UNSURE * torch.finfo(x.dtype).eps * diagonal(fixed).abs())).ok
         solved = torch.where((status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR), one, nan)
         # Where H has no inverse, another matrix stands in its place, so that a factor of 0 makes 0 of what it gives.
         repair = torch.where(regular, 0 * one, 1 + row_sums(fixed).max())
-        factored = factor(shifted(fixed, repair))._replace(ab=shifted(ab, repair))
+        moving_ab = shifted(ab, repair)
+        if isinstance(ab, Structure):
+            factored: Any = factor(moving_ab)
+        else:  # the factor is a constant: derivatives go through the product H x alone
+            factored = factor(shifted(fixed, repair))._replace(ab=moving_ab)
         moving = [i for i, tensor in enumerate(tensors) if tensor.is_floating_point()]
 
         def both(*moved: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +12,7 @@ from torch import Tensor
 from bandhess_common.stopping import LOST, UNSURE
 
 from ...band.stages import Layout
-from ...band.storage import matvec
-from ...band.structures import diagonal, shifted
+from ...band.structures import diagonal, magnitude, matvec, shifted
 from ...band.structures import scaled as scaled_band
 from ...extraction.bandwidth import too_narrow
 
@@ -42,7 +41,7 @@ class Functions(NamedTuple):
 
     value: Callable[[Tensor], Tensor]
     derivatives: Callable[[Tensor], tuple]  # x -> (value, grad, product; None where the band is given)
-    band: Callable[[Tensor, Callable], Tensor]  # (x, product) -> ab
+    band: Callable[[Tensor, Callable], Any]  # (x, product) -> ab
 
 
 class Point(NamedTuple):
@@ -51,7 +50,7 @@ class Point(NamedTuple):
     x: Tensor
     value: float
     grad: Tensor
-    ab: Tensor  # H, less UNSURE eps of its diagonal: what is positive definite then, is so in spite of rounding
+    ab: Any  # H, less UNSURE eps of its diagonal: what is positive definite then, is so in spite of rounding
     scale: Tensor | None  # (n,), powers of two
     grad_length: float  # |g|
     length: float  # |x|
@@ -92,7 +91,7 @@ def _power_of_two(x: Tensor) -> Tensor:
     return x / torch.frexp(x).mantissa
 
 
-def _units(options: Options, ab: Tensor, scale: Tensor | None, old: Tensor | None) -> Tensor:
+def _units(options: Options, ab: Any, scale: Tensor | None, old: Tensor | None) -> Tensor:
     """Sizes of the variables: those given, or the smallest |H[j, j]|^(-1/2) met (Moré 1978)."""
     if scale is not None:
         dummies = options.layout.dummies() if options.layout.ragged else None
@@ -114,7 +113,7 @@ def visit(options: Options, functions: Functions, scale: Tensor | None, x: Tenso
     if options.scale != "none":
         units = _units(options, raw, scale, old)
         grad, ab, in_units = units * grad, scaled_band(raw, units), x / units
-    absolute, centres = ab.abs(), diagonal(ab)
+    absolute, centres = magnitude(ab), diagonal(ab)
     sums, noise = matvec(absolute, torch.stack([torch.ones_like(x), options.eps * in_units.abs()]).mT).unbind(1)
     radii = sums - centres.abs()  # of Gershgorin's discs
     largest = torch.stack([grad.abs(), -centres, radii - centres, radii + centres, noise]).amax(1)

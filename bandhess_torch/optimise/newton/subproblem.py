@@ -10,14 +10,14 @@ On a CPU the compiled kernel searches (`bandhess_common/kernels/trust_region.h`)
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bandhess_common.trust_region import GROW, HARD, NEAR, TRIES
 
-from ...band.structures import shifted
+from ...band.structures import Structure, shifted
 from ...framework.kernels import kernel
 from ...linalg import solve as solver
 
@@ -62,7 +62,7 @@ def secular(shift: float, length: float, bend: float, radius: float) -> float:
 class _Shifted:
     """H + shift I and its factor."""
 
-    def __init__(self, ab: Tensor) -> None:
+    def __init__(self, ab: Any) -> None:
         self.ab = ab
 
     def factorise(self, shift: float) -> bool:
@@ -76,9 +76,9 @@ class _Shifted:
         return float(b @ self.factor.solve(b))
 
 
-def minimise_model(g: Tensor, ab: Tensor, start: Tensor, query: Query) -> tuple[Tensor, Answer]:
-    """`(p, Answer)` for g, start `(n,)` and ab `(w + 1, n)`; start is where an eigenvector is looked for."""
-    if ab.device.type != "cpu" or solver.partitioned(ab):
+def minimise_model(g: Tensor, ab: Any, start: Tensor, query: Query) -> tuple[Tensor, Answer]:
+    """`(p, Answer)` for g, start `(n,)` and H of order n; start is where an eigenvector is looked for."""
+    if isinstance(ab, Structure) or ab.device.type != "cpu" or solver.partitioned(ab):
         return _search(g, ab, start, query)
     numbers = torch.tensor([*query, 0], dtype=ab.dtype, device="cpu")  # the last: nothing is asked
     p, answer = kernel("subproblem", _search_packed, g, ab, start, numbers)
@@ -92,7 +92,7 @@ def _search_packed(g: Tensor, ab: Tensor, start: Tensor, numbers: Tensor) -> tup
     return p, torch.tensor(answer, dtype=ab.dtype)
 
 
-def _search(g: Tensor, ab: Tensor, start: Tensor, query: Query) -> tuple[Tensor, Answer]:
+def _search(g: Tensor, ab: Any, start: Tensor, query: Query) -> tuple[Tensor, Answer]:
     model = _Shifted(ab)
     radius, shift, low, high, guess, soft, enough, grow = query
     failed, z, warm = False, start, False

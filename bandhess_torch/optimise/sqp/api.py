@@ -19,8 +19,10 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none
 from bandhess_common.messages import sqp_message
 from bandhess_common.progress import print_progress
+from bandhess_common.report import describe, succeeded
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
+from ...band.fold import Folded
 from ...band.noise import hash_noise
 from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.objective import Objective, parameters, with_parameters
@@ -55,6 +57,14 @@ class SQPResult(NamedTuple):
     inequality_multipliers: Any = None
     barrier: Any = None
     message: str | None = None
+
+    @property
+    def success(self) -> Any:
+        """Whether the status is CONVERGED."""
+        return succeeded(self.status)
+
+    def __repr__(self) -> str:
+        return describe(self)
 
 
 def _detach(tree: Any) -> Any:
@@ -149,6 +159,7 @@ def sqp(
     check_band: bool = True,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
+    periodic: bool = False,
 ) -> SQPResult:
     """Minimise `fun(x, *args)` under `constraints(x, *args) = 0`, bounds and `inequalities(x, *args) >= 0`.
 
@@ -176,13 +187,15 @@ def sqp(
       check_band: spend one product a step on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
+      periodic: the last stage meets the first, as in `hessian`: variables, constraints and inequalities are local
+        around the ring. (The solver lays it double, stage t beside stage T - 1 - t: a band of twice the scalars.)
 
     Returns: `SQPResult`. Its status is CONVERGED where no direction of negative curvature was found (H = W + s I, for
       some 0 <= s <= sqrt(eps) |W|, is positive definite on the null space of the constraints' Jacobian, W being the
       Hessian of the Lagrangian and barrier, or four inverse iterations show none), and
 
           max|grad L| <= tol s_d,   |c|, -g <= tol / 2,   max s z <= tol s_c   and
-          sum s z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
+          sum s z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f0|)),
 
       s being the slacks of bounds and inequalities, s_d = max(1, mean(|y|, z) / 100), s_c = max(1, mean(z) / 100), y
       and z the multipliers. Here f and each constraint are scaled so that their gradients at the start are at most 100;
@@ -200,7 +213,7 @@ def sqp(
     rounding (the Hessian on the null space of the constraints). `torch.func.vmap` solves one lane after the other.
     """
     check_args(args)
-    objective = Objective.of(fun, 0, None, (x0, *args), "x0")
+    objective = Objective.of(fun, 0, None, (x0, *args), "x0", periodic=periodic)
     layout = objective.layout
     if tol is None:
         tol = torch.finfo(layout.dtype).eps ** 0.5
@@ -215,7 +228,10 @@ def sqp(
     check_function_or_none(constraints, "constraints")
     check_function_or_none(inequalities, "inequalities")
     if bandwidth is None:
-        bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities))(_detach(x0), *_detach(args))
+        coupled = _couplings(fun, constraints, inequalities)
+        bandwidth = detect_bandwidth(coupled, periodic=periodic)(_detach(x0), *_detach(args))
+    if periodic:
+        objective = objective._replace(layout=Folded(layout))  # type: ignore[arg-type]
     extraction = Extraction.of(bandwidth, probing, chunk_size)
     steps_bound, seconds = as_index(max_steps, "max_steps"), math.inf if max_seconds is None else max_seconds
     options = Options(objective, extraction, tol, steps_bound, seconds, bool(check_band), bool(history))

@@ -1,0 +1,43 @@
+"""Variances under N(0, H^-1) from a factor of H, and nothing else of the inverse's band."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from bandhess_common.checks import check_rows
+
+from ..band.structures import Bordered, Cyclic, diagonal
+from .bordered import BorderedFactor
+from .inverse import inverse_band
+from .solve import Factor
+
+
+def marginal_variances(factor: Factor | BorderedFactor) -> Array:
+    """diag(H^-1): the variance of every variable of N(0, H^-1), shared ones last.
+
+    Args: factor, what `bandhess_jax.factor` gives for a band, `Cyclic` or `Bordered`.
+    Returns: `(n,)`, NaN where H is not positive definite. Cost and derivatives: as `inverse_band`.
+    """
+    return diagonal(inverse_band(factor))
+
+
+def quadratic_variances(factor: Factor | BorderedFactor, A: ArrayLike) -> Array:
+    """diag(A H^-1 A^T) for rows of A that touch one stage each: the variances of A x under N(0, H^-1).
+
+    Args:
+      factor: what `bandhess_jax.factor` gives for a band, `Cyclic` or `Bordered`, of T stages of d scalars.
+      A: `(T, r, d)`: r rows for every stage, on its d scalars.
+
+    Returns: `(T, r)`, NaN where H is not positive definite. Cost: as `inverse_band`, and 2 T r d (d + 1) flops.
+    """
+    Z, A = inverse_band(factor), jnp.asarray(A)
+    band = Z.band if isinstance(Z, Bordered) else Z
+    ab = band.ab if isinstance(band, Cyclic) else band
+    check_rows(A.shape, *ab.shape)
+    T, _, d = A.shape
+    i, j = np.indices((d, d))
+    blocks = ab[np.abs(i - j), jnp.arange(T)[:, None, None] * d + np.minimum(i, j)]
+    return jnp.einsum("tra,tab,trb->tr", A, blocks, A, precision=lax.Precision.HIGHEST)

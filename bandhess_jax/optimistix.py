@@ -1,0 +1,129 @@
+"""Newton's method with banded Hessians as a minimiser of optimistix.
+
+    solution = optimistix.minimise(fn, BandedNewton(bandwidth=1), y0, args)
+
+Derivatives of the solution are optimistix': its default adjoint forms a dense Hessian; a banded one comes from
+
+    adjoint=optimistix.ImplicitAdjoint(linear_solver=bandhess_jax.lineax.BandedCholesky(bandwidth))
+    tags=frozenset({lineax.positive_semidefinite_tag})
+
+optimistix comes with the extra `optimistix`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import optimistix as optx
+from jax import Array
+
+from bandhess_common.checks import as_positive
+from bandhess_common.status import Status
+
+from .extraction.objective import Objective
+from .extraction.probing.protocol import Probing
+from .extraction.products import ChunkSize, Extraction
+from .optimise.newton.api import Problem, User, _functions
+from .optimise.newton.point import Options
+from .optimise.newton.trust_region import State, advance, initial
+
+__all__ = ["BandedNewton"]
+
+RESULTS = {
+    Status.MAX_STEPS: optx.RESULTS.nonlinear_max_steps_reached,
+    Status.STALLED: optx.RESULTS.nonlinear_divergence,
+    Status.UNBOUNDED: optx.RESULTS.nonlinear_divergence,
+    Status.BAND_TOO_NARROW: optx.RESULTS.nonlinear_divergence,
+    Status.NONFINITE: optx.RESULTS.nonfinite,
+}
+"""What optimistix calls an end; CONVERGED and PRECISION_FLOOR are its success. `solution.stats["status"]` has the
+`Status` itself."""
+
+
+class BandedNewton(optx.AbstractMinimiser):
+    """`bandhess_jax.newton` for `optimistix.minimise`: its trust region, stopping formula and check of the band.
+
+    A step of optimistix is a turn of the trust region: a trial of a step, accepted or not, so `max_steps` bounds
+    factorisations rather than accepted steps. `solution.stats` has `status` (a `Status`, as an array), `grad_norm` and
+    `accepted_steps`. With throw=False, a wrong bandwidth shows there.
+    """
+
+    rtol: float
+    atol: float
+    norm: Callable
+    bandwidth: int
+    tol: float | None
+    probing: str | Probing
+    chunk_size: ChunkSize
+    check_band: bool
+
+    def __init__(
+        self,
+        bandwidth: int,
+        *,
+        tol: float | None = None,
+        check_band: bool = True,
+        probing: str | Probing = "direct",
+        chunk_size: ChunkSize = "auto",
+    ) -> None:
+        """
+        Args:
+          bandwidth: of the Hessian, in stages; y is an array or tree of stages.
+          tol: relative tolerance, by default sqrt(eps).
+          check_band: spend two products on finding entries outside the band.
+          probing: as in `bandhess_jax.hessian`.
+          chunk_size: likewise.
+        """
+        self.bandwidth, self.check_band, self.probing, self.chunk_size = bandwidth, check_band, probing, chunk_size
+        self.tol = None if tol is None else as_positive(tol, "tol")
+        self.rtol, self.atol, self.norm = self.tol or 0.0, 0.0, optx.max_norm
+
+    def _problem(self, y: Any) -> Problem:
+        objective = Objective.of(lambda y: y, 0, False, (y,), "y0")
+        layout = objective.layout
+        extraction = Extraction.of(self.bandwidth, self.probing, self.chunk_size).resolve(layout, (y, ()))
+        tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if self.tol is None else self.tol
+        width = (extraction.bandwidth + 1) * layout.d
+        # max_steps is optimistix' matter
+        options = Options(layout, width, "none", tol, 2**31 - 2, self.check_band, False, False)
+        return Problem(objective, extraction, "exact", options)
+
+    def init(
+        self, fn: Any, y: Any, args: Any, options: Any, f_struct: Any, aux_struct: Any, tags: frozenset[object]
+    ) -> State:
+        problem = self._problem(y)
+        return initial(problem.options, problem.objective.layout.ravel(y))
+
+    def step(
+        self, fn: Any, y: Any, args: Any, options: Any, state: State, tags: frozenset[object]
+    ) -> tuple[Any, State, Any]:
+        problem = self._problem(y)
+        user = User(lambda y: fn(y, args)[0], (), "exact", None, ())
+        functions, _, consts, given = _functions(problem, user, state.point.x)
+        state = advance(problem.options, functions(consts, given), None, None, state, state.turns + 1)
+        y = problem.objective.layout.unravel(state.point.x)
+        return y, state, fn(y, args)[1]
+
+    def terminate(
+        self, fn: Any, y: Any, args: Any, options: Any, state: State, tags: frozenset[object]
+    ) -> tuple[Array, optx.RESULTS]:
+        result: Any = optx.RESULTS.successful
+        for status, name in RESULTS.items():
+            result = optx.RESULTS.where(~state.open & (state.status == status), name, result)
+        return ~state.open, result
+
+    def postprocess(
+        self,
+        fn: Any,
+        y: Any,
+        aux: Any,
+        args: Any,
+        options: Any,
+        state: State,
+        tags: frozenset[object],
+        result: optx.RESULTS,
+    ) -> tuple[Any, Any, dict[str, Any]]:
+        status = jnp.where(state.open, jnp.int32(Status.MAX_STEPS), state.status)
+        return y, aux, {"status": status, "grad_norm": state.point.grad_norm, "accepted_steps": state.steps}

@@ -1,0 +1,164 @@
+"""The banded eigenvalue problems of `scipy.linalg`, in-graph: the same signatures, defaults, forms, batches and errors.
+
+A selected range costs O(n) an eigenvalue (`bisection.py`); the whole spectrum goes through a dense matrix.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from bandhess_common.eigen import check_driver, check_indices, check_range, check_select
+
+from ..band.storage import clear_unused
+from .banded import _arrays, _lower_form, _run
+from .bisection import count_below, eigenpairs, product, radius
+
+
+def eig_banded(
+    a_band: ArrayLike,
+    lower: bool = False,
+    eigvals_only: bool = False,
+    overwrite_a_band: bool = False,
+    select: str = "a",
+    select_range: Any = None,
+    max_ev: int = 0,
+    check_finite: bool = True,
+) -> Any:
+    """Eigenvalues in ascending order, and vectors, of a Hermitian band.
+
+    Args:
+      a_band: `(..., w + 1, n)`, upper form, or lower form where lower is true.
+      lower: a_band is in lower form.
+      eigvals_only: return the values alone.
+      overwrite_a_band: accepted, without effect.
+      select: "a" all; "i" those with indices in select_range, both ends included; "v" those in the interval
+        (low, high], outside jit and for one matrix.
+      select_range: `(first, last)` or `(low, high)`.
+      max_ev: accepted, without effect.
+      check_finite: outside jit, raise ValueError where a_band (unused cells included) holds NaN or infinity.
+
+    Returns: w `(..., m)`, or `(w, v)` with v `(..., n, m)`, orthonormal columns, v[:, i] of w[i]. NaN where H is not
+      finite, or where rounding leaves the inertia of H - s I undecided.
+
+    Raises: ValueError for a wrong selection.
+
+    Derivatives: of values and vectors in both modes, to any order, where the eigenvalues are distinct. Cost: a
+      selected one some 160 banded factorisations (80 in float32), batched, and O(n m^2) for vectors; "a" is O(n^3)
+      with an (n, n) matrix.
+    """
+    arrays = _arrays("eig_banded", ab=a_band)
+    ab, kind = arrays["ab"], check_select(select)
+    n, lower = ab.shape[-1], bool(lower)
+    if kind == "a" or n == 0:
+        w, v = _run(_whole, (lower,), check_finite, arrays)
+    else:
+        first, count = check_indices(select_range, n) if kind == "i" else _indices(ab, lower, select_range)
+        w, v = _run(_selected, (lower, first, count), check_finite, arrays)
+    return w if eigvals_only else (w, v)
+
+
+def eigvals_banded(
+    a_band: ArrayLike,
+    lower: bool = False,
+    overwrite_a_band: bool = False,
+    select: str = "a",
+    select_range: Any = None,
+    check_finite: bool = True,
+) -> Array:
+    """The values of `eig_banded`."""
+    return eig_banded(a_band, lower, True, overwrite_a_band, select, select_range, 0, check_finite)
+
+
+def eigh_tridiagonal(
+    d: ArrayLike,
+    e: ArrayLike,
+    eigvals_only: bool = False,
+    select: str = "a",
+    select_range: Any = None,
+    check_finite: bool = True,
+    tol: float = 0.0,
+    lapack_driver: str = "auto",
+) -> Any:
+    """Eigenvalues in ascending order, and vectors, of a real symmetric tridiagonal matrix.
+
+    Args:
+      d: `(n,)`, the diagonal.
+      e: `(n - 1,)`, the entries beside it.
+      eigvals_only: return the values alone.
+      select: as in `eig_banded`.
+      select_range: likewise.
+      check_finite: outside jit, raise ValueError where d or e holds NaN or infinity.
+      tol: accepted, without effect: eigenvalues are accurate to rounding of |H|.
+      lapack_driver: checked as SciPy checks it; it chooses nothing.
+
+    Returns: w `(m,)`, or `(w, v)` with v `(n, m)`.
+    Raises: ValueError for sizes that do not match, a wrong selection or driver; TypeError for complex entries.
+    Cost and derivatives: as `eig_banded`.
+    """
+    d, e = jnp.asarray(d), jnp.asarray(e)
+    if jnp.iscomplexobj(d) or jnp.iscomplexobj(e):
+        raise TypeError(f"d and e must be real, got {d.dtype} and {e.dtype}; eig_banded takes Hermitian bands")
+    if d.ndim != 1 or e.ndim != 1 or (d.size and e.size != d.size - 1):
+        raise ValueError(f"d must have shape (n,) and e shape (n - 1,), got {d.shape} and {e.shape}")
+    check_driver(lapack_driver, whole=check_select(select) == "a", vectors=not eigvals_only)
+    dtype = jnp.result_type(d, e, jnp.float32)
+    ab = jnp.stack([d.astype(dtype), jnp.pad(e.astype(dtype), (0, d.size - e.size))])
+    return eig_banded(ab, True, eigvals_only, False, select, select_range, 0, check_finite)
+
+
+def eigvalsh_tridiagonal(
+    d: ArrayLike,
+    e: ArrayLike,
+    select: str = "a",
+    select_range: Any = None,
+    check_finite: bool = True,
+    tol: float = 0.0,
+    lapack_driver: str = "auto",
+) -> Array:
+    """The values of `eigh_tridiagonal`."""
+    return eigh_tridiagonal(d, e, True, select, select_range, check_finite, tol, lapack_driver)
+
+
+def _whole(ab: Array, lower: bool) -> tuple[Array, Array]:
+    ab = clear_unused(_lower_form(ab, lower)) if ab.size else ab
+    w, v = jnp.linalg.eigh(product(ab, jnp.eye(ab.shape[1], dtype=ab.dtype)) if ab.size else ab[:0, :0])
+    return w, v
+
+
+def _selected(ab: Array, lower: bool, first: int, count: int) -> tuple[Array, Array]:
+    if count == 0:
+        return jnp.zeros(0, jnp.finfo(ab.dtype).dtype), jnp.zeros((ab.shape[1], 0), ab.dtype)
+    return eigenpairs(_lower_form(ab, lower), first, count)
+
+
+def _indices(ab: Array, lower: bool, select_range: Any) -> tuple[int, int]:
+    """`(first, count)` of the eigenvalues in an interval (low, high]."""
+    low, high = check_range(select_range)
+    if any(isinstance(a, jax.core.Tracer) for a in (ab, low, high)):
+        raise ValueError("select='v' has a result whose shape depends on values: inside jit use select='i'")
+    if ab.ndim > 2:
+        raise ValueError(f"select='v' takes one matrix, got a batch of shape {ab.shape}; use select='i'")
+    if not low < high:
+        raise ValueError(f"select_range must be (low, high) with low < high for select='v', got {select_range!r}")
+    first, last = (_count(ab, lower, end) for end in (low, high))
+    return first, last - first
+
+
+def _count(ab: Array, lower: bool, end: float) -> int:
+    """How many eigenvalues are at most `end`. A count in doubt is taken again, roundings further on."""
+    ab = clear_unused(_lower_form(ab if jnp.issubdtype(ab.dtype, jnp.inexact) else ab.astype(float), lower))
+    size = float(radius(ab)) or 1.0
+    shift, eps = max(-1.1, min(1.1, float(end) / size)), float(jnp.finfo(ab.dtype).eps)
+    for k in range(1, 9):
+        found = int(_counted(ab / size, jnp.asarray(shift + 2**k * eps, jnp.finfo(ab.dtype).dtype)))
+        if found >= 0:
+            return found
+    raise ValueError(f"no eigenvalue count at {end} can be trusted: move select_range a little")
+
+
+_counted = jax.jit(count_below)

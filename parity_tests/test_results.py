@@ -1,0 +1,72 @@
+"""Results read well: by name, with what is known, whether they are numbers, batches or traced."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from backends import BACKENDS, Backend
+
+from bandhess_common.status import Status
+
+
+def kind(backend: Backend, name: str) -> Any:
+    return getattr(backend.package, name)
+
+
+def test_a_result_reads(backend: Backend) -> None:
+    x = {"q": backend.array(np.zeros((5, 2))), "u": [backend.array(np.zeros(4))]}
+    result = kind(backend, "NewtonResult")(x, backend.array(1.5), backend.array(1e-9), 7, Status.CONVERGED)
+    assert result.success is True
+    assert result.message.startswith("converged")
+    assert str(result).splitlines() == [
+        "NewtonResult: CONVERGED after 7 steps",
+        "  value            1.5",
+        "  grad_norm        1e-09",
+        "  x                {'q': float64[5, 2], 'u': [float64[4]]}",
+        f"  message          {result.message}",
+    ]
+    assert repr(result) == str(result)
+    worse = result._replace(status=Status.BAND_TOO_NARROW, steps=1)
+    assert worse.success is False
+    assert "detect_bandwidth" in worse.message
+    assert str(worse).startswith("NewtonResult: BAND_TOO_NARROW after 1 step\n")
+    sqp = kind(backend, "SQPResult")(x["u"], 1.0, 0.0, 3, Status.INFEASIBLE, None, 0.25, message="the text")
+    assert sqp.success is False
+    assert str(sqp).splitlines()[0] == "SQPResult: INFEASIBLE after 3 steps"
+    assert [line.split()[:2] for line in str(sqp).splitlines()[3:]] == [
+        ["constraint_norm", "0.25"], ["x", "[float64[4]]"], ["message", "the"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("status", set(Status) - {Status.INFEASIBLE, Status.RANK_DEFICIENT})
+def test_every_end_of_newton_has_a_message(status: Status, backend: Backend) -> None:
+    message = kind(backend, "NewtonResult")(None, 0.0, 0.0, 0, status).message
+    assert len(message) > 20
+
+
+def test_batches(backend: Backend) -> None:
+    codes, numbers = backend.array([0, 3, 0], "int32"), backend.array([1.0, 2.0, 3.0])
+    result = kind(backend, "NewtonResult")(backend.array(np.zeros((3, 4))), numbers, numbers, codes, codes)
+    assert backend.numpy(result.success).tolist() == [True, False, True]
+    assert result.message == "CONVERGED 2, STALLED 1"
+    assert str(result).splitlines()[:3] == [
+        "NewtonResult of 3: CONVERGED 2, STALLED 1",
+        "  steps            0 .. 3, shape (3,)",
+        "  value            1 .. 3, shape (3,)",
+    ]
+
+
+def test_traced(backend: Backend) -> None:
+    """Inside jit and vmap there is no value to show: nothing raises, and success is an array."""
+    shown = []
+
+    def inside(status: Any) -> Any:
+        result = kind(backend, "NewtonResult")(status, status * 1.0, status * 1.0, status, status)
+        shown.append((str(result), result.message))
+        return result.success
+
+    codes = backend.array([0, 1], "int32")
+    found = (backend.jit if backend.name == "jax" else BACKENDS["torch"].vmap)(inside)(codes)
+    assert backend.numpy(found).tolist() == [True, False]
+    assert shown[0][0].startswith("NewtonResult: traced\n")
+    assert shown[0][1] is None
