@@ -45,6 +45,7 @@ bench: $(VENV)/ready
 	$(RUN) benchmarks/probing.py
 	$(RUN) benchmarks/memory.py
 	$(RUN) benchmarks/sqp.py
+	$(RUN) benchmarks/convex.py
 	$(RUN) benchmarks/newton.py
 
 # With the interpreter as it is, nothing installed: torch, jax, numpy, scipy, pytest, chex and hypothesis must be there.
