@@ -63,6 +63,7 @@ bench: $(VENV)/ready
 	$(RUN) benchmarks/memory.py
 	$(RUN) benchmarks/structures.py
 	$(RUN) benchmarks/sqp.py
+	$(RUN) benchmarks/convex.py
 	$(RUN) benchmarks/newton.py
 	$(RUN) benchmarks/kalman.py
 
