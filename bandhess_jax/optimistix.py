@@ -83,7 +83,7 @@ class BandedNewton(optx.AbstractMinimiser):
     def _problem(self, y: Any) -> Problem:
         objective = Objective.of(lambda y: y, 0, False, (y,), "y0")
         layout = objective.layout
-        extraction = Extraction.of(self.bandwidth, self.probing, self.chunk_size).resolve(layout.n, (y, ()))
+        extraction = Extraction.of(self.bandwidth, self.probing, self.chunk_size).resolve(layout, (y, ()))
         tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if self.tol is None else self.tol
         width = (extraction.bandwidth + 1) * layout.d
         # max_steps is optimistix' matter
