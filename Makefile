@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test newest lint bench gpu kernels sanitize clean
+.PHONY: demo test newest lint docs figures gallery bench gpu kernels sanitize clean
 
 demo: $(VENV)/ready
 	$(RUN) examples/demo.py --out demo_out
@@ -37,6 +37,23 @@ lint: $(VENV)/ready
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# Runs every block of every page and every script of the gallery, then builds the site, warnings being errors.
+docs: $(VENV)/docs kernels
+	$(RUN) -m pytest --dist load -m 'site or not site' parity_tests/test_docs.py parity_tests/test_gallery.py
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
+$(VENV)/docs: pyproject.toml constraints.txt | $(VENV)/ready
+	$(RUN) -m pip install -q mkdocs mkdocs-material 'mkdocstrings[python]' -c constraints.txt
+	touch $@
+
+# The pictures of the site, which are committed: those of the explanation, and those of the gallery (two minutes).
+figures: $(VENV)/ready
+	for script in $$(grep -l 'from draw import' docs/figures/*.py); do $(RUN) $$script || exit 1; done
+
+gallery: $(VENV)/ready kernels
+	for script in $$(grep -l 'from gallery import' examples/*.py); do \
+	    $(RUN) $$script --out docs/images/gallery || exit 1; done
+
 bench: $(VENV)/ready
 	$(RUN) -m pip install -q -e '.[bench]' -c constraints.txt
 	$(RUN) benchmarks/extraction.py
@@ -46,6 +63,7 @@ bench: $(VENV)/ready
 	$(RUN) benchmarks/memory.py
 	$(RUN) benchmarks/sqp.py
 	$(RUN) benchmarks/newton.py
+	$(RUN) benchmarks/kalman.py
 
 # With the interpreter as it is, nothing installed: torch, jax, numpy, scipy, pytest, chex and hypothesis must be there.
 gpu:
@@ -60,4 +78,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@ $(VENV)/kernels
 
 clean:
-	rm -rf $(VENV) demo_out build *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo_out gallery_out site build *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -66,6 +66,15 @@ def check_band_shape(shape: tuple[int, ...], name: str, batches: str) -> None:
         )
 
 
+def check_general_shape(shape: tuple[int, ...], l: int, u: int, batches: str) -> None:
+    """batches: the transformation by which the framework forms batches."""
+    if len(shape) != 2 or shape[0] != l + u + 1:
+        raise ValueError(
+            f"ab must be 2-D, shape (l + u + 1, n) = ({l + u + 1}, n) in diagonal ordered form, got shape {shape}; use "
+            f"{batches} for batches"
+        )
+
+
 def check_rhs_shape(shape: tuple[int, ...], ab: tuple[int, ...], name: str) -> None:
     n = ab[1]
     if len(shape) not in (1, 2) or shape[0] != n:
@@ -207,4 +216,24 @@ def check_rows(shape: tuple[int, ...], rows: int, n: int) -> None:
         raise ValueError(
             f"A must have shape (T, r, d), r rows for each of T stages of d scalars, with T d = {n} and d <= {rows} "
             f"(the band's rows), got {shape}"
+        )
+
+
+def check_residuals(T: int, d: int, missing: int, variables_T: int, variables_d: int, variables_missing: int) -> None:
+    """As many residuals as variables, stage by stage: then the Jacobian's band is square."""
+    if (T, d, missing) != (variables_T, variables_d, variables_missing):
+        count, expected = T * d - missing, variables_T * variables_d - variables_missing
+        raise ValueError(
+            f"fun must return as many residuals a stage as its argument has variables, T = {variables_T} stages of d = "
+            f"{variables_d} ({expected} in all), got {T} stages of {d} ({count}); reshape what belongs together to "
+            "(T, d); for more residuals than variables gauss_newton gives the band of J^T J"
+        )
+
+
+def check_cyclic_reach(l: int, u: int, n: int) -> None:
+    """Each entry of a general closed band has one cell where n > l + u."""
+    if 0 < n <= l + u:
+        raise ValueError(
+            f"a periodic band needs l + u < n, got l + u = {l + u} and n = {n}, where entries meet on both ways round; "
+            "such a matrix is dense: store and solve it as one"
         )

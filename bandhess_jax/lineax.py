@@ -24,7 +24,7 @@ from bandhess_common.checks import as_index
 from .band.stages import Layout
 from .band.storage import as_band, clear_unused, matvec, to_dense, transposed
 from .extraction.products import from_matvec
-from .linalg.lu import LU, lu_factor, lu_solve
+from .linalg.lu import Elimination, eliminate, substitute
 from .linalg.solve import Factor, factor
 
 __all__ = ["BandedCholesky", "BandedLU", "BandedLinearOperator"]
@@ -210,12 +210,12 @@ class BandedLU(lx.AbstractLinearSolver):
             d = space.layout.d
             l, u = (self.lower + 1) * d - 1, (self.upper + 1) * d - 1
             general = _form(lx.linearise(operator), space.layout, l, u)
-        return lu_factor(general, l, general.shape[0] - 1 - l), eqxi.Static((space, False))
+        return eliminate(general, l, general.shape[0] - 1 - l), eqxi.Static((space, False))
 
     def compute(self, state: Any, vector: Any, options: dict[str, Any]) -> tuple[Any, lx.RESULTS, dict[str, Any]]:
-        lu: LU = state[0]
+        lu: Elimination = state[0]
         space, transpose = state[1].value
-        x = jnp.where(lu.singular, jnp.nan, lu_solve(lu, space.layout.ravel(vector), transpose))
+        x = jnp.where(lu.singular, jnp.nan, substitute(lu, space.layout.ravel(vector), transpose))
         result = lx.RESULTS.where(lu.singular, lx.RESULTS.singular, lx.RESULTS.successful)
         return space.layout.unravel(x), result, {}
 

@@ -21,7 +21,7 @@ early, and then a dummy fills its place:
     framework/    what is peculiar to PyTorch
     extraction/   from a function to its band: probing/ by products, diagonals/ by carrying the diagonals along
     linalg/       factorisations, and what follows from them
-    optimise/     newton/, and sqp/ for constraints
+    optimise/     newton/, sqp/ for constraints, root/ for residuals
 """
 
 try:
@@ -43,11 +43,13 @@ from .band.stages import ravel_stages
 from .band.structures import Bordered, Cyclic, from_dense, matvec, to_dense
 from .extraction.bandwidth import band_error, detect_bandwidth, reorder_bandwidth
 from .extraction.hessian import gauss_newton, hessian, value_grad_hessian
+from .extraction.jacobian import jacobian, jacobian_error
 from .extraction.probing.protocol import Direct, Fourier, Probing, Random, Substitution
 from .extraction.products import from_matvec
 from .framework.kernels import cpu_kernels
 from .linalg import ops as ops
 from .linalg.cholesky import cho_solve, cholesky, cholesky_ex, logdet
+from .linalg.general import LU, lu_factor, lu_solve, slogdet
 from .linalg.inverse import inverse_band
 from .linalg.ldl import inertia, ldl, ldl_solve
 from .linalg.rcond import rcond
@@ -55,9 +57,11 @@ from .linalg.solve import Factor, factor, solve
 from .linalg.triangular import solve_triangular
 from .linalg.variances import marginal_variances, quadratic_variances
 from .optimise.newton.api import NewtonResult, newton
+from .optimise.root.api import RootResult, root
 from .optimise.sqp.api import SQPResult, sqp
 
 __all__ = [
+    "LU",
     "Bordered",
     "Cyclic",
     "Direct",
@@ -67,6 +71,7 @@ __all__ = [
     "NewtonResult",
     "Probing",
     "Random",
+    "RootResult",
     "SQPHistory",
     "SQPResult",
     "Status",
@@ -88,9 +93,13 @@ __all__ = [
     "hessian",
     "inertia",
     "inverse_band",
+    "jacobian",
+    "jacobian_error",
     "ldl",
     "ldl_solve",
     "logdet",
+    "lu_factor",
+    "lu_solve",
     "marginal_variances",
     "matvec",
     "newton",
@@ -98,6 +107,8 @@ __all__ = [
     "ravel_stages",
     "rcond",
     "reorder_bandwidth",
+    "root",
+    "slogdet",
     "solve",
     "solve_triangular",
     "sqp",

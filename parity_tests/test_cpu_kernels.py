@@ -14,7 +14,7 @@ from oracles import store, unstore
 
 import bandhess_jax as bj
 from bandhess_jax.extraction.probing.substitution import decode_products
-from bandhess_jax.linalg.lu import LU, lu_factor, lu_solve, solve_general
+from bandhess_jax.linalg.lu import Elimination, eliminate, solve_general, substitute
 
 # 33 columns and more take several tiles; 17, 32 and 70 have no kernel of their own width, 5 and 9 run in a wider one.
 WIDTHS = [(w, 3 if w == 5 else 40 + w) for w in range(18)] + [(2, 0), (0, 1), (32, 100), (70, 150)]
@@ -197,13 +197,13 @@ def general(n: int, l: int, u: int, seed: int = 0) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def all_of_lu(l: int, u: int, ab: Any, b: Any, B: Any) -> tuple[LU, dict[str, Any]]:
-    lu = lu_factor(ab, l, u)
+def all_of_lu(l: int, u: int, ab: Any, b: Any, B: Any) -> tuple[Elimination, dict[str, Any]]:
+    lu = eliminate(ab, l, u)
     solutions = {
-        "solve": lu_solve(lu, b, False),
-        "solve many": lu_solve(lu, B, False),
-        "transposed": lu_solve(lu, b, True),
-        "transposed many": lu_solve(lu, B, True),
+        "solve": substitute(lu, b, False),
+        "solve many": substitute(lu, B, False),
+        "transposed": substitute(lu, b, True),
+        "transposed many": substitute(lu, B, True),
     }
     return lu, solutions
 

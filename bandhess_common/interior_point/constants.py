@@ -74,7 +74,7 @@ class Constants(NamedTuple):
     alpha_least_curved: float
     theta_most: float  # theta_max and theta_min, in units of max(1, theta0) (WB 21)
     theta_least: float
-    phi_rounding: float  # in units of eps |phi|
+    phi_rounding: float  # in units of eps |phi|, or of eps times f's first size, at most 1
     corrections: int  # of second order (WB 3.4)
     correction_fall: float
     tiny: float  # a step of at most this many eps |x| shows nothing (WB 3.9)
@@ -83,10 +83,15 @@ class Constants(NamedTuple):
     rho: float
     elastic_least: float
     restored: float  # of theta
+    restorations: float  # after so many the next go on until this part is left: there may be no solution
+    restored_late: float
+    renewals: float  # of a restoration whose search failed
+    creeping: float  # restoration begins, too, where theta did not fall to this part of what it was
+    creeping_steps: float  # so many steps ago
     restored_multiplier: float  # larger z start from 1 again
     stalled: float  # theta below this many tol is no reason for restoration
     centred: float  # the proximal gradient, in units of rho
-    infeasible: float  # the violation, in units of tol
+    infeasible: float  # the violation, of rows as they are or scaled, in units of tol
     # The end
     floor_mean: float  # of |f|, eps^floor_mean of its first size
     size_least: float  # of the gradient that stands in for |W|
@@ -94,6 +99,11 @@ class Constants(NamedTuple):
     dependent: float  # rows are dependent where |A^T u| is at most this part of |u|, u in units of the rows
     # Warm start
     warm: float  # z is at least this many mu / d
+    # Quadratic programs, by predictor and corrector (Mehrotra, SIAM J. Optimization 2 (1992) 575)
+    straight: float  # relative error of a prediction from x0 beside it, at most, where functions are as quadratic
+    predictor_z: float  # first multipliers
+    predictor_power: float  # of the affine step's progress: mu falls by it
+    predictor_steps: float  # without half the error, at most: then the filter takes over
 
 
 def constants(eps: float) -> Constants:
@@ -159,6 +169,11 @@ def constants(eps: float) -> Constants:
         rho=1e3,
         elastic_least=1e-20 if double else 1e-12,
         restored=0.9,
+        restorations=3,
+        restored_late=0.05,
+        renewals=3,
+        creeping=0.5,
+        creeping_steps=40,
         restored_multiplier=1e3,
         stalled=1e-2,
         centred=1e-9 if double else 1e-5,
@@ -168,6 +183,10 @@ def constants(eps: float) -> Constants:
         null_turns=NULL,
         dependent=dependent_rows(eps),
         warm=1e-2,
+        straight=eps**0.75,
+        predictor_z=10.0,
+        predictor_power=3.0,
+        predictor_steps=6,
     )
 
 

@@ -7,10 +7,12 @@ from typing import NamedTuple
 from ..status import Status
 from .measures import error, gap, least_mu, localised, lower_mu, residuals, value_size, violation
 from .operations import Array
+from .outcome import restored
+from .predictor import begun_predictor, predicted, predictor_wanted, watched_predictor
 from .requests import ask_values, ended, running
 from .restoration import centred
 from .scaling import masked
-from .search import begun, emptied
+from .search import begun, emptied, watched
 from .state import SEARCH, Derivatives, Kit, Mode, Residuals, Solution, State, choose
 from .step import Curve, curve, direction
 from .system import assembled, pull, push, shift_until_definite
@@ -18,15 +20,17 @@ from .system import assembled, pull, push, shift_until_definite
 
 def visited(k: Kit, s: State, a: Derivatives) -> State:
     """With the linearisation at the point, or the end where something is not finite or f falls without end."""
-    ops, q, mode, p = k.ops, s.point, s.mode, k.p
-    rows = masked(k, a.rows) * s.h_scale[:, None]
+    ops, p = k.ops, k.p
+    rows, band = masked(k, a.rows) * s.h_scale[:, None], ops.where(p.cells, a.band, 0.0)
+    total = a.grad * p.free  # of sigma f + y . h
+    s = s._replace(f=s.f_scale * a.f, h=s.h_scale * a.h)
+    s = ops.when(predictor_wanted(k, s), lambda s: begun_predictor(k, s, band, rows, total), s)
+    q, mode = s.point, s.mode
     lower, upper, *_ = k.split(q.z)
     proximal = mode.zeta * mode.weight * (q.x - mode.x_r) * p.free
-    total = a.grad * p.free  # of sigma f + y . h
     gradient = ops.where(mode.elastic, proximal, total - pull(k, rows, q.y))
-    s = s._replace(f=s.f_scale * a.f, h=s.h_scale * a.h)
     local = localised(k, gradient, total + proximal - lower + upper, residuals(k, s.h, q, mode.mu), q, mode.elastic)
-    system = assembled(k, ops.where(p.cells, a.band, 0.0), rows, q, mode, s.size_least, s.system)
+    system = assembled(k, band, rows, q, mode, s.size_least, s.system)
     s = s._replace(local=local, system=system, fresh=0 * s.fresh + 1)
     finite = ops.isfinite(error(k, local, q, mode.elastic, 0.0)) & ops.isfinite(s.f)
     fallen, far = -s.f / ops.maximum(s.value_unit, 1.0), ops.largest(q.x)
@@ -106,21 +110,28 @@ def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
     gradient = ops.where(recentre, 0.0, s.local.gradient)
     s = s._replace(local=localised(k, gradient, dual, s.local.residuals, q, elastic))
     settled = settled & (error(k, s.local, q, elastic, 0.0) <= tol)
-    return s, bend, Verdict(settled, excess > c.infeasible * tol)
+    violated = ops.maximum(excess, violation(k, q.x, s.h, 1.0, hidden)) > c.infeasible * tol
+    return s, bend, Verdict(settled, violated)
 
 
 def departed(k: Kit, s: State, bend: Curve) -> State:
     """With mu lowered where the barrier problem is solved (WB 7), and the search along the step begun."""
     ops, q = k.ops, s.point
-    old = s.mode
-    mode, res = ops.when(~bend.found, lambda t: lowered(k, s, t), (old, s.local.residuals))
+    s = watched_predictor(k, s)
+    old, predicts = s.mode, s.mode.quadratic
+    mode, res = ops.when(~bend.found & ~predicts, lambda t: lowered(k, s, t), (old, s.local.residuals))
+    mode, res, products = ops.when(predicts, lambda _: predicted(k, s), (mode, res, 0 * q.d))
     s = s._replace(mode=mode, local=s.local._replace(residuals=res))
     symmetric = s.shifted >= k.c.noise_after
     step = ops.when(
-        ~bend.found, lambda _: direction(k, s.system, s.local, s.local.residuals, q, mode, symmetric), bend.step
+        ~bend.found,
+        lambda _: direction(k, s.system, s.local, s.local.residuals, q, mode, symmetric, products),
+        bend.step,
     )
     s = s._replace(search=begun(k, s, s.local, step, bend))
-    return ask_values(k, s, SEARCH)
+    mode, creeping = watched(k, s.mode, s.search.theta)
+    s = ask_values(k, s._replace(mode=mode), SEARCH)
+    return ops.when(creeping, lambda s: restored(k, s), s)
 
 
 def lowered(k: Kit, s: State, start: tuple[Mode, Residuals]) -> tuple[Mode, Residuals]:

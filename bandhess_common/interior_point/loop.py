@@ -18,6 +18,7 @@ from ..status import Status
 from .iteration import advanced, visited
 from .operations import Array, Operations
 from .outcome import accepted, failed, recoiled, taken
+from .predictor import with_far_point
 from .requests import ask_derivatives, ask_values, concluded, ended, running
 from .scaling import estimated, far_point, held, inside, placed, with_far_sizes
 from .search import corrected_residuals, correction_wanted, renewed, tested
@@ -79,7 +80,27 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     search = Search(
         step, zero, zero, zero, step, zero, zero, zero, zero, zero, zero, no, zero, no, no, no, none, res, zero
     )
-    q, mode = Point(x, y, at_d + 1, z), Mode(no, zero + given.mu, zero, x, at_x + 1, empty, zero, empty, zero)
+    q, mode = (
+        Point(x, y, at_d + 1, z),
+        Mode(
+            no,
+            zero + given.mu,
+            zero,
+            x,
+            at_x + 1,
+            empty,
+            zero,
+            empty,
+            zero,
+            none,
+            none,
+            zero,
+            none,
+            no,
+            zero + float("inf"),
+            none,
+        ),
+    )
     state = State(
         none, x, at_r, zero, none + RUNNING, none, none, zero, Report(*[zero] * len(Report._fields)),
         Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, q, zero, at_r, zero, at_r, mode,
@@ -122,7 +143,7 @@ def finite(k: Kit, a: Derivatives) -> Array:
 
 def beside(k: Kit, s: State, a: Derivatives) -> State:
     """The sizes at the second point are known."""
-    return ask_derivatives(k, with_far_sizes(k, s, a), PLACE, s.point, s.mode)
+    return ask_derivatives(k, with_far_sizes(k, with_far_point(s, a), a), PLACE, s.point, s.mode)
 
 
 def trial(ops: Operations, p: Problem, state: State, v: Values) -> State:
@@ -154,7 +175,9 @@ def turned(k: Kit, s: State, v: Values) -> State:
     s = ops.when(raised, lambda s: with_larger_shift(k, s), s)
     symmetric = s.shifted >= c.noise_after
     step = ops.when(
-        raised | correct, lambda _: direction(k, s.system, s.local, res, s.point, s.mode, symmetric), s.search.tried
+        raised | correct,
+        lambda _: direction(k, s.system, s.local, res, s.point, s.mode, symmetric, 0 * s.point.d),
+        s.search.tried,
     )
     s = s._replace(search=choose(k, raised, renewed(k, s, step), s.search))
     s = s._replace(search=choose(k, correct, corrected(k, s, step, res, t.theta, correcting), s.search))

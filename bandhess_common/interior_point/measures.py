@@ -72,8 +72,8 @@ def error(k: Kit, local: Local, q: Point, elastic: Array, mu: Array | float) -> 
     return ops.maximum(ops.maximum(local.dual_error, primal), products / local.s_c)
 
 
-def violation(k: Kit, x: Array, h: Array, h_scale: Array, hidden: Array | float = 0.0) -> Array:
-    """The largest, unscaled; of rows what exceeds `hidden`."""
+def violation(k: Kit, x: Array, h: Array, h_scale: Array | float, hidden: Array | float = 0.0) -> Array:
+    """The largest; of rows, over their scales, what exceeds `hidden`."""
     ops = k.ops
     out = ops.maximum(abs(h) - hidden, 0.0) / h_scale
     out = ops.where(k.p.inequality & (h > 0), 0.0, out)

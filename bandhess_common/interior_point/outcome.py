@@ -49,19 +49,20 @@ def recoiled(k: Kit, s: State) -> State:
 
 def failed(k: Kit, s: State) -> State:
     """Alpha became too small. Where rounding hides progress the full step is taken and mu falls (WB 3.9), a few times;
-    else restoration begins."""
+    else restoration begins, or begins anew from here."""
     ops, c, u, mode = k.ops, k.c, s.search, s.mode
     near = u.theta <= mode.filter.theta_least
     tiny = ~u.curved & near & (ops.largest(u.step.x / (1 + abs(s.point.x))) < c.tiny * k.eps)
     last = tiny & (s.tiny_steps >= c.tiny_steps)
-    feasible = u.theta <= c.stalled * k.p.tol
+    spent = mode.elastic & (mode.renewals >= c.renewals)
+    feasible = ~mode.elastic & (u.theta <= c.stalled * k.p.tol)
     s = ended(
         k, s,
         [
             (last & ~mode.elastic, Status.PRECISION_FLOOR),
             (last, Status.STALLED),
             (~tiny & ~u.finite, Status.NONFINITE),
-            (~tiny & (mode.elastic | feasible), Status.STALLED),
+            (~tiny & (spent | feasible), Status.STALLED),
         ],
     )  # fmt: skip
     s = ops.when(tiny & ~last, lambda s: crept(k, s), s)

@@ -10,26 +10,31 @@ from __future__ import annotations
 from .measures import limits, phi, residuals, theta
 from .operations import Array
 from .search import acceptable, augmented, emptied
-from .state import Kit, Mode, Point, State, Values, empty_filter
+from .state import Kit, Mode, Point, State, Values, choose, empty_filter
 
 
 def entered(k: Kit, s: State) -> State:
-    """From the point at which the search failed, which the filter remembers. p and n minimise rho (p + n) - mu log p n
-    for rr - p + n = 0 (WB 33)."""
-    ops, q, rho, old = k.ops, s.point, k.c.rho, s.mode
+    """From the point at which the search failed, which the filter remembers; in a restoration the same once more, with
+    other p and n. These minimise rho (p + n) - mu log p n for rr - p + n = 0 (WB 33)."""
+    ops, rho, old = k.ops, k.c.rho, s.mode
+    own = s.point.d.shape[0] - 2 * s.h.shape[0]
+    none = ops.full((2 * s.h.shape[0],), 1.0, s.f)
+    q = s.point._replace(d=ops.join(s.point.d[:own], none))
     mu = ops.maximum(old.mu, ops.largest(residuals(k, s.h, q, old.mu).rows))
     r = residuals(k, s.h, q, mu).rows
     a = (mu - rho * r) / (2 * rho)
     n = ops.maximum(a + ops.sqrt(a * a + mu * r / (2 * rho)), k.c.elastic_least)
     p = ops.maximum(r + n, k.c.elastic_least)
-    own = q.d.shape[0] - 2 * r.shape[0]
     new = Point(q.x, 0 * q.y, ops.join(q.d[:own], p, n), ops.join(ops.minimum(q.z[:own], rho), mu / p, mu / n))
     empty = limits(k, empty_filter(ops, mu), theta(k, residuals(k, s.h, new, mu)))
-    main = augmented(k, old.filter, s.search.theta, s.search.phi, old.mu > 0)
+    again = old.elastic
+    main = choose(k, again, old.main_filter, augmented(k, old.filter, s.search.theta, s.search.phi, ~again))
+    main_mu, main_theta = ops.where(again, old.main_mu, old.mu), ops.where(again, old.main_theta, s.search.theta)
+    entries, renewals = ops.where(again, old.entries, old.entries + 1), ops.where(again, old.renewals + 1, 0)
     weight = 1 / ops.maximum(abs(q.x), 1.0)
     mode = Mode(
-        ~old.elastic | old.elastic, mu, ops.sqrt(mu), q.x, weight * weight,
-        empty, old.mu, main, s.search.theta,
+        again | ~again, mu, ops.sqrt(mu), q.x, weight * weight, empty, main_mu, main, main_theta, entries, renewals,
+        0 * mu, old.since_mark, old.quadratic, old.best_error, old.since_best,
     )  # fmt: skip
     return s._replace(point=new, mode=mode)
 
@@ -41,8 +46,9 @@ def centred(k: Kit, s: State, wanted: Array) -> State:
 
 
 def back(k: Kit, q: Point, old: Mode, v: Values) -> tuple[Array, Point, Mode]:
-    """Whether a point with values v ends restoration, theta having fallen to 0.9 of its first and the main filter
-    accepting it; the point and mode with which the problem is taken up again."""
+    """Whether a point with values v ends restoration, theta having fallen to 0.9 of its first, or further where there
+    were others before, and the main filter accepting it; the point and mode with which the problem is taken up again.
+    """
     ops = k.ops
     own = q.d.shape[0] - 2 * q.y.shape[0]
     none = 0 * ops.join(q.y, q.y)
@@ -53,5 +59,6 @@ def back(k: Kit, q: Point, old: Mode, v: Values) -> tuple[Array, Point, Mode]:
     point = Point(q.x, 0 * q.y, d, z)
     mode = old._replace(elastic=old.elastic & False, mu=old.main_mu, zeta=0 * old.zeta, filter=old.main_filter)
     theta1 = theta(k, residuals(k, v.h, point, mode.mu))
-    ok = old.elastic & (theta1 <= k.c.restored * old.main_theta)
+    part = ops.where(old.entries > k.c.restorations, k.c.restored_late, ops.number(k.c.restored, old.mu))
+    ok = old.elastic & (theta1 <= part * old.main_theta)
     return ok & acceptable(k, mode.filter, theta1, phi(k, v.f, point, mode)), point, mode

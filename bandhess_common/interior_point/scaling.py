@@ -21,8 +21,10 @@ def held(k: Kit, x: Array) -> Array:
 
 
 def far_point(k: Kit, x: Array) -> Array:
-    """Beside x: a gradient that vanishes at x alone is no size."""
-    return inside(k, x + k.c.scale_far * k.ops.maximum(abs(x), 1.0) * k.p.noise)
+    """Beside x, on the other side where a bound leaves no room: a gradient that vanishes at x alone is no size."""
+    far = k.c.scale_far * k.ops.maximum(abs(x), 1.0) * k.p.noise
+    beside = inside(k, x + far)
+    return k.ops.where(beside == x, inside(k, x - far), beside)
 
 
 def masked(k: Kit, rows: Array) -> Array:
@@ -39,7 +41,8 @@ def sizes(k: Kit, a: Derivatives) -> tuple[Array, Array]:
 
 def with_far_sizes(k: Kit, s: State, a: Derivatives) -> State:
     f, h = sizes(k, a)
-    return s._replace(f_scale=f, h_scale=h)
+    value = k.ops.where(k.ops.isfinite(a.f), abs(a.f), 0.0)
+    return s._replace(f_scale=f, h_scale=h, value_unit=value)
 
 
 def placed(k: Kit, s: State, a: Derivatives) -> State:
@@ -52,7 +55,8 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
     grown = ops.minimum(ops.maximum(c.scale_least / top, 1.0), c.scale_grow)
     h_scale = ops.minimum(c.scale_most / top, 1.0) * grown
     f, h, x = f_scale * a.f, h_scale * a.h, s.point.x
-    value_unit = ops.where(f == 0, 1.0, abs(f))
+    # A warm start may lie where f nearly vanishes: what it is beside, is its size.
+    value_unit = ops.where(f == 0, 1.0, ops.maximum(abs(f), f_scale * s.value_unit))
     q, mu = slacks(k, s, h, f_scale, h_scale)
     filter = limits(k, s.mode.filter, theta(k, residuals(k, h, q, mu)))
     steepness = ops.maximum(f_scale * ops.largest(a.grad * k.p.free), c.size_least)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from .measures import phi, residuals, theta
 from .operations import Array
-from .state import Filter, Kit, Local, Point, Residuals, Search, State, Step, Values, empty_filter
+from .state import Filter, Kit, Local, Mode, Point, Residuals, Search, State, Step, Values, empty_filter
 from .step import Curve, fraction, slope
 
 
@@ -54,6 +54,17 @@ def begun(k: Kit, s: State, local: Local, step: Step, curve: Curve) -> Search:
     )  # fmt: skip
 
 
+def watched(k: Kit, mode: Mode, theta0: Array) -> tuple[Mode, Array]:
+    """Whether a point far from feasible has come no nearer for long: multipliers may have run off, or there is no
+    feasible point; and the mode with theta's mark."""
+    ops, c = k.ops, k.c
+    least = ops.maximum(c.creeping * mode.theta_mark, mode.filter.theta_least)
+    fallen = (mode.theta_mark == 0) | (theta0 <= least)
+    mark, since = ops.where(fallen, theta0, mode.theta_mark), ops.where(fallen, 0, mode.since_mark + 1)
+    mark, since = ops.where(mode.elastic, mode.theta_mark, mark), ops.where(mode.elastic, mode.since_mark, since)
+    return mode._replace(theta_mark=mark, since_mark=since), ~mode.elastic & (since >= c.creeping_steps)
+
+
 def renewed(k: Kit, s: State, step: Step) -> Search:
     """The search along another step with a larger shift: the bounds for accepting stay."""
     alpha, alpha_z = fraction(k, s.point.d, step.d, s.mode.mu), fraction(k, s.point.z, step.z, s.mode.mu)
@@ -82,7 +93,7 @@ def tested(k: Kit, s: State, v: Values) -> Trial:
     q = s.point._replace(x=s.point.x + u.tried_alpha * u.tried.x, d=s.point.d + u.tried_alpha * u.tried.d)
     res, alpha = residuals(k, v.h, q, mode.mu), u.tried_alpha
     theta1, phi1 = theta(k, res), phi(k, v.f, q, mode)
-    rounding = c.phi_rounding * k.eps * abs(u.phi)
+    rounding = c.phi_rounding * k.eps * ops.maximum(abs(u.phi), ops.minimum(s.value_unit, 1.0))
     steep = ops.where(u.slope < 0, -u.slope, 0.0)
     switching = (u.slope < 0) & (alpha * steep**c.phi_power > u.theta**c.theta_power)
     armijo = phi1 <= u.phi + c.armijo * alpha * u.slope + rounding
@@ -90,9 +101,10 @@ def tested(k: Kit, s: State, v: Values) -> Trial:
     by_phi = (u.theta <= mode.filter.theta_least) & switching
     curved = phi1 <= u.phi + c.curvature_armijo * (alpha * u.slope + alpha * alpha / 2 * u.curvature) + rounding
     good = (u.curved & curved) | (~u.curved & ((by_phi & armijo) | (~by_phi & falls)))
-    accepted = good & acceptable(k, mode.filter, theta1, phi1 - rounding)
-    augment = accepted & ~u.curved & ~by_phi & ~(switching & armijo)
-    return Trial(q, res, theta1, ops.isfinite(theta1) & ops.isfinite(phi1), accepted, augment)
+    finite = ops.isfinite(theta1) & ops.isfinite(phi1)
+    accepted = (good & acceptable(k, mode.filter, theta1, phi1 - rounding)) | (mode.quadratic & finite)
+    augment = accepted & ~mode.quadratic & ~u.curved & ~by_phi & ~(switching & armijo)
+    return Trial(q, res, theta1, finite, accepted, augment)
 
 
 def correction_wanted(k: Kit, s: State, t: Trial, correcting: Array) -> Array:

@@ -107,6 +107,13 @@ class Mode(NamedTuple):
     main_mu: Array  # what is taken up again after restoration
     main_filter: Filter
     main_theta: Array  # theta where restoration began
+    entries: Array  # how many have begun
+    renewals: Array  # of the last one
+    theta_mark: Array  # theta where it fell to a part of its last mark; 0: none
+    since_mark: Array  # steps since then
+    quadratic: Array  # bool: mu by the predictor
+    best_error: Array  # E(0) where it had halved last
+    since_best: Array  # steps since then
 
 
 class Residuals(NamedTuple):
@@ -216,7 +223,7 @@ class State(NamedTuple):
     stage: Array
     start: Array
     point: Point  # before PLACE: y, z and mu as they came, unscaled
-    f_scale: Array  # before PLACE these two hold the sizes at the second point
+    f_scale: Array  # before PLACE these two and value_unit hold the sizes at the second point
     h_scale: Array
     f: Array  # scaled, at `point`
     h: Array

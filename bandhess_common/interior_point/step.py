@@ -9,7 +9,9 @@ from .state import Kit, Local, Mode, Point, Residuals, Step, System, exists
 from .system import pliancies, solve
 
 
-def direction(k: Kit, s: System, local: Local, res: Residuals, q: Point, mode: Mode, symmetric: Array) -> Step:
+def direction(
+    k: Kit, s: System, local: Local, res: Residuals, q: Point, mode: Mode, symmetric: Array, products: Array
+) -> Step:
     """The Newton step for residuals `res` (WB 11 and 31, with a slack for every bound):
 
     b1 = -dual - (z1 - mu/d1 + z1/d1 rb1) + (z2 - mu/d2 + z2/d2 rb2)
@@ -17,12 +19,13 @@ def direction(k: Kit, s: System, local: Local, res: Residuals, q: Point, mode: M
     dd = dx + rb1, -dx + rb2, d3/z3 (dy + y + mu/d3), p/zp (dy + y - rho + mu/p), n/zn (-dy - y - rho + mu/n)
     dz = mu/d - z - z/d dd
 
+    products: mu stands for mu less these, entry by entry of d.
     symmetric: noise is added to b1, which grows along negative curvature alone: a path through the middle of a disc
     is left so.
     """
     ops, rho = k.ops, k.c.rho
     there, pliant = exists(k, mode.elastic), pliancies(k, q, mode.elastic)
-    centre = ops.where(there, mode.mu / q.d, 0.0)
+    centre = ops.where(there, (mode.mu - products) / q.d, 0.0)
     bounds = 2 * q.x.shape[0]
     change = q.z - centre
     change_lower, change_upper = halves(change[:bounds] + (q.z / q.d)[:bounds] * res.bounds)

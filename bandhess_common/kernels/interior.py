@@ -15,7 +15,8 @@ lower_count upper_count f_scale value_unit least_w size_w row_size noise_size st
 f_new barrier main_barrier theta_r zeta delta last_shift shifted tiny_steps least_mu tau alpha alpha_max alpha_z
 alpha_least phi0 theta0 slope curved curvature first raised augment any_finite corrections correction_alpha
 theta_old dual_max product_max product_min mean_d mean_z main_theta_max main_theta_min main_count own_theta_max
-own_theta_min own_count
+own_theta_min own_count entries
+renewals theta_mark since_mark quadratic predicted best_error since_best
 """
 REGISTERS = tuple(_REGISTERS.split())
 """The first entries of the state; those up to `narrow` are for callers."""

@@ -86,12 +86,12 @@ INLINE void ldl_tile(V* state, V* columns, Index count, int w) {
   }
 }
 
-// x <- M^-1 x; state[i] is pending on the i-th coming row.
-template <int W, class V>
-INLINE void forward_tile(V* state, const V* columns, V* x, Index count, int w) {
+// x <- M^-1 x; state[i] is pending on the i-th coming row. M's entries are of x's type, or numbers where x holds vectors.
+template <int W, class V, class M>
+INLINE void forward_tile(V* state, const M* columns, V* x, Index count, int w) {
   if constexpr (W == 0) {
     for (Index t = 0; t < count; ++t) {
-      const V* m = columns + t * (w + 1);
+      const M* m = columns + t * (w + 1);
       const V v = x[t] - state[0];
 #pragma GCC ivdep
       for (int i = 1; i < w; ++i) state[i - 1] = state[i] + m[i] * v;
@@ -102,7 +102,7 @@ INLINE void forward_tile(V* state, const V* columns, V* x, Index count, int w) {
     V p[W];
     std::copy(state, state + W, p);
     for (Index t = 0; t < count; ++t) {
-      const V* m = columns + t * (W + 1);
+      const M* m = columns + t * (W + 1);
       const V v = x[t] - p[0];
       UNROLL for (int i = 1; i < W; ++i) p[i - 1] = p[i] + m[i] * v;
       p[W - 1] = m[W] * v;
@@ -113,11 +113,11 @@ INLINE void forward_tile(V* state, const V* columns, V* x, Index count, int w) {
 }
 
 // x <- M^-T D^-1 x, upwards; state holds the w entries of x below.
-template <int W, class V>
-INLINE void backward_tile(V* state, const V* columns, V* x, Index count, int w) {
+template <int W, class V, class M>
+INLINE void backward_tile(V* state, const M* columns, V* x, Index count, int w) {
   if constexpr (W == 0) {
     for (Index t = count; t-- > 0;) {
-      const V* m = columns + t * (w + 1) + 1;
+      const M* m = columns + t * (w + 1) + 1;
       const V v = x[t] / m[-1] - dot(m, state, w);
       std::copy_backward(state, state + w - 1, state + w);
       state[0] = v;
@@ -127,7 +127,7 @@ INLINE void backward_tile(V* state, const V* columns, V* x, Index count, int w) 
     V below[W];
     std::copy(state, state + W, below);
     for (Index t = count; t-- > 0;) {
-      const V* m = columns + t * (W + 1) + 1;
+      const M* m = columns + t * (W + 1) + 1;
       V v = x[t] / m[-1];
       UNROLL for (int i = W - 1; i >= 0; --i) v -= m[i] * below[i];
       UNROLL for (int i = W - 1; i > 0; --i) below[i] = below[i - 1];
@@ -138,7 +138,64 @@ INLINE void backward_tile(V* state, const V* columns, V* x, Index count, int w) 
   }
 }
 
-// The same for k right-hand sides, x (n, k), of which `left` rows are still to come at the tile's first column.
+// C of k right-hand sides, x (n, k), side by side in a vector. What is pending, or the unknowns below, stand in the rows
+// of x that follow the tile's, of which there are `left` with those.
+template <class T>
+struct SideBySide {
+  static constexpr int C = kLaneBytes / sizeof(T);
+  typedef T V __attribute__((vector_size(kLaneBytes)));
+
+  T* x;
+  Index k;
+  int live;  // right-hand sides, at most C
+
+  // Rows [first, first + count) into vectors, and back.
+  INLINE void read(V* rows, Index first, Index count) const {
+    const T* from = x + first * k;
+    if (live == C) {
+      for (Index t = 0; t < count; ++t) __builtin_memcpy(rows + t, from + t * k, sizeof(V));
+      return;
+    }
+    T* cells = reinterpret_cast<T*>(rows);
+    std::fill_n(cells, count * C, T(0));
+    for (int q = 0; q < live; ++q)
+      for (Index t = 0; t < count; ++t) cells[t * C + q] = from[t * k + q];
+  }
+
+  INLINE void write(const V* rows, Index first, Index count) const {
+    T* to = x + first * k;
+    if (live == C) {
+      for (Index t = 0; t < count; ++t) __builtin_memcpy(to + t * k, rows + t, sizeof(V));
+      return;
+    }
+    const T* cells = reinterpret_cast<const T*>(rows);
+    for (int q = 0; q < live; ++q)
+      for (Index t = 0; t < count; ++t) to[t * k + q] = cells[t * C + q];
+  }
+
+  template <int W>
+  INLINE void forward(const T* columns, Index count, int w, Index left) const {
+    V rows[kTile], pending[W] = {}, behind[W];
+    read(rows, 0, count);
+    forward_tile<W>(pending, columns, rows, count, w);
+    write(rows, 0, count);
+    const Index more = std::min<Index>(w, left - count);
+    read(behind, count, more);
+    for (Index i = 0; i < more; ++i) behind[i] -= pending[i];
+    write(behind, count, more);
+  }
+
+  template <int W>
+  INLINE void backward(const T* columns, Index count, int w, Index left) const {
+    V rows[kTile], below[W] = {};
+    read(rows, 0, count);
+    read(below, count, std::min<Index>(w, left - count));
+    backward_tile<W>(below, columns, rows, count, w);
+    write(rows, 0, count);
+  }
+};
+
+// The same one row after the other, for any w.
 template <class T>
 INLINE void forward_rows(const T* columns, T* x, Index k, Index count, int w, Index left, Index stride) {
   for (Index t = 0; t < count; ++t) {
@@ -170,23 +227,53 @@ void eliminate_tile(const Bands& s, V* state, V* tile, Index count) {
   with_width(s.stride - 1, [&](auto W) { run([&] { ldl_tile<W(), Raw>(state, tile, count, s.w); }); });
 }
 
+template <class T>
+void forward_several(const Bands& s, const T* tile, T* x, Index k, Index left, Index count) {
+  with_width(s.stride - 1, [&](auto W) {
+    run([&] {
+      if constexpr (W() == 0) {
+        forward_rows(tile, x, k, count, s.w, left, s.stride);
+      } else {
+        for (Index q = 0; q < k; q += SideBySide<T>::C) {
+          const int live = static_cast<int>(std::min<Index>(SideBySide<T>::C, k - q));
+          SideBySide<T>{x + q, k, live}.template forward<W()>(tile, count, s.w, left);
+        }
+      }
+    });
+  });
+}
+
+template <class T>
+void backward_several(const Bands& s, const T* tile, T* x, Index k, Index left, Index count) {
+  with_width(s.stride - 1, [&](auto W) {
+    run([&] {
+      if constexpr (W() == 0) {
+        backward_rows(tile, x, k, count, s.w, left, s.stride);
+      } else {
+        for (Index q = 0; q < k; q += SideBySide<T>::C) {
+          const int live = static_cast<int>(std::min<Index>(SideBySide<T>::C, k - q));
+          SideBySide<T>{x + q, k, live}.template backward<W()>(tile, count, s.w, left);
+        }
+      }
+    });
+  });
+}
+
 // For k = 1 (with a state), or for k right-hand sides of one system (without).
 template <class T, class V>
 void forward(const Bands& s, V* state, const V* tile, V* x, Index k, Index j, Index count) {
-  if (std::is_same<T, V>() && k != 1) {
-    run([&] { forward_rows(tile, x + j * k, k, count, s.w, s.n - j, s.stride); });
-  } else {
-    with_width(s.stride - 1, [&](auto W) { run([&] { forward_tile<W()>(state, tile, x + j, count, s.w); }); });
+  if constexpr (std::is_same<T, V>()) {
+    if (k != 1) return forward_several(s, tile, x + j * k, k, s.n - j, count);
   }
+  with_width(s.stride - 1, [&](auto W) { run([&] { forward_tile<W()>(state, tile, x + j, count, s.w); }); });
 }
 
 template <class T, class V>
 void backward(const Bands& s, V* state, const V* tile, V* x, Index k, Index j, Index count) {
-  if (std::is_same<T, V>() && k != 1) {
-    run([&] { backward_rows(tile, x + j * k, k, count, s.w, s.n - j, s.stride); });
-  } else {
-    with_width(s.stride - 1, [&](auto W) { run([&] { backward_tile<W()>(state, tile, x + j, count, s.w); }); });
+  if constexpr (std::is_same<T, V>()) {
+    if (k != 1) return backward_several(s, tile, x + j * k, k, s.n - j, count);
   }
+  with_width(s.stride - 1, [&](auto W) { run([&] { backward_tile<W()>(state, tile, x + j, count, s.w); }); });
 }
 
 // Notes in info[l] the 1-based first pivot of lane l that is not in (0, inf), if it has none so far.

@@ -70,9 +70,9 @@ int first_bad_pivot(const Bands& s, const T* ab) {
 // One system from both ends.
 template <class T>
 void solve_twisted(Pool& pool, const Bands& s, const Systems<T>& of) {
-  const Memory memory(Twisted<T>::scratch(s) * sizeof(T));
+  const Memory memory(Twisted<T>::scratch(s, of.k) * sizeof(T));
   int bad = 0;
-  if (!Twisted<T>(s, of.ab, of.b, of.x, memory.as<T>()).solve(pool)) bad = of.info ? first_bad_pivot(s, of.ab) : 1;
+  if (!Twisted<T>(s, of.ab, of.b, of.k, of.x, memory.as<T>()).solve(pool)) bad = of.info ? first_bad_pivot(s, of.ab) : 1;
   of.template report<1>(s, 0, &bad, 1);
 }
 
@@ -88,7 +88,7 @@ void solve(Call& call) {
                       call.optional<std::int32_t>(1, {}),
                       call.optional<T>(2, {s.n, s.rows})};
   if (s.n == 0) return;
-  if (s.w > 1 && k == 1 && !of.columns && Twisted<T>::worth(s)) return solve_twisted(call.pool, s, of);
+  if (s.w > 1 && k > 0 && !of.columns && Twisted<T>::worth(s)) return solve_twisted(call.pool, s, of);
   with_lanes<T>(s.lanes() && k == 1, [&](auto lanes) {
     constexpr int L = lanes;
     const Index scratch = 2 * s.state() + s.n * (s.stride + 1);

@@ -18,10 +18,10 @@ class Twisted {
   static constexpr Index kLong = 60000;  // cells, below which one thread is done sooner
 
   static bool worth(const Bands& s) { return s.batch == 1 && s.n * s.stride >= kLong && s.n > 4 * s.w; }
-  static Index scratch(const Bands& s) { return 4 * s.state() + s.n * (s.stride + 1); }
+  static Index scratch(const Bands& s, Index k) { return 4 * s.state() + s.n * (s.stride + k); }
 
-  Twisted(const Bands& s, const T* ab, const T* b, T* x, T* scratch)
-      : s_(s), ab_(ab), b_(b), x_(x), top_((s.n - s.w) / 2), bottom_(s.n - s.w - top_) {
+  Twisted(const Bands& s, const T* ab, const T* b, Index k, T* x, T* scratch)
+      : s_(s), ab_(ab), b_(b), k_(k), x_(x), top_((s.n - s.w) / 2), bottom_(s.n - s.w - top_) {
     T* columns = scratch + 4 * s.state();
     above_ = {scratch, scratch + s.state(), columns, x};
     middle_ = columns + top_ * s.stride;
@@ -42,7 +42,7 @@ class Twisted {
     parallel(pool, 2, workers, [&](Index, Index end) {
       if (end) {
         substitute(below_, bottom_);
-        std::reverse_copy(below_.y, below_.y + bottom_, x_ + s_.n - bottom_);
+        reverse_rows(below_.y, bottom_, x_ + (s_.n - bottom_) * k_);
       } else {
         substitute(above_, top_);
       }
@@ -53,7 +53,7 @@ class Twisted {
  private:
   struct End {
     T* state;    // pending on the coming columns
-    T* pending;  // and on the coming right-hand sides; upwards, the unknowns below
+    T* pending;  // for k = 1: and on the coming right-hand sides; upwards, the unknowns below
     T* columns;
     T* y;  // right-hand side, then unknowns, in the order of elimination
     bool ok = true;
@@ -62,6 +62,7 @@ class Twisted {
   const Bands& s_;
   const T* ab_;
   const T* b_;
+  Index k_;  // right-hand sides; of several, what is pending stands in the coming rows of y, and so do the unknowns
   T* x_;
   Index top_;
   Index bottom_;
@@ -74,7 +75,12 @@ class Twisted {
     T* tile = end.columns + j * s_.stride;
     eliminate_tile<false>(s_, end.state, tile, count);
     for (Index t = 0; t < count; ++t) end.ok &= positive(tile[t * s_.stride]);
-    forward<T>(s_, end.pending, tile, end.y, 1, j, count);
+    forward<T>(s_, end.pending, tile, end.y, k_, j, count);
+  }
+
+  // Rows of k numbers in reverse.
+  void reverse_rows(const T* from, Index rows, T* to) const {
+    for (Index i = 0; i < rows; ++i) std::copy_n(from + i * k_, k_, to + (rows - 1 - i) * k_);
   }
 
   void begin(End& end) {
@@ -85,22 +91,27 @@ class Twisted {
   void eliminate_from_above() {
     const Lanes<const T, 1> from(ab_, s_.rows * s_.n, 0, 1);
     begin(above_);
+    if (k_ != 1) std::copy_n(b_, (top_ + s_.w) * k_, x_);
     tiles(top_, [&](Index j, Index count) {
       gather(above_.columns + j * s_.stride, s_.stride, from, s_.w + 1, s_.n, j, count);
-      std::copy_n(b_ + j, count, above_.y + j);
+      if (k_ == 1) std::copy_n(b_ + j, count, above_.y + j);
       eliminate(above_, j, count);
     });
   }
 
   void eliminate_from_below() {
     begin(below_);
+    if (k_ != 1) {
+      reverse_rows(b_ + (s_.n - bottom_) * k_, bottom_, below_.y);
+      std::fill_n(below_.y + bottom_ * k_, s_.w * k_, T(0));
+    }
     tiles(bottom_, [&](Index j, Index count) {
       T* tile = below_.columns + j * s_.stride;
       for (Index i = 0; i < s_.stride; ++i) {
         const T* last = ab_ + i * s_.n + (s_.n - 1 - j - i);  // of the reversed column j
         for (Index t = 0; t < count; ++t) tile[t * s_.stride + i] = i <= s_.w ? last[-t] : T(0);
       }
-      std::reverse_copy(b_ + s_.n - j - count, b_ + s_.n - j, below_.y + j);
+      if (k_ == 1) std::reverse_copy(b_ + s_.n - j - count, b_ + s_.n - j, below_.y + j);
       eliminate(below_, j, count);
     });
   }
@@ -115,18 +126,25 @@ class Twisted {
         const Index column = w - 1 - k - i;
         middle_[column * s_.stride + i] = ab_[i * s_.n + top_ + column] - below_.state[k * wide + i];
       }
-    for (Index t = 0; t < w; ++t) x_[top_ + t] = b_[top_ + t] - below_.pending[w - 1 - t];
+    T* rows = x_ + top_ * k_;
+    if (k_ == 1) {
+      for (Index t = 0; t < w; ++t) rows[t] = b_[top_ + t] - below_.pending[w - 1 - t];
+    } else {
+      for (Index t = 0; t < w; ++t)
+        for (Index q = 0; q < k_; ++q) rows[t * k_ + q] += below_.y[(bottom_ + w - 1 - t) * k_ + q];
+      std::fill_n(rows + w * k_, w * k_, T(0));  // which the kernels meet with multipliers that are zero
+    }
     eliminate(above_, top_, w);
     // Upwards again. Where a column has fewer than `wide` unknowns below it, its multipliers are zero.
     std::fill_n(above_.pending, s_.state(), T(0));
     std::fill_n(below_.pending, s_.state(), T(0));
-    backward<T>(s_, above_.pending, middle_, x_, 1, top_, w);
-    std::reverse_copy(x_ + top_, x_ + top_ + w, below_.pending);
+    backward<T>(s_, above_.pending, middle_, x_, k_, top_, w);
+    reverse_rows(rows, w, k_ == 1 ? below_.pending : below_.y + bottom_ * k_);
   }
 
   void substitute(End& end, Index count) {
     tiles_upwards(count, [&](Index j, Index within) {
-      backward<T>(s_, end.pending, end.columns + j * s_.stride, end.y, 1, j, within);
+      backward<T>(s_, end.pending, end.columns + j * s_.stride, end.y, k_, j, within);
     });
   }
 };

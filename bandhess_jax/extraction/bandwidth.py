@@ -29,7 +29,7 @@ def probe_error(Hv: Array, ab: Array | Structure, v: Array) -> tuple[Array, Arra
     return jnp.abs(Hv - matvec(ab, v)), matvec(magnitude(ab), jnp.abs(v))
 
 
-def _wrong(error: Array, scale: Array, noise: Array | float = 0.0) -> Array:
+def is_wrong(error: Array, scale: Array, noise: Array | float = 0.0) -> Array:
     eps = jnp.finfo(error.dtype).eps
     return (error > jnp.maximum(eps**0.5, noise) * scale) & (error > 32 * eps * jnp.max(scale, initial=0))
 
@@ -44,7 +44,7 @@ def too_narrow(product: Callable[[Array], Array], ab: Array | Structure) -> Arra
     error, scale = probe_error(Hv, ab, v)
     change = jnp.abs(Hv - rescaled / jnp.pi)
     noise = 64 * jnp.max(jnp.where(scale > 0, change / scale, 0), initial=0)
-    return jnp.any(_wrong(error, scale, noise))
+    return jnp.any(is_wrong(error, scale, noise))
 
 
 def _band_error(options: tuple[Objective, int], fun: Callable, ab: Any, args: tuple, kwargs: dict) -> Array:

@@ -24,12 +24,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..band.general import times, times_transposed
 from ..band.storage import sheared, transposed
 from ..framework.kernels import kernel
 from .ldl import divide, unit_backward, unit_forward
 
 
-class LU(NamedTuple):
+class Elimination(NamedTuple):
     """U by rows `(n, l + u + 1)`, diagonal first; the multipliers `(n, l)`; how far below the pivots stood `(n,)`."""
 
     upper: Array
@@ -47,7 +48,7 @@ def _size(x: Array) -> Array:
     return jnp.abs(x.real) + jnp.abs(x.imag) if jnp.iscomplexobj(x) else jnp.abs(x)
 
 
-def _swapped(rows: Array, p: Array) -> Array:
+def swapped(rows: Array, p: Array) -> Array:
     """`rows` with the first and the p-th exchanged, by selection: a gather would be slow in a batch."""
     index = lax.broadcasted_iota(jnp.int32, rows.shape, 0)
     pivot = jnp.where(index == p, rows, 0).sum(0)
@@ -60,22 +61,22 @@ def _joining(x: Array, l: int) -> tuple[Array, Array]:
     return padded[:l], padded[l:]
 
 
-def lu_factor(ab: Array, l: int, u: int) -> LU:
+def eliminate(ab: Array, l: int, u: int) -> Elimination:
     """Factorise a band `(l + u + 1, n)`. Cost: 2 n l (l + u + 1) flops, one scan (LAPACK `gbtrf`)."""
     if l == 0:
         n = ab.shape[1]
-        return LU(transposed(ab, l).T, jnp.zeros((n, 0), ab.dtype), jnp.zeros(n, jnp.int32))
-    return LU(*kernel("lu", _scan_factor, ab, results=3, l=l))
+        return Elimination(transposed(ab, l).T, jnp.zeros((n, 0), ab.dtype), jnp.zeros(n, jnp.int32))
+    return Elimination(*kernel("lu", scan_columns, ab, results=3, l=l))
 
 
-def _scan_factor(ab: Array, l: int) -> list[Array]:
+def scan_columns(ab: Array, l: int) -> list[Array]:
     rows = transposed(ab, l).T  # row i, from column i - l on
     width = rows.shape[1]
 
     def column(pending: Array, row: Array) -> tuple[Array, tuple[Array, Array, Array]]:
         window = jnp.concatenate([pending, row[None]])
         p = jnp.argmax(_size(window[:, 0])).astype(jnp.int32)
-        window = _swapped(window, p)
+        window = swapped(window, p)
         pivot, rest = window[0], window[1:]
         m = rest[:, 0] / pivot[0]
         return jnp.pad(rest[:, 1:] - jnp.outer(m, pivot[1:]), ((0, 0), (0, 1))), (pivot, m, p)
@@ -85,13 +86,13 @@ def _scan_factor(ab: Array, l: int) -> list[Array]:
     return list(lax.scan(column, first, joining)[1])
 
 
-def lu_solve(lu: LU, b: Array, transpose: bool) -> Array:
+def substitute(lu: Elimination, b: Array, transpose: bool) -> Array:
     """A^-1 b, or A^-T b, for b `(n,)` or `(n, k)`. Cost: 2 n (2 l + u) flops per column, two scans (LAPACK `gbtrs`)."""
     return kernel("lu_solve", _scan_solve, *lu, b, transpose=transpose)
 
 
 def _scan_solve(upper: Array, multipliers: Array, swaps: Array, b: Array, transpose: bool) -> Array:
-    lu = LU(upper, multipliers, swaps)
+    lu = Elimination(upper, multipliers, swaps)
     if b.ndim == 2:
         return jax.vmap(partial(_scan_solve, *lu, transpose=transpose), in_axes=1, out_axes=1)(b)
     pivots, unit = lu.upper[:, 0], divide(lu.upper[:, 1:], lu.upper[:, 0])  # U = D V
@@ -100,7 +101,7 @@ def _scan_solve(upper: Array, multipliers: Array, swaps: Array, b: Array, transp
     return unit_backward(unit, divide(_eliminate_forward(lu, b), pivots))
 
 
-def _eliminate_forward(lu: LU, b: Array) -> Array:
+def _eliminate_forward(lu: Elimination, b: Array) -> Array:
     """What the elimination makes of b `(n,)`: swap and subtract, column by column."""
     l = lu.multipliers.shape[1]
     if l == 0:
@@ -108,14 +109,14 @@ def _eliminate_forward(lu: LU, b: Array) -> Array:
 
     def column(pending: Array, step: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         m, p, bj = step
-        window = _swapped(jnp.concatenate([pending, bj[None]]), p)
+        window = swapped(jnp.concatenate([pending, bj[None]]), p)
         return window[1:] - m * window[0], window[0]
 
     first, joining = _joining(b, l)
     return lax.scan(column, first, (lu.multipliers, lu.swaps, joining))[1]
 
 
-def _eliminate_backward(lu: LU, b: Array) -> Array:
+def _eliminate_backward(lu: Elimination, b: Array) -> Array:
     """The transpose of `_eliminate_forward`: column by column in reverse, subtract and swap with one of l below."""
     n, l = lu.multipliers.shape
     if l == 0:
@@ -123,7 +124,7 @@ def _eliminate_backward(lu: LU, b: Array) -> Array:
 
     def column(below: Array, step: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         m, p, bj = step
-        window = _swapped(jnp.concatenate([(bj - jnp.sum(m * below))[None], below]), p)
+        window = swapped(jnp.concatenate([(bj - jnp.sum(m * below))[None], below]), p)
         return window[:-1], window[-1]
 
     steps = (lu.multipliers, lu.swaps, b)
@@ -131,28 +132,28 @@ def _eliminate_backward(lu: LU, b: Array) -> Array:
     return jnp.concatenate([first, after])[:n]
 
 
-def _matvec(ab: Array, x: Array, l: int) -> Array:
-    """A x for x `(n,)` or `(n, k)`."""
-    if x.ndim == 2:
-        return jax.vmap(_matvec, in_axes=(None, 1, None), out_axes=1)(ab, x, l)
-    rows, n = ab.shape
-    around = sheared(jnp.broadcast_to(jnp.pad(x, (l, rows - l)), (rows, n + rows)), n)  # [c, i] = x[i - l + c]
-    return jnp.sum(transposed(ab, l) * around, axis=0)
+def solve_eliminated(ab: Array, lu: Elimination, b: Array, transpose: bool = False) -> Array:
+    """A^-1 b, or A^-T b, for the constants lu that `eliminate` made of ab; NaN where a pivot is exactly zero.
+
+    Differentiable in both modes, at the cost of one more solve: derivatives go through the product A x alone.
+    """
+    l = lu.multipliers.shape[1]
+    u = ab.shape[0] - 1 - l
+
+    def apply(transpose: bool, b: Array) -> Array:
+        return jnp.where(lu.singular, jnp.nan, substitute(lu, b, transpose))
+
+    def product(x: Array) -> Array:
+        return times_transposed(ab, x, u) if transpose else times(ab, x, l)
+
+    return lax.custom_linear_solve(product, b, lambda _, b: apply(transpose, b), lambda _, b: apply(not transpose, b))
 
 
 def solve_general(ab: Array, b: Array, l: int, u: int) -> tuple[Array, Array]:
     """`(x, singular)` with A x = b, for a band `(l + u + 1, n)` and b `(n,)` or `(n, k)` of its dtype.
 
     x is NaN where a pivot is exactly zero. Differentiable in both modes, at the cost of one more solve with the same
-    factor: it is a constant to the linear solve, and derivatives go through the product A x.
+    factor.
     """
-    lu = lu_factor(lax.stop_gradient(ab), l, u)
-    singular = lu.singular
-
-    def apply(transpose: bool, b: Array) -> Array:
-        return jnp.where(singular, jnp.nan, lu_solve(lu, b, transpose))
-
-    x = lax.custom_linear_solve(
-        lambda x: _matvec(ab, x, l), b, lambda _, b: apply(False, b), lambda _, b: apply(True, b)
-    )
-    return x, singular
+    lu = eliminate(lax.stop_gradient(ab), l, u)
+    return solve_eliminated(ab, lu, b), lu.singular

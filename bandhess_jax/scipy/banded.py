@@ -30,14 +30,15 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from numpy.linalg import LinAlgError
 
-from bandhess_common.checks import as_index
+from bandhess_common.checks import as_index, check_cyclic_reach
 
 from ..band.storage import transposed
 from ..linalg.cholesky import cho_solve, cholesky_ex
+from ..linalg.cyclic import solve_cyclic
 from ..linalg.lu import solve_general
 from ..linalg.solve import solve
 
-__all__ = ["LinAlgError", "cho_solve_banded", "cholesky_banded", "solve_banded", "solveh_banded"]
+__all__ = ["LinAlgError", "cho_solve_banded", "cholesky_banded", "solve_banded", "solve_cyclic_banded", "solveh_banded"]
 
 
 def solveh_banded(
@@ -148,6 +149,52 @@ def solve_banded(
     l, u = as_index(nlower, "l_and_u[0]"), as_index(nupper, "l_and_u[1]")
     _check_rows(l, u, arrays["ab"])
     x, singular = _run(_solve_banded, (l, u), check_finite, arrays)
+    if _known(singular):
+        raise LinAlgError("singular matrix")
+    return x
+
+
+def solve_cyclic_banded(
+    l_and_u: tuple[int, int],
+    ab: ArrayLike,
+    b: ArrayLike,
+    overwrite_ab: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+) -> Array:
+    """x with A x = b, for a general periodic band (scipy #13701 asks for it), by LU with partial pivoting.
+
+    The cells that a plain band leaves unused hold what wraps around, `ab[r, j] = A[(j + r - u) mod n, j]`. With l = 2,
+    u = 1 and n = 6, and entries named by row and column,
+
+        A =  00 01  .  . 04 05        ab =  50 01 12 23 34 45
+             10 11 12  .  . 15              00 11 22 33 44 55
+             20 21 22 23  .  .              10 21 32 43 54 05
+              . 31 32 33 34  .              20 31 42 53 04 15
+              .  . 42 43 44 45
+             50  .  . 53 54 55
+
+    Args:
+      l_and_u: `(l, u)`, the numbers of subdiagonals and superdiagonals, l + u < n.
+      ab: `(..., l + u + 1, n)`.
+      b: `(n,)` or `(..., n, k)`; leading axes broadcast with ab's.
+      overwrite_ab: accepted, without effect.
+      overwrite_b: likewise.
+      check_finite: outside jit, raise ValueError where ab or b holds NaN or infinity.
+
+    Returns: x, `(..., n)` or `(..., n, k)`.
+
+    Raises: ValueError for shapes that do not match, or where entries meet on both ways round (l + u >= n: such a matrix
+      is dense); outside jit numpy.linalg.LinAlgError where a pivot is exactly zero (under jit x is NaN).
+
+    Cost: the ring is folded to a plain band with 2 max(l, u) diagonals on either side: with m = max(l, u),
+      4 n m (4 m + 1) flops and 12 n m per right-hand side. A derivative costs one more solve.
+    """
+    l, u = as_index(l_and_u[0], "l_and_u[0]"), as_index(l_and_u[1], "l_and_u[1]")
+    arrays = _arrays("solve_cyclic_banded", ab=ab, b=b)
+    _check_rows(l, u, arrays["ab"])
+    check_cyclic_reach(l, u, arrays["ab"].shape[-1])
+    x, singular = _run(_solve_cyclic_banded, (l, u), check_finite, arrays)
     if _known(singular):
         raise LinAlgError("singular matrix")
     return x
@@ -315,3 +362,7 @@ def _cho_solve_banded(cb: Array, b: Array, lower: bool) -> tuple[Array, Array]:
 
 def _solve_banded(ab: Array, b: Array, l: int, u: int) -> tuple[Array, Array]:
     return solve_general(ab, b, l, u) if b.size else (b, jnp.array(False))
+
+
+def _solve_cyclic_banded(ab: Array, b: Array, l: int, u: int) -> tuple[Array, Array]:
+    return solve_cyclic(ab, b, l, u) if b.size else (b, jnp.array(False))

@@ -16,24 +16,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from ..band.storage import transposed
+from ..band.general import around, cleared, product_general
 from ..framework.kernels import kernel
 from ..framework.transforms import apply, eager, forward_rule, vmap_solve
 from . import lapack
 from .triangular import columns
 
 
+def pivots_of(parts: tuple[Tensor, ...], l: int, u: int) -> Tensor:
+    """The pivots `(..., n)` of a factor."""
+    return parts[0][..., :, 0] if len(parts) == 3 else parts[0][..., l + u, :]
+
+
 class _Factor(torch.autograd.Function):
     """The factor of ab `(..., l + u + 1, n)`: what the kernel `lu` gives, or LAPACK's two parts. Not differentiable."""
 
     @staticmethod
-    def forward(ab: Tensor, l: int, u: int) -> tuple[Tensor, ...]:
+    def forward(ab: Tensor, l: int, u: int, strict: bool) -> tuple[Tensor, ...]:
         parts = kernel("lu", lapack.lu, ab, l=l)
-        pivots = parts[0][..., :, 0] if len(parts) == 3 else parts[0][..., l + u, :]
-        if (pivots == 0).any():
-            first = int((pivots == 0).nonzero()[0, -1]) + 1
+        zero = pivots_of(parts, l, u) == 0
+        if strict and zero.any():
+            first = int(zero.nonzero()[0, -1]) + 1
             raise torch.linalg.LinAlgError(f"solve_general: the matrix is singular, pivot {first} is exactly 0")
         return parts
 
@@ -42,20 +46,9 @@ class _Factor(torch.autograd.Function):
         ctx.mark_non_differentiable(*output)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, ab: Tensor, l: int, u: int) -> tuple:
-        parts = _Factor.apply(ab.movedim(in_dims[0], 0), l, u)
+    def vmap(info: Any, in_dims: tuple, ab: Tensor, l: int, u: int, strict: bool) -> tuple:
+        parts = _Factor.apply(ab.movedim(in_dims[0], 0), l, u, strict)
         return parts, (0,) * len(parts)
-
-
-def _around(x: Tensor, before: int, count: int) -> Tensor:
-    """`[..., k, c, i] = x[..., i - before + c, k]` for c < count, 0 outside: what a band's cells meet."""
-    return pad(x.mT, (before, count - 1 - before)).unfold(-1, x.shape[-2], 1)
-
-
-def _matvec(ab: Tensor, x: Tensor, l: int, u: int, adjoint: bool) -> Tensor:
-    """A x or A^H x for x `(..., n, k)`."""
-    rows, before = (ab.conj(), u) if adjoint else (transposed(ab, l), l)
-    return (rows[..., None, :, :] * _around(x, before, l + u + 1)).sum(-2).mT
 
 
 class _Solve(torch.autograd.Function):
@@ -79,7 +72,7 @@ class _Solve(torch.autograd.Function):
         x, ab, *parts = ctx.saved_tensors
         v = _Solve.apply(cotangent, ab, ctx.l, ctx.u, not ctx.adjoint, *parts)
         row, column = (x, v) if ctx.adjoint else (v, x)  # -row column^H on the band, summed over right-hand sides
-        cells = _around(row, ctx.u, ctx.l + ctx.u + 1) * column.mT.conj()[..., None, :]
+        cells = around(row, ctx.u, ctx.l + ctx.u + 1) * column.mT.conj()[..., None, :]
         return v, -cells.sum(-3), None, None, None, *[None] * len(parts)
 
     @staticmethod
@@ -88,7 +81,7 @@ class _Solve(torch.autograd.Function):
         x, ab, *parts = ctx.saved_tensors
         db = torch.zeros_like(x) if db is None else db
         if dab is not None:
-            db = db - _matvec(dab, x, ctx.l, ctx.u, ctx.adjoint)
+            db = db - product_general(dab, x, ctx.l, ctx.u, ctx.adjoint)
         return _Solve.apply(db, ab, ctx.l, ctx.u, ctx.adjoint, *parts)
 
     @staticmethod
@@ -99,12 +92,23 @@ class _Solve(torch.autograd.Function):
         return vmap_solve(solve, info, (*in_dims[:2], *in_dims[5:]), b, ab, *parts)
 
 
+def eliminate(ab: Tensor, l: int, u: int, strict: bool = False) -> tuple[Tensor, ...]:
+    """The factor of a band `(l + u + 1, n)`, a constant to derivatives. strict: LinAlgError where a pivot is 0."""
+    return apply(_Factor, ab.detach(), l, u, strict)
+
+
+def solve_eliminated(
+    ab: Tensor, parts: tuple[Tensor, ...], b: Tensor, l: int, u: int, transpose: bool = False
+) -> Tensor:
+    """A^-1 b, or A^-H b, with what `eliminate` made of ab, whose unused cells are 0; differentiable in both modes."""
+    return columns(lambda b: apply(_Solve, b, ab, l, u, transpose, *parts), b)
+
+
 def solve_general(ab: Tensor, b: Tensor, l: int, u: int) -> Tensor:
     """x with A x = b, for a band `(l + u + 1, n)` and b `(n,)` or `(n, k)` of its dtype.
 
     Raises torch.linalg.LinAlgError where a pivot is exactly zero. Differentiable in both modes, at the cost of one more
     solve with the same factor (LAPACK `gbtrf`, `gbtrs`).
     """
-    ab = transposed(transposed(ab, l), u)  # with zeros in the unused cells
-    parts = apply(_Factor, ab.detach(), l, u)
-    return columns(lambda b: apply(_Solve, b, ab, l, u, False, *parts), b)
+    ab = cleared(ab, l, u)  # with zeros in the unused cells
+    return solve_eliminated(ab, eliminate(ab, l, u, strict=True), b, l, u)

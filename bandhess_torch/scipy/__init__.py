@@ -6,7 +6,7 @@
     minimise.py   Newton's method as `method=`
 """
 
-from .banded import LinAlgError, cho_solve_banded, cholesky_banded, solve_banded, solveh_banded
+from .banded import LinAlgError, cho_solve_banded, cholesky_banded, solve_banded, solve_cyclic_banded, solveh_banded
 from .eigen import eig_banded, eigh_tridiagonal, eigvals_banded, eigvalsh_tridiagonal
 from .minimise import newton
 
@@ -20,5 +20,6 @@ __all__ = [
     "eigvalsh_tridiagonal",
     "newton",
     "solve_banded",
+    "solve_cyclic_banded",
     "solveh_banded",
 ]

@@ -43,8 +43,9 @@ class Model:
         return np.array(g).ravel(), matrix(J), matrix(W)
 
 
-def ipopt(p: Problem, max_iter: int = 1000, **options: object) -> tuple[str, int, float]:
-    """Status, iterations and value of IPOPT with exact derivatives, tol 1e-8."""
+def ipopt(p: Problem, max_iter: int = 1000, **options: object) -> tuple[str, int, float, float]:
+    """Status, iterations, value and violation of IPOPT with exact derivatives, tol 1e-8. The violation is in units of
+    the rows' gradients where these are small: a row times 1e-8 is met to 1e-8 anywhere."""
     solver = ca.nlpsol(
         "s", "ipopt", {"x": p.x, "f": p.f, "g": ca.vertcat(p.c, p.g)},
         {"print_time": False, "error_on_fail": False, "ipopt": {"print_level": 0, "sb": "yes", "max_iter": max_iter, **options}},
@@ -53,4 +54,9 @@ def ipopt(p: Problem, max_iter: int = 1000, **options: object) -> tuple[str, int
     up = np.concatenate([np.zeros(p.c.numel()), np.full(p.g.numel(), np.inf)])
     result = solver(x0=p.x0, lbg=low, ubg=up, lbx=p.lower, ubx=p.upper)
     stats = solver.stats()
-    return stats["return_status"], int(stats["iter_count"]), float(result["f"])
+    h = ca.vertcat(p.c, p.g)
+    left, J = ca.Function("h", [p.x], [h, ca.jacobian(h, p.x)])(result["x"])
+    left, size = np.array(left).ravel(), np.abs(matrix(J)).max(axis=1).toarray().ravel()
+    left[p.c.numel() :] = np.minimum(left[p.c.numel() :], 0)
+    off = float(np.max(np.abs(left) / np.clip(size, 1e-300, 1), initial=0))
+    return stats["return_status"], int(stats["iter_count"]), float(result["f"]), off

@@ -12,8 +12,10 @@
   C(noise_after) C(noise) C(theta_fall) C(phi_fall) C(theta_power) C(phi_power) C(armijo)               \
   C(alpha_least) C(alpha_least_curved) C(theta_most) C(theta_least) C(phi_rounding) C(corrections)      \
   C(correction_fall) C(tiny) C(tiny_steps) C(rho) C(elastic_least) C(restored)                          \
+  C(restorations) C(restored_late) C(renewals) C(creeping) C(creeping_steps)          \
   C(restored_multiplier) C(stalled) C(centred) C(infeasible) C(floor_mean) C(size_least)                \
-  C(null_turns) C(dependent) C(warm)
+  C(null_turns) C(dependent) C(warm)     \
+  C(straight) C(predictor_z) C(predictor_power) C(predictor_steps)
 
 namespace bandhess::interior {
 

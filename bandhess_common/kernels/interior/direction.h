@@ -84,12 +84,13 @@ class Direction {
  public:
   Direction(const State<T>& s, System<T>& system) : s_(s), c_(s.constants()), reg_(s.reg), system_(system) {}
 
-  // The step for these residuals of lower and upper bounds and of the rows.
-  void find(const T* r_lower, const T* r_upper, const T* r_rows, const Step<T>& to) {
+  // The step for these residuals of lower and upper bounds and of the rows; `products`, if given, are what it takes to
+  // leave of d z besides mu, with their signs turned.
+  void find(const T* r_lower, const T* r_upper, const T* r_rows, const Step<T>& to, T* const* products = nullptr) {
+    products_ = products;
     right_hand_side(r_lower, r_upper, r_rows);
     system_.solve(s_.b1, s_.b2, c_.target, to.x, to.y);
     const T *dx = to.x, *dy = to.y;
-    const T mu = reg_.barrier;
     s_.pairs([&](const Pair<T>& p) {
       T *dd = to.d[p.kind], *dz = to.z[p.kind];
       if (p.kind == 0) {
@@ -100,10 +101,7 @@ class Direction {
         const T sign = p.kind == 4 ? T(-1) : T(1);
         each(p.begin, p.end, [=, *this](Index i) { dd[i] = p.d[i] / z_of(p, i) * (sign * dy[i] + force(p, i)); });
       }
-      each(p.begin, p.end, [=](Index i) {
-        const T has = p.has ? p.has[i] : T(1);
-        dz[i] = (has * mu - p.z[i] * dd[i]) / p.d[i] - p.z[i];
-      });
+      each(p.begin, p.end, [=, *this](Index i) { dz[i] = (centre(p, i) - p.z[i] * dd[i]) / p.d[i] - p.z[i]; });
     });
   }
 
@@ -123,17 +121,23 @@ class Direction {
   const Constants<T>& c_;
   Registers<T>& reg_;
   System<T>& system_;
+  T* const* products_ = nullptr;
+
+  // What d z is to be.
+  INLINE T centre(const Pair<T>& p, Index i) const {
+    const T mu = (p.has ? p.has[i] : T(1)) * reg_.barrier;
+    return products_ ? mu - products_[p.kind][i] : mu;
+  }
 
   static INLINE T z_of(const Pair<T>& p, Index i) { return std::max(p.z[i], std::numeric_limits<T>::min()); }
 
   // What pushes a positive variable of the rows: with dy it gives dd z / d.
   INLINE T force(const Pair<T>& p, Index i) const {
     const T y = p.kind == 4 ? -s_.y[i] : s_.y[i];
-    return y - (p.kind == 2 ? T(0) : c_.rho) + reg_.barrier / p.d[i];
+    return y - (p.kind == 2 ? T(0) : c_.rho) + centre(p, i) / p.d[i];
   }
 
   void right_hand_side(const T* r_lower, const T* r_upper, const T* r_rows) {
-    const T mu = reg_.barrier;
     T *b1 = s_.b1, *b2 = s_.b2;
     each(0, s_.n, [=, dual = s_.dual](Index j) { b1[j] = -dual[j]; });
     each(0, s_.r, [=](Index i) { b2[i] = -r_rows[i]; });
@@ -141,8 +145,8 @@ class Direction {
       if (p.kind < 2) {
         const T sign = p.kind == 0 ? T(1) : T(-1);
         const T* left = p.kind == 0 ? r_lower : r_upper;
-        each(0, s_.n, [=](Index j) {
-          b1[j] -= sign * (p.z[j] + (p.z[j] * left[j] - p.has[j] * mu) / p.d[j]);
+        each(0, s_.n, [=, *this](Index j) {
+          b1[j] -= sign * (p.z[j] + (p.z[j] * left[j] - centre(p, j)) / p.d[j]);
         });
       } else {
         const T sign = p.kind == 4 ? T(-1) : T(1);

@@ -59,6 +59,10 @@ class Loop {
 
   void look_at_start(const Derivatives<T>& at) {
     note_tops(s_, at);
+    reg_.f_new = std::isfinite(at.f) ? std::abs(at.f) : T(0);
+    std::copy_n(s_.x_request, s_.n, s_.cx);
+    std::copy_n(at.gradient, s_.n, s_.c_lower);
+    std::copy_n(at.h, s_.r, s_.c_rows);
     std::copy_n(s_.x, s_.n, s_.x_request);
     reg_.stage = kEstimate;
   }
@@ -152,7 +156,8 @@ class Loop {
     const T eps = std::numeric_limits<T>::epsilon();
     const T size = std::max(largest(s_.gradient, s_.n), c_.size_least);
     reg_.least_w = std::sqrt(std::sqrt(eps)) * size / std::max(T(1), largest(s_.x, s_.n));
-    reg_.value_unit = reg_.f == 0 ? T(1) : std::abs(reg_.f);
+    // A warm start may lie where f nearly vanishes: what it is beside, is its size.
+    reg_.value_unit = reg_.f == 0 ? T(1) : std::max(std::abs(reg_.f), reg_.f_scale * reg_.f_new);
     if (reg_.start > 0) each(0, s_.r, [=, y = s_.y, scale = s_.h_scale, f = reg_.f_scale](Index i) { y[i] *= f / scale[i]; });
     if (reg_.start == kWarm) {
       start_warm(s_);
@@ -170,6 +175,7 @@ class Loop {
 
   // The tests of an end, then a step and its first trial.
   void linearise() {
+    if (reg_.steps == 0 && !s_.elastic()) start_predictor(s_);
     Residuals<T>(s_, here(), reg_.barrier).write(s_.r_lower, s_.r_upper, s_.r_rows);
     while (true) {
       measure(s_);
@@ -191,10 +197,13 @@ class Loop {
         continue;
       }
       if (reg_.steps >= reg_.max_steps) return end<T>(s_, kMaxSteps);
+      if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier());
+      reg_.predicted = reg_.quadratic;
       if (!curved) choose_barrier();
       const T eps = std::numeric_limits<T>::epsilon();
       reg_.tau = std::min(std::max(c_.boundary, 1 - reg_.barrier), 1 - 4 * eps);
-      if (!curved) direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, s_.step());
+      const bool corrected = reg_.predicted > 0;
+      if (!curved) direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, s_.step(), corrected ? s_.correction().z : nullptr);
       return search_.begin();
     }
   }
@@ -229,6 +238,11 @@ class Loop {
     return reg_.gap * reg_.f_scale <= c_.gap * reg_.tol * value_size();
   }
 
+  T least_barrier() const {
+    const T count = std::max(T(1), static_cast<T>(s_.count(false)));
+    return c_.mu_least * reg_.tol * std::min(T(1), 10 * value_size() / count);
+  }
+
   bool find_curvature(bool stationary) {
     const T eps = std::numeric_limits<T>::epsilon();
     if (!(reg_.delta > std::sqrt(eps) * reg_.size_w)) return false;
@@ -238,8 +252,11 @@ class Loop {
 
   // (7): mu falls while the point solves its barrier problem well enough.
   void choose_barrier() {
-    const T count = std::max(T(1), static_cast<T>(s_.count(false)));
-    reg_.least_mu = c_.mu_least * reg_.tol * std::min(T(1), 10 * value_size() / count);
+    reg_.least_mu = least_barrier();
+    if (reg_.predicted > 0) {
+      reg_.barrier = std::max(predicted_barrier(s_, direction_, s_.correction().z), reg_.least_mu);
+      return Residuals<T>(s_, here(), reg_.barrier).write(s_.r_lower, s_.r_upper, s_.r_rows);
+    }
     while (error(s_, reg_.barrier) <= c_.mu_error * reg_.barrier && reg_.barrier > reg_.least_mu) {
       lower_barrier(s_);
       if (s_.elastic()) reg_.zeta = std::sqrt(reg_.barrier);
@@ -259,8 +276,8 @@ class Loop {
 
   void end_in_restoration() {
     largest_product(s_, s_.x, s_.v7);
-    const bool infeasible = violation<T>(s_, s_.x, s_.h, s_.v7) > c_.infeasible * reg_.tol;
-    end(s_, infeasible ? kInfeasible : kStalled, &system_);
+    const T most = std::max(violation<T>(s_, s_.x, s_.h, s_.v7), violation<T>(s_, s_.x, s_.h, s_.v7, true));
+    end(s_, most > c_.infeasible * reg_.tol ? kInfeasible : kStalled, &system_);
   }
 };
 

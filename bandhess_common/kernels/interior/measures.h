@@ -93,14 +93,14 @@ T phi(const State<T>& s, const Point<T>& at, T f, T barrier, bool main) {
   return f - static_cast<T>(barrier * logs);
 }
 
-// The largest violation of rows and bounds at x, unscaled; less what rounding hides of J x, given its sizes.
+// The largest violation of rows, by their scales, and of bounds at x; less what rounding hides of J x, given its sizes.
 template <class T>
-T violation(const State<T>& s, const T* x, const T* h, const T* sizes) {
+T violation(const State<T>& s, const T* x, const T* h, const T* sizes, bool scaled = false) {
   const Index n = s.n, m = s.m(), r = s.r;
   const T hidden = sizes ? s.constants().rounding_rows * std::numeric_limits<T>::epsilon() : T(0);
   const T* of = sizes ? sizes : s.h;
   const auto beyond = [=, scale = s.h_scale](Index i, T value) {
-    return std::max(value - hidden * std::abs(of[i]), T(0)) / scale[i];
+    return std::max(value - hidden * std::abs(of[i]), T(0)) / (scaled ? T(1) : scale[i]);
   };
   T most = largest<T>(0, m, [=](Index i) { return beyond(i, std::abs(h[i])); });
   most = std::max(most, largest<T>(m, r, [=](Index i) { return beyond(i, -h[i]); }));

@@ -48,13 +48,12 @@ void lower_barrier(const State<T>& s) {
   s.filter().count = 0;
 }
 
-// From the current point, whose derivatives it asks for anew.
+// Elastic variables for the current point, whose derivatives it asks for anew.
 template <class T>
-void enter_restoration(const State<T>& s) {
+void start_restoration(const State<T>& s) {
   const auto& c = s.constants();
   auto& reg = s.reg;
-  reg.theta_r = reg.theta0;
-  reg.main_barrier = reg.barrier;
+  reg.elastic = 0;  // what is left is without p and n
   const T rho = c.rho, least = c.elastic_least;
   T* left = s.r_rows;
   const Point<T> here{s.x, s.h, s.step(), T(0)};
@@ -84,11 +83,24 @@ void enter_restoration(const State<T>& s) {
   reg.request = kDerivatives;
 }
 
+// From a point of the problem, which the filter holds.
+template <class T>
+void enter_restoration(const State<T>& s) {
+  auto& reg = s.reg;
+  reg.theta_r = reg.theta0;
+  reg.main_barrier = reg.barrier;
+  reg.entries += 1;
+  reg.renewals = 0;
+  start_restoration(s);
+}
+
 // Whether restoration may end at a point with this objective, scaled.
 template <class T>
 bool restored(const State<T>& s, const Point<T>& at, T f) {
   const T t = theta(s, at, s.reg.main_barrier, true);
-  if (!(t <= s.constants().restored * s.reg.theta_r)) return false;
+  const auto& c = s.constants();
+  const T least = s.reg.entries > c.restorations ? c.restored_late : c.restored;
+  if (!(t <= least * s.reg.theta_r)) return false;
   return passes(s.filter(true), t, phi(s, at, f, s.reg.main_barrier, true));
 }
 
@@ -98,6 +110,7 @@ void leave_restoration(const State<T>& s) {
   auto& reg = s.reg;
   reg.elastic = 0;
   reg.barrier = reg.main_barrier;
+  reg.theta_mark = 0;
   T most = 0;
   s.pairs([&](const Pair<T>& p) {
     most = std::max(most, largest<T>(p.begin, p.end, [z = p.z](Index i) { return z[i]; }));

@@ -4,6 +4,7 @@
 
 #include "curvature.h"
 #include "finish.h"
+#include "predictor.h"
 #include "restoration.h"
 
 namespace bandhess::interior {
@@ -17,6 +18,7 @@ class Search {
   // Asks for the first trial of a step that stands in `step()`.
   void begin() {
     look_here();
+    if (creeping()) return leave();
     reg_.slope = direction_.slope(s_.step());
     reg_.raised = 0;
     reg_.any_finite = -1;
@@ -38,7 +40,8 @@ class Search {
     const Point<T> at{s_.x_request, h, correcting ? s_.correction() : s_.step(),
                       correcting ? reg_.correction_alpha : reg_.alpha};
     if (stage == kTiny) return accept(at);
-    const Verdict verdict = test(at, f);
+    Verdict verdict = test(at, f);
+    if (reg_.predicted > 0 && std::isfinite(verdict.theta) && std::isfinite(f)) verdict = {true, false, verdict.theta};
     reg_.any_finite = std::isfinite(verdict.theta) ? T(1) : std::max(reg_.any_finite, T(0));
     reg_.augment = verdict.augment;
     if (verdict.accepted) return accept(at);
@@ -75,6 +78,18 @@ class Search {
     const Point<T> here{s_.x, s_.h, s_.step(), T(0)};
     reg_.phi0 = phi(s_, here, reg_.f, reg_.barrier, main);
     reg_.theta0 = theta(s_, here, reg_.barrier, main);
+  }
+
+  // Far from feasible, and no nearer for long: multipliers may have run off, or there is no feasible point.
+  bool creeping() {
+    if (s_.elastic()) return false;
+    if (reg_.theta_mark == 0 || reg_.theta0 <= std::max(c_.creeping * reg_.theta_mark, s_.filter().theta_min)) {
+      reg_.theta_mark = reg_.theta0;
+      reg_.since_mark = 0;
+    } else {
+      reg_.since_mark += 1;
+    }
+    return reg_.since_mark >= c_.creeping_steps;
   }
 
   void whole_step() {
@@ -125,7 +140,7 @@ class Search {
     const Filter<T> filter = s_.filter();
     const T t = theta(s_, at, reg_.barrier, main);
     const T value = phi(s_, at, f, reg_.barrier, main);
-    const T slack = c_.phi_rounding * kEps * std::abs(reg_.phi0);
+    const T slack = c_.phi_rounding * kEps * std::max(std::abs(reg_.phi0), std::min(T(1), reg_.value_unit));
     const T alpha = reg_.alpha;
     if (!std::isfinite(t) || !std::isfinite(value) || !passes(filter, t, value - slack)) return {false, false, t};
     if (reg_.curved > 0) {
@@ -209,7 +224,12 @@ class Search {
 
   // No step serves here: restoration, if there is what to restore.
   void leave() {
-    if (s_.elastic() || !(reg_.theta0 > c_.stalled * reg_.tol)) return end(s_, kStalled, &system_);
+    if (s_.elastic()) {
+      if (!(reg_.renewals < c_.renewals)) return end(s_, kStalled, &system_);
+      reg_.renewals += 1;
+      return start_restoration(s_);
+    }
+    if (!(reg_.theta0 > c_.stalled * reg_.tol)) return end(s_, kStalled, &system_);
     augment(s_);
     enter_restoration(s_);
   }

@@ -84,7 +84,8 @@ void start(const State<T>& s, const Problem<T>& problem, T m) {
   std::fill_n(s.h_scale, s.r, T(1));
   for (Index j = 0; j < s.n; ++j) {
     const T far = s.constants().scale_far * std::max(T(1), std::abs(s.x[j])) * static_cast<T>(noise(j, 2));
-    s.x_request[j] = s.free[j] > 0 ? inside(s, j, s.x[j] + far) : s.x[j];
+    const T beside = inside(s, j, s.x[j] + far);
+    s.x_request[j] = s.free[j] == 0 ? s.x[j] : beside == s.x[j] ? inside(s, j, s.x[j] - far) : beside;
   }
 }
 

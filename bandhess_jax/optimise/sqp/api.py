@@ -130,7 +130,7 @@ def sqp(
       L = f + y . (c, g) - z . (x - lower, upper - x),
 
           max|grad L| <= tol s_d,   |(c, g - d)| <= tol,   |d z| <= tol s_c,   violation <= tol / 2 unscaled, and
-          d . z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
+          d . z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f0|)),
 
       s_d and s_c being the mean multiplier over 100, at least 1. (Scales make no entry of a gradient near x0 larger
       than 100, and those of constraints no smaller than 0.01.) Other ends:

@@ -195,7 +195,7 @@ def sqp(
       Hessian of the Lagrangian and barrier, or four inverse iterations show none), and
 
           max|grad L| <= tol s_d,   |c|, -g <= tol / 2,   max s z <= tol s_c   and
-          sum s z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f(x0)|)),
+          sum s z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f0|)),
 
       s being the slacks of bounds and inequalities, s_d = max(1, mean(|y|, z) / 100), s_c = max(1, mean(z) / 100), y
       and z the multipliers. Here f and each constraint are scaled so that their gradients at the start are at most 100;

@@ -43,8 +43,8 @@ class Outputs(NamedTuple):
     def joined(self, tree: Any) -> Tensor:
         """What the function returned: of the structure known, for that does not change."""
         leaves = tree_leaves(tree)
-        if not leaves:
-            return self.like
+        if not leaves:  # a new tensor: `like` may have been made under a transform that has ended
+            return torch.zeros(0, dtype=self.like.dtype, device=self.like.device)
         flat = torch.cat([leaf.reshape(-1) for leaf in leaves])
         return flat if flat.dtype == self.like.dtype else flat.to(self.like.dtype)
 

@@ -1,0 +1,83 @@
+"""Quadratic programs: where rows are linear and the objective quadratic, mu follows from a predictor, and a corrector
+of second order completes the step (Mehrotra, SIAM J. Optimization 2 (1992) 575)."""
+
+from __future__ import annotations
+
+from .measures import error, least_mu, limits, residuals, theta, value_size
+from .operations import Array
+from .state import WARM, Derivatives, Kit, Mode, Residuals, State, Step, empty_filter
+from .step import direction, fraction
+from .system import pull, push, ratio
+
+
+def with_far_point(s: State, a: Derivatives) -> State:
+    """Keeps what was found beside the start, until the first search."""
+    u = s.search
+    return s._replace(search=u._replace(step=u.step._replace(x=s.x_request, y=a.h), tried=u.tried._replace(x=a.grad)))
+
+
+def begun_predictor(k: Kit, s: State, band: Array, rows: Array, total: Array) -> State:
+    """At the first linearisation: whether values and gradient beside the start are what the derivatives here say, which
+    at random points they are of linear and quadratic functions alone; then multipliers begin larger.
+
+    band, rows, total: of the Hessian, the Jacobian and the gradient of f + y . h, scaled.
+    """
+    ops, c, q = k.ops, k.c, s.point
+    far, gradient_far = s.search.step, s.search.tried.x
+    force = pull(k, rows, q.y)
+    gradient = total - force
+    move = (far.x - q.x) * k.p.free
+    curved, along = ops.matvec(band, move), push(k, rows, move)
+    off = ops.largest((s.f_scale * gradient_far - gradient - curved) * k.p.free)
+    size = ops.largest(gradient) + ops.largest(curved) + ops.largest(force)
+    unit = abs(s.h) + push(k, abs(rows), abs(move)) + k.least
+    left = ops.largest((s.h_scale * far.y - s.h - along) / unit)
+    moved = ops.all((move != 0) | (k.p.free == 0))
+    straight = moved & (off <= c.straight * size) & (left <= c.straight)
+    z = ops.where(straight, c.predictor_z * q.z, q.z)
+    return s._replace(point=q._replace(z=z), mode=s.mode._replace(quadratic=straight))
+
+
+def predictor_wanted(k: Kit, s: State) -> Array:
+    positive = k.ops.sum(k.ops.real(k.p.always, s.f)) > 0
+    return (s.steps == 0) & ~s.mode.elastic & (s.start != WARM) & positive
+
+
+def mean_product(k: Kit, d: Array, z: Array) -> Array:
+    """Of d z, which are 0 where there are none."""
+    ops = k.ops
+    return ratio(k, ops.sum(ops.where(k.p.always, d * z, 0.0)), ops.sum(ops.real(k.p.always, d)))
+
+
+def watched_predictor(k: Kit, s: State) -> State:
+    """The filter takes over where the problem is not convex or the error does not fall."""
+    ops, c, q, mode = k.ops, k.c, s.point, s.mode
+    size = error(k, s.local, q, mode.elastic, 0.0)
+    fallen = size <= mode.best_error / 2
+    best, since = ops.where(fallen, size, mode.best_error), ops.where(fallen, 0, mode.since_best + 1)
+    on = mode.quadratic & (s.system.shift == 0) & (since < c.predictor_steps)
+    left = mode.quadratic & ~on
+    mu = ops.maximum(mean_product(k, q.d, q.z), least_mu(k, value_size(k, s.f, s.value_unit)))
+    mu = ops.where(left, ops.minimum(mu, c.mu_start), mode.mu)
+    res = residuals(k, s.h, q, mu)
+    new = limits(k, empty_filter(ops, mu), theta(k, res))
+    filter = type(new)(*(ops.where(left, a, b) for a, b in zip(new, mode.filter, strict=True)))
+    mode = mode._replace(
+        quadratic=on, mu=mu, filter=filter,
+        best_error=ops.where(mode.quadratic, best, mode.best_error),
+        since_best=ops.where(mode.quadratic, since, mode.since_best),
+    )  # fmt: skip
+    return s._replace(mode=mode, local=s.local._replace(residuals=res))
+
+
+def predicted(k: Kit, s: State) -> tuple[Mode, Residuals, Array]:
+    """The mode with mu from the affine step, for mu = 0: mu falls by what that leaves of the mean of d z; residuals
+    with it, and the products of second order of that step."""
+    ops, q, mode = k.ops, s.point, s.mode
+    affine = mode._replace(mu=0 * mode.mu)
+    step: Step = direction(k, s.system, s.local, s.local.residuals, q, affine, mode.elastic, 0 * q.d)
+    d = q.d + fraction(k, q.d, step.d, affine.mu) * step.d
+    z = q.z + fraction(k, q.z, step.z, affine.mu) * step.z
+    mean, left = mean_product(k, q.d, q.z), ops.maximum(mean_product(k, d, z), 0.0)
+    mu = ops.maximum(mean * ratio(k, left, mean) ** k.c.predictor_power, least_mu(k, value_size(k, s.f, s.value_unit)))
+    return mode._replace(mu=mu), residuals(k, s.h, q, mu), step.d * step.z

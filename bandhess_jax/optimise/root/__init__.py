@@ -1,0 +1,1 @@
+"""Roots of residuals with a banded Jacobian."""
