@@ -135,8 +135,8 @@ def test_wrong_arguments_say_what_to_do(backend: Backend) -> None:
         jacobian(lambda x: x[:, 0], 0, 0)(x)
     with pytest.raises(ValueError, match="lower must be an int >= 0, got -1"):
         jacobian(lambda x: x, -1, 0)
+    half = (lambda x: x.astype("float32")) if backend.name == "jax" else lambda x: x.float()
     with pytest.raises(TypeError, match="must return residuals of its argument's dtype"):
-        half = (lambda x: x.astype("float32")) if backend.name == "jax" else lambda x: x.float()
         jacobian(half, 0, 0)(x)
     with pytest.raises(ValueError, match=r"ab must be \(3, 8\) of"):
         backend.package.jacobian_error(lambda x: x, 0, 0)(x, x)
