@@ -87,7 +87,9 @@ def main() -> None:
                     print(f"{p.name:26} {method:9} raised {error!r}", flush=True)
                     continue
                 goal, word = value if p.optimum is None else p.optimum, verdict(p, r, value, its, status)
-                end = "solved" if status.startswith("Sol") else "infeasible" if status.startswith("Inf") else "not solved"
+                end = (
+                    "solved" if status.startswith("Sol") else "infeasible" if status.startswith("Inf") else "not solved"
+                )
                 counts[method, end, word.removesuffix(" slow")] += 1
                 print(
                     f"{p.name:26} {method:9} {r.steps:4d} {its:5d} {r.value:16.9g} {goal:16.9g} {r.violation:8.1e} {r.error:8.1e} {r.factorisations:3d} "
