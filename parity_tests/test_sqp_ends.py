@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from backends import BACKENDS, Backend
 from sqp_cases import ENDS, HERE, TOL, YARD, in_yard
-from trajectories import Yard, yard_inequalities
+from trajectories import yard_inequalities
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -76,9 +76,9 @@ def test_converged_means_optimal(backend: Backend, end: str) -> None:
 def test_max_steps_and_tolerance(backend: Backend) -> None:
     result = in_yard(backend, ENDS["curved"][0], max_steps=2, tol=1e-2)
     assert (result.status, result.steps) == (backend.package.Status.MAX_STEPS, 2)
-    loose = in_yard(backend, ENDS["linear"][0], tol=1e-2)
+    loose = in_yard(backend, ENDS["capped and curved"][0], tol=1e-2)
     assert loose.status == backend.package.Status.CONVERGED
-    assert loose.steps < in_yard(backend, Yard()).steps
+    assert loose.steps < in_yard(backend, ENDS["capped and curved"][0]).steps
 
 
 def test_no_variables(backend: Backend) -> None:
