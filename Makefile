@@ -61,7 +61,9 @@ bench: $(VENV)/ready
 	$(RUN) benchmarks/batch.py
 	$(RUN) benchmarks/probing.py
 	$(RUN) benchmarks/memory.py
+	$(RUN) benchmarks/structures.py
 	$(RUN) benchmarks/sqp.py
+	$(RUN) benchmarks/convex.py
 	$(RUN) benchmarks/newton.py
 	$(RUN) benchmarks/kalman.py
 

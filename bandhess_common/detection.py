@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array
 
 from .ring import Arcs
 
@@ -102,7 +101,8 @@ def band(multiply: Multiply, T: int, d: int, k: int, closed: bool = False) -> np
 
 def reordered(T: int, d: int, found: Found) -> tuple[np.ndarray, int]:
     """The order of the stages by reverse Cuthill-McKee, and the bandwidth in it; the natural one if that is as good."""
-    from scipy.sparse.csgraph import reverse_cuthill_mckee  # which takes long to import
+    from scipy.sparse import coo_array  # which take long to import
+    from scipy.sparse.csgraph import reverse_cuthill_mckee
 
     row, column = np.nonzero(found.counts)
     low, high = column // d, (column + row) // d

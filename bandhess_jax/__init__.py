@@ -32,7 +32,15 @@ reads from outside is part of the program, and is looked at in every call, so th
                  a function reads that the user jitted himself: give such data as arguments
 """
 
+try:
+    import jax as _jax  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "jax":
+        raise
+    raise ModuleNotFoundError('bandhess_jax needs JAX: pip install "bandhess[jax]"', name="jax") from error
+
 from bandhess_common.status import History, SQPHistory, Status, StepInfo
+from bandhess_common.version import __version__ as __version__
 
 from . import plot as plot
 from . import scipy as scipy

@@ -24,7 +24,15 @@ early, and then a dummy fills its place:
     optimise/     newton/, sqp/ for constraints, root/ for residuals
 """
 
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ModuleNotFoundError('bandhess_torch needs PyTorch: pip install "bandhess[torch]"', name="torch") from error
+
 from bandhess_common.status import History, SQPHistory, Status, StepInfo
+from bandhess_common.version import __version__ as __version__
 
 from . import optim as optim
 from . import plot as plot

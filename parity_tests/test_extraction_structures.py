@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import reals
 
+from bandhess_jax.extraction import products
+
 EPS = np.finfo("float64").eps
 
 # (T, d, k): rings of 2k + 1 and 2k + 2 stages, of lengths that 2k + 1 divides or not, with a seam in the middle of a
@@ -236,3 +238,22 @@ def test_detection_tells_what_it_is(backend: Backend, n: int) -> None:
             detect(lambda x, place=place: xp.sum(x[1:] ** 2 * x[:-1]) + xp.sum(x * x[place] ** 2))(x)
     with pytest.raises(ValueError, match="order of the stages"):
         detect(lambda x: xp.sum(x) ** 3)(x)
+
+
+def test_shared_variables_leave_the_diagonals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum over all stages, which the shared variable's row is, keeps the stages' own band from being carried no more
+    than it does without: no product is formed for it."""
+    carried, carry = [], products.carry
+
+    def noted(*args: Any) -> Any:
+        carried.append(carry(*args))
+        return carried[-1]
+
+    monkeypatch.setattr(products, "carry", noted)
+    xp = jax.numpy
+    fun = lambda z: z["s"] * xp.sum((z["x"][1:] - z["x"][:-1]) ** 2 * xp.exp(z["x"][1:]))  # noqa: E731
+    x = {"x": xp.asarray(reals(100, 0)), "s": xp.asarray(1.5)}
+    H = BACKENDS["jax"].package.hessian(fun, 1, stage_axes={"x": 0, "s": None})(x)
+    assert [ab is not None for ab in carried] == [True]
+    dense = jax.hessian(lambda flat: fun({"x": flat[:100], "s": flat[100]}))(xp.append(x["x"], x["s"]))
+    np.testing.assert_allclose(BACKENDS["jax"].package.to_dense(H), dense, rtol=1e-12, atol=1e-12)

@@ -39,6 +39,7 @@ ALONE = {
     "bandhess_jax/framework/jit": "compiled programs are found again by the user's function",
     "bandhess_jax/framework/contents": "what a function reads from outside is part of its compiled program's key",
     "bandhess_jax/lineax": "the ecosystem of JAX",
+    "bandhess_jax/ipopt": "JAX's compiled derivatives for cyipopt",
     "bandhess_jax/optimistix": "the ecosystem of JAX",
     "bandhess_jax/optax": "the ecosystem of JAX; PyTorch's is optim",
     "bandhess_jax/optimise/sqp/solve": "a call is one program, or runs in pieces; in PyTorch api has it in a screen",

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental.sparse import BCOO
 from jax.typing import ArrayLike
 
 from bandhess_common.checks import as_index, check_block_shapes, check_diagonal_lengths
@@ -66,6 +65,8 @@ def from_sparse(matrix: Any, w: int | None = None) -> Array:
     Returns: ab `(w + 1, n)`. Raises ValueError where `matrix` is not square, and outside jit where an entry that is not
     zero lies further than w from the diagonal (under jit it is dropped).
     """
+    from jax.experimental.sparse import BCOO  # which brings much of SciPy with it
+
     if isinstance(matrix, BCOO):
         i, j, values, shape = matrix.indices[:, 0], matrix.indices[:, 1], matrix.data, matrix.shape
     elif hasattr(matrix, "tocoo"):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
-from jax.experimental.sparse import BCOO
 from jax.typing import ArrayLike
 
 from .storage import as_band
+
+if TYPE_CHECKING:
+    from jax.experimental.sparse import BCOO  # which brings much of SciPy with it
 
 
 def to_bcoo(ab: ArrayLike) -> BCOO:
@@ -15,6 +19,8 @@ def to_bcoo(ab: ArrayLike) -> BCOO:
     Both triangles, row by row, every cell of the band included though it be 0: n + v (2 n - v - 1) entries, with
     v = min(w, n - 1). Differentiable; works under jit.
     """
+    from jax.experimental.sparse import BCOO
+
     ab = as_band(ab)
     n = ab.shape[1]
     w = max(min(ab.shape[0], n) - 1, 0)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.extend.core import ClosedJaxpr
 
 from bandhess_common.checks import as_chunk_size, as_index, check_exact, check_ring
 
@@ -22,6 +21,9 @@ from .diagonals import carry
 from .probing.direct import Direct
 from .probing.protocol import Probing, as_probing
 from .probing.ring import Ring
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr  # which brings pallas with it
 
 ChunkSize = int | str | None
 

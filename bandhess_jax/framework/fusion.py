@@ -15,14 +15,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
-from .programs import COSTS, bind, flattened, needed
+from .programs import COSTS, bind, flattened, is_literal, needed
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr, Jaxpr  # which brings pallas with it
 
 _DEAR = 16  # multiplications an entry saved by forming a value once
 _SMALL = 8  # entries: smaller arrays are never worth it
@@ -33,14 +35,14 @@ class _Plan:
 
     def __init__(self, jaxpr: Jaxpr) -> None:
         self.jaxpr = jaxpr
-        outputs = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
-        readers = Counter(atom for e in jaxpr.eqns for atom in e.invars if not isinstance(atom, Literal))
+        outputs = {atom for atom in jaxpr.outvars if not is_literal(atom)}
+        readers = Counter(atom for e in jaxpr.eqns for atom in e.invars if not is_literal(atom))
         readers.update(outputs)
         cost: dict[Any, int] = {}
         level: dict[Any, int] = {}
         self.levels: list[list[Any]] = []
         for equation in jaxpr.eqns:
-            inputs = [atom for atom in equation.invars if not isinstance(atom, Literal)]
+            inputs = [atom for atom in equation.invars if not is_literal(atom)]
             here = max((level.get(atom, 0) for atom in inputs), default=0)
             spent = None
             if equation.primitive.name in COSTS:
@@ -56,7 +58,7 @@ class _Plan:
     def evaluate(self, targets: Sequence[Any], known: dict[Any, Any]) -> list[Any]:
         """The targets from the values known, by the equations that they need."""
         values = dict(known)
-        read = lambda atom: atom.val if isinstance(atom, Literal) else values[atom]  # noqa: E731
+        read = lambda atom: atom.val if is_literal(atom) else values[atom]  # noqa: E731
         for equation in needed(self.jaxpr, targets, known):
             values |= zip(equation.outvars, bind(equation, list(map(read, equation.invars))), strict=True)
         return list(map(read, targets))
@@ -95,6 +97,8 @@ def materialise(fun: Callable[[Array], Any], x: Array) -> Any:
     """
     assert jnp.issubdtype(x.dtype, jnp.floating)
     closed, shape = jax.make_jaxpr(fun, return_shape=True)(x)
+    from jax.extend.core import jaxpr_as_fun  # which brings pallas with it: a tenth of a second
+
     form = jaxpr_as_fun(closed)
     return jax.tree.unflatten(jax.tree.structure(shape), _materialise(_true([x]), lambda: form(x), closed.out_avals))
 

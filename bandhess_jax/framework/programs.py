@@ -2,20 +2,23 @@
 
 `flattened` inlines jitted functions and evaluates
 
-    equal equations once, and
-    pad(a) + pad(b) as pad(a + b) where both pad alike (reverse mode leaves one for every slice of an argument).
+    equal equations once,
+    pad(a) + pad(b) as pad(a + b) where both pad alike (reverse mode leaves one for every slice of an argument), and
+    a slice of such a sum of vectors as the sum of the slices: what lies outside is not formed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn  # which brings pallas with it
 
 # What an elementwise operation costs, in multiplications, roughly; what is not listed is never computed twice.
 OPERATIONS = {
@@ -41,6 +44,16 @@ class _PaddedSum:
             padded = [lax.pad(part, jnp.zeros((), part.dtype), config) for config, part in self.parts.items()]
             self.formed = sum(padded[1:], padded[0])
         return self.formed
+
+    def cut(self, start: int, stop: int) -> _PaddedSum | Array:
+        """Entries [start, stop) of a vector."""
+        parts: dict[tuple, Array] = {}
+        for ((low, _, gap),), part in self.parts.items():
+            end = low + part.shape[0] + gap * max(part.shape[0] - 1, 0)
+            if low < stop and start < end:
+                parts[((low - start, stop - end, gap),)] = part
+        first = next(iter(self.parts.values()))
+        return _PaddedSum(parts) if parts else jnp.zeros(stop - start, first.dtype)
 
     def __add__(self, other: _PaddedSum) -> _PaddedSum:
         parts = dict(self.parts)
@@ -82,13 +95,22 @@ def bind(equation: Any, operands: Sequence[Any]) -> list[Any]:
     return list(results) if equation.primitive.multiple_results else [results]
 
 
+def _is_cut(params: Any) -> bool:
+    return len(params["start_indices"]) == 1 and params["strides"] in (None, (1,))
+
+
+def is_literal(atom: Any) -> bool:
+    """Whether an input of an equation is a constant, a `jax.extend.core.Literal`, and no variable."""
+    return hasattr(atom, "val")
+
+
 def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], seen: dict[Any, tuple]) -> list[Any]:
     """The program's results, jitted functions inlined, by the rules for equal equations and for padded sums."""
     values: dict[Any, Any] = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     values |= zip(closed.jaxpr.invars, args, strict=True)
 
     def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else values[atom]
+        return atom.val if is_literal(atom) else values[atom]
 
     for equation in closed.jaxpr.eqns:
         operands = [read(atom) for atom in equation.invars]
@@ -102,6 +124,9 @@ def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], seen: dict[Any, tuple]) 
             results = [_PaddedSum({config: _form(operands[0])})]
         elif name in ("add", "add_any") and all(isinstance(operand, _PaddedSum) for operand in operands):
             results = [operands[0] + operands[1]]
+        elif name == "slice" and isinstance(operands[0], _PaddedSum) and _is_cut(equation.params):
+            (start,), (stop,) = equation.params["start_indices"], equation.params["limit_indices"]
+            results = [operands[0].cut(int(start), int(stop))]
         else:
             results = bind(equation, [_form(operand) for operand in operands])
         if key is not None:
@@ -112,12 +137,12 @@ def _evaluate(closed: ClosedJaxpr, args: Sequence[Any], seen: dict[Any, tuple]) 
 
 def needed(jaxpr: Jaxpr, targets: Sequence[Any], known: Container[Any]) -> list[JaxprEqn]:
     """The equations that the targets need, in their order, where the known values are at hand."""
-    wanted = {atom for atom in targets if not isinstance(atom, Literal) and atom not in known}
+    wanted = {atom for atom in targets if not is_literal(atom) and atom not in known}
     equations = []
     for equation in reversed(jaxpr.eqns):
         if not wanted.isdisjoint(equation.outvars):
             equations.append(equation)
-            wanted.update(a for a in equation.invars if not isinstance(a, Literal) and a not in known)
+            wanted.update(a for a in equation.invars if not is_literal(a) and a not in known)
     return equations[::-1]
 
 
@@ -125,9 +150,10 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
     """All equations, those of inner programs included, each after the one that holds it."""
     for equation in jaxpr.eqns:
         yield equation
-        for value in jax.tree.leaves(equation.params, is_leaf=lambda value: isinstance(value, (ClosedJaxpr, Jaxpr))):
-            if isinstance(value, (ClosedJaxpr, Jaxpr)):  # a Jaxpr in jax.checkpoint
-                yield from equations(value.jaxpr if isinstance(value, ClosedJaxpr) else value)
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda value: hasattr(value, "eqns")):
+            if hasattr(value, "eqns"):  # a Jaxpr in jax.checkpoint
+                inner: Any = value
+                yield from equations(getattr(inner, "jaxpr", inner))
 
 
 def flattened(fun: Callable[..., Any], *like: Any) -> tuple[ClosedJaxpr | None, Any]:

@@ -50,8 +50,9 @@ def value_grad_hessian(
     """
     argnums = check_argnums(argnums)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
+    plain = not periodic and isinstance(stage_axes, int)
 
-    @partial(eager, traced=traced_value_grad_hessian(fun, bandwidth, argnums, has_aux, probing))
+    @partial(eager, traced=traced_value_grad_hessian(fun, bandwidth, argnums, has_aux, probing, plain))
     def value_grad_hessian_fun(*args: Any, **kwargs: Any) -> tuple:
         objective = Objective.of(fun, argnums, has_aux, args, stage_axes=stage_axes, periodic=periodic)
         options = extraction.fit(objective.layout)
@@ -94,8 +95,9 @@ def hessian(
         stage_axes=stage_axes,
         periodic=periodic,
     )
+    plain = not periodic and isinstance(stage_axes, int)
 
-    @partial(eager, traced=traced_hessian(fun, bandwidth, argnums, has_aux, probing))
+    @partial(eager, traced=traced_hessian(fun, bandwidth, argnums, has_aux, probing, plain))
     def hessian_fun(*args: Any, **kwargs: Any) -> Any:
         value, _, ab = pieces(*args, **kwargs)
         return (ab, value[1]) if has_aux else ab

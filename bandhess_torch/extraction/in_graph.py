@@ -33,9 +33,11 @@ def _band(product: Callable[[Tensor], Tensor], objective: Objective, k: int) -> 
     return torch.cat([ab[:1] + layout.dummies(), ab[1:]]) if layout.ragged else ab
 
 
-def traced_value_grad_hessian(fun: Callable, bandwidth: int, argnums: int, has_aux: bool, probing: Any) -> Any:
-    """What `value_grad_hessian` gives, for programs that are traced; NotImplemented for other probes."""
-    if probing != "direct":
+def traced_value_grad_hessian(
+    fun: Callable, bandwidth: int, argnums: int, has_aux: bool, probing: Any, plain: bool
+) -> Any:
+    """What `value_grad_hessian` gives, for programs that are traced; NotImplemented for other probes and structures."""
+    if probing != "direct" or not plain:
         return NotImplemented
     argnums, k = check_argnums(argnums), as_index(bandwidth, "bandwidth")
 
@@ -50,9 +52,9 @@ def traced_value_grad_hessian(fun: Callable, bandwidth: int, argnums: int, has_a
     return value_grad_hessian_fun
 
 
-def traced_hessian(fun: Callable, bandwidth: int, argnums: int, has_aux: bool, probing: Any) -> Any:
+def traced_hessian(fun: Callable, bandwidth: int, argnums: int, has_aux: bool, probing: Any, plain: bool) -> Any:
     """What `hessian` gives, likewise."""
-    pieces = traced_value_grad_hessian(fun, bandwidth, argnums, has_aux, probing)
+    pieces = traced_value_grad_hessian(fun, bandwidth, argnums, has_aux, probing, plain)
     if pieces is NotImplemented:
         return NotImplemented
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import get_lapack_funcs
 from torch import Tensor
 
 
@@ -20,6 +19,8 @@ from torch import Tensor
 def _routine(name: str, dtype: torch.dtype) -> Any:
     if dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
         raise TypeError(f"banded factorisations take float32 and float64, got {dtype}; convert with .double()")
+    from scipy.linalg import get_lapack_funcs  # which takes a third of a second to import
+
     return get_lapack_funcs((name,), dtype=str(dtype).removeprefix("torch."))[0]
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.extend.core import ClosedJaxpr, Literal
 
 from bandhess_common.diagonals import band
 from bandhess_common.diagonals.fallback import UnknownError, carry_or_none
 from bandhess_common.diagonals.values import Value, vector
 
 from ...framework.fusion import arranged
-from ...framework.programs import bind, flattened, needed
+from ...framework.programs import bind, flattened, is_literal, needed
 from .blocks import Blocks, apply, flat, is_linear
 from .coefficients import Coefficient
 from .translator import ARITHMETIC, ELEMENTWISE, widen
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr  # which brings pallas with it
 
 
 def carry(program: ClosedJaxpr, n: int, rows: int, budget: int, closed: bool = False) -> Array | None:
@@ -46,7 +48,7 @@ def follow(program: ClosedJaxpr, most: int) -> Value:
     spent = 0
 
     def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else values[atom]
+        return atom.val if is_literal(atom) else values[atom]
 
     for equation in needed(jaxpr, jaxpr.outvars, ()):
         operands = [read(atom) for atom in equation.invars]

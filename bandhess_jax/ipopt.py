@@ -1,0 +1,148 @@
+"""A bridge to IPOPT through cyipopt: exact derivatives in sparse form, as a second opinion on `sqp`'s answers.
+
+    x, info = ipopt.problem(fun, constraints, x0, bandwidth, bounds=bounds).solve(tol=1e-8)
+
+cyipopt comes with the extra `ipopt`, and needs IPOPT's libraries. `BandedProblem` is the `problem_obj` that
+`cyipopt.Problem` takes, and works without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bandhess_common.checks import as_index, check_args, check_function_or_none
+
+from .extraction.objective import Objective
+from .extraction.products import Extraction
+from .optimise.sqp.constraints import check_bounds
+from .optimise.sqp.derivatives import Derivatives, derivatives
+from .optimise.sqp.problem import Problem
+from .optimise.sqp.rows import stages_in_window, windows
+
+__all__ = ["BandedProblem", "problem"]
+
+
+class BandedProblem:
+    """A problem on flat vectors `(n,)` and constraints `(m,)`, equalities first, with the methods that cyipopt calls.
+
+    x0, lb, ub: the start and the bounds of the variables; cl, cu: those of the constraints. Dummies of ragged leaves
+    are variables fixed at 0. `unravel` makes a tree like x0 of a vector.
+    """
+
+    def __init__(self, functions: Problem, x0: jax.Array, extraction: Extraction) -> None:
+        layout = functions.objective.layout
+        self.n, self.m = layout.n, functions.equalities.size + functions.inequalities.size
+        self.x0, self.unravel = np.asarray(x0), layout.unravel
+        sides = functions.sides
+        self.lb, self.ub = np.asarray(sides.lower), np.asarray(sides.upper)
+        self.cl = np.zeros(self.m)
+        self.cu = np.where(np.arange(self.m) < functions.equalities.size, 0.0, np.inf)
+        self._layout, self._k = layout, extraction.bandwidth
+        if self.m:
+            self._first = jax.jit(lambda x: windows(lambda x: functions.rows(x)[1], x, layout, self._k))(x0)
+        else:
+            self._first = jnp.zeros(0, jnp.int32)
+        self._values = jax.jit(functions.rows)
+        self._derivatives = jax.jit(
+            lambda x, sigma, y, first: derivatives(functions.rows, x, sigma, y, first, layout, extraction, True)
+        )
+        self._last: tuple | None = None
+
+    def _at(self, x: np.ndarray, sigma: float, y: np.ndarray) -> Derivatives:
+        key = (x.tobytes(), float(sigma), y.tobytes())
+        if self._last is None or self._last[0] != key:
+            found = self._derivatives(x, float(sigma), y, self._first)
+            self._check(int(found.narrow))
+            self._last = (key, found)
+        return self._last[1]
+
+    def _check(self, narrow: int) -> None:
+        if narrow:
+            where = f"row {narrow - 2} of the constraints" if narrow > 1 else "the Hessian of the Lagrangian"
+            raise ValueError(f"{where} reaches outside the band of bandwidth {self._k}: give a larger bandwidth")
+
+    def objective(self, x: np.ndarray) -> float:
+        return float(self._values(x)[0])
+
+    def constraints(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self._values(x)[1])
+
+    def gradient(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self._at(x, 1.0, np.zeros(self.m)).grad)
+
+    def jacobian(self, x: np.ndarray) -> np.ndarray:
+        """The entries at `jacobianstructure()`."""
+        return np.asarray(self._at(x, 1.0, np.zeros(self.m)).rows).ravel()
+
+    def jacobianstructure(self) -> tuple[np.ndarray, np.ndarray]:
+        width = stages_in_window(self._layout, self._k) * self._layout.d
+        columns = np.asarray(self._first)[:, None] + np.arange(width)
+        return np.repeat(np.arange(self.m), width), columns.ravel()
+
+    def _cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """`(r, j)`: the cells of the band that stand for entries of the matrix."""
+        d, rows = self._layout.d, (self._k + 1) * self._layout.d
+        r, j = np.indices((rows, self.n))
+        r, j = np.nonzero((r + j < self.n) & (r + j % d < rows))
+        return r, j
+
+    def hessianstructure(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the lower triangle."""
+        r, j = self._cells()
+        return r + j, j
+
+    def hessian(self, x: np.ndarray, lagrange: np.ndarray, obj_factor: float) -> np.ndarray:
+        """The entries of obj_factor f'' + sum lagrange_i h_i'' at `hessianstructure()`."""
+        band = np.asarray(self._at(x, obj_factor, np.asarray(lagrange, float)).band)
+        return band[self._cells()]
+
+    def solve(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        """`(x, info)` by IPOPT, x in x0's structure, info as cyipopt gives it; options are IPOPT's own."""
+        try:
+            import cyipopt
+        except ImportError:
+            raise ImportError('IPOPT needs cyipopt: pip install "bandhess[ipopt]", or conda install cyipopt') from None
+        found = cyipopt.Problem(self.n, self.m, problem_obj=self, lb=self.lb, ub=self.ub, cl=self.cl, cu=self.cu)
+        for name, value in options.items():
+            found.add_option(name, value)
+        x, info = found.solve(self.x0)
+        return self.unravel(jnp.asarray(x)), info
+
+
+def problem(
+    fun: Callable,
+    constraints: Callable | None,
+    x0: Any,
+    bandwidth: int,
+    *,
+    args: tuple = (),
+    inequalities: Callable | None = None,
+    bounds: tuple[Any, Any] | None = None,
+) -> BandedProblem:
+    """min fun(x) subject to constraints(x) = 0, inequalities(x) >= 0 and bounds, for IPOPT.
+
+    Args: as those of `bandhess_jax.sqp`; x0 in float64. bandwidth is that of the Hessian of the Lagrangian, and each
+      constraint touches stages within bandwidth + 1 successive ones.
+
+    Returns: `BandedProblem`; `.solve(**options)` runs IPOPT on it.
+    Raises: TypeError where x0 is not float64 (enable jax_enable_x64); ValueError, from the methods, where the Hessian
+      or a constraint reaches outside the band.
+
+    Cost: a set of derivatives takes the products of one banded Hessian and Jacobian, in one compiled program.
+    """
+    check_args(args)
+    for function, name in ((constraints, "constraints"), (inequalities, "inequalities")):
+        check_function_or_none(function, name)
+    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
+    layout = objective.layout
+    if layout.dtype != np.float64:
+        raise TypeError(f"x0 must be float64 for IPOPT, got {layout.dtype}; set jax_enable_x64")
+    check_bounds(bounds, layout)
+    extraction = Extraction.of(as_index(bandwidth, "bandwidth"), "direct", "auto").resolve(layout, (x0, args))
+    functions, flat = Problem.of(objective, (fun, constraints, inequalities), x0, bounds, args)
+    return BandedProblem(functions, flat, extraction)
