@@ -8,6 +8,8 @@ from jax import Array, lax
 
 from .storage import sheared, transposed
 
+FEW = 33  # rows: so many are taken one after the other, in one fused pass
+
 
 def cleared(ab: Array, u: int) -> Array:
     """ab with zeros in its unused cells, whatever stood there."""
@@ -17,7 +19,16 @@ def cleared(ab: Array, u: int) -> Array:
 
 def times(ab: Array, x: Array, l: int) -> Array:
     """A x for x `(n,)` or `(n, k)`."""
-    return _rows_times(transposed(ab, l), x, l)
+    rows, n = ab.shape
+    if x.ndim == 2:
+        return jax.vmap(times, in_axes=(None, 1, None), out_axes=1)(ab, x, l)
+    if rows > FEW:
+        return _rows_times(transposed(ab, l), x, l)
+    # Row r belongs r - u rows below its column; unused cells fall off the ends.
+    u, y = rows - 1 - l, jnp.zeros_like(x)
+    for r in range(rows):
+        y = y + lax.pad(ab[r] * x, jnp.zeros((), x.dtype), [(r - u, u - r, 0)])
+    return y
 
 
 def times_transposed(ab: Array, x: Array, u: int) -> Array:
@@ -30,5 +41,10 @@ def _rows_times(rows: Array, x: Array, before: int) -> Array:
     if x.ndim == 2:
         return jax.vmap(_rows_times, in_axes=(None, 1, None), out_axes=1)(rows, x, before)
     count, n = rows.shape
-    around = sheared(jnp.broadcast_to(jnp.pad(x, (before, count - before)), (count, n + count)), n)
-    return jnp.sum(rows * around, axis=0)
+    padded = jnp.pad(x, (before, count - before))
+    if count > FEW:
+        return jnp.sum(rows * sheared(jnp.broadcast_to(padded, (count, n + count)), n), axis=0)
+    y = jnp.zeros_like(x)
+    for c in range(count):
+        y = y + rows[c] * lax.slice(padded, (c,), (c + n,))
+    return y
