@@ -35,6 +35,10 @@ def cost(x: Tensor, p: Tensor | float = 1.0) -> Tensor:
     return ((x[1:] - p * x[:-1]) ** 2).sum() + (x**4).sum() - (p * x).sum()
 
 
+def residuals(x: Tensor) -> Tensor:
+    return 4 * x + x**3 - torch.cat([x[1:], x[:1] * 0]) - torch.cat([x[:1] * 0, x[:-1]])
+
+
 def complex_band(ab: Tensor) -> Tensor:
     return torch.complex(ab, torch.cat([torch.zeros_like(ab[:1]), ab[1:] / 2]))
 
@@ -59,6 +63,20 @@ CASES: dict[str, tuple[Callable[[Tensor], Any], Tensor]] = {
     "ldl_solve": (lambda ldb: bh.ldl_solve(ldb, B), AB),
     "inertia": (lambda ab: torch.stack(bh.inertia(bh.ldl(ab))), AB),
     "rcond": (lambda cb: bh.rcond(cb, AB), AB),
+    "from_diagonals": (lambda d: bh.from_diagonals(d, d[1:]), B),
+    "from_blocks": (
+        lambda x: bh.from_blocks(torch.stack([x[:4].reshape(2, 2)] * 3), x[:8].reshape(2, 2, 2)),
+        AB[0:2].ravel(),
+    ),
+    "from_sparse": (lambda ab: bh.from_sparse(bh.to_sparse(ab)), AB),
+    "marginal_variances": (lambda ab: bh.marginal_variances(bh.factor(ab)), AB),
+    "quadratic_variances": (lambda ab: bh.quadratic_variances(bh.factor(ab), B.reshape(3, 1, 2)), AB),
+    "lu_factor": (lambda ab: bh.lu_solve(bh.lu_factor(ab, 1, 1), B), GENERAL),
+    "lu_solve": (lambda b: bh.lu_solve(bh.lu_factor(GENERAL, 1, 1), b), B),
+    "slogdet": (lambda ab: bh.slogdet(bh.lu_factor(ab, 1, 1))[1], GENERAL),
+    "jacobian": (lambda x: bh.jacobian(residuals, 1, 1)(x), B),
+    "jacobian_error": (lambda x: bh.jacobian_error(residuals, 1, 1)(torch.ones(3, N, dtype=x.dtype), x), B),
+    "root": (lambda p: bh.root(lambda x, p: residuals(x) - p, B, 1, 1, args=(p,)).x, B.mean()),
     "hessian": (lambda x: bh.hessian(cost, 1)(x), B),
     "value_grad_hessian": (lambda x: bh.value_grad_hessian(cost, 1)(x), B),
     "gauss_newton": (lambda x: bh.gauss_newton(lambda x: x[1:] ** 2 - x[:-1], 1)(x), B),
@@ -76,13 +94,22 @@ CASES: dict[str, tuple[Callable[[Tensor], Any], Tensor]] = {
     "scipy.cholesky_banded": (lambda ab: bh.scipy.cholesky_banded(ab, lower=True), AB),
     "scipy.cho_solve_banded": (lambda cb: bh.scipy.cho_solve_banded((cb, True), B), AB),
     "scipy.solve_banded": (lambda ab: bh.scipy.solve_banded((1, 1), ab, B), GENERAL),
+    "scipy.solve_cyclic_banded": (lambda ab: bh.scipy.solve_cyclic_banded((1, 1), ab, B), GENERAL),
     "scipy.eig_banded": (lambda ab: bh.scipy.eig_banded(ab, True, select="i", select_range=(1, 2))[0], AB),
     "scipy.eigvals_banded": (lambda ab: bh.scipy.eigvals_banded(ab, True), AB),
     "scipy.eigh_tridiagonal": (lambda d: bh.scipy.eigh_tridiagonal(d, d[1:], select="v", select_range=(0, 2))[0], B),
     "scipy.eigvalsh_tridiagonal": (lambda d: bh.scipy.eigvalsh_tridiagonal(d, d[1:]), B),
 }
 # The last: torch's compiler reads no code in which a sparse tensor with a gradient stands.
-NO_GRADIENT = {"inertia", "rcond", "detect_bandwidth", "reorder_bandwidth", "to_sparse"}
+NO_GRADIENT = {
+    "inertia",
+    "rcond",
+    "detect_bandwidth",
+    "reorder_bandwidth",
+    "to_sparse",
+    "from_sparse",
+    "jacobian_error",
+}
 NO_TRANSFORM = {"sqp"}  # of torch.func's: autograd alone
 
 

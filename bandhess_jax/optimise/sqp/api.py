@@ -132,8 +132,9 @@ def sqp(
           max|grad L| <= tol s_d,   |(c, g - d)| <= tol,   |d z| <= tol s_c,   violation <= tol / 2 unscaled, and
           d . z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f0|)),
 
-      s_d and s_c being the mean multiplier over 100, at least 1, and |f0| the larger of |f| at x0 and beside it. (Scales make no entry of a gradient near x0 larger
-      than 100, and those of constraints no smaller than 0.01.) Other ends:
+      s_d and s_c being the mean multiplier over 100, at least 1, and |f0| the larger of |f| at x0 and beside it.
+      (Scales make no entry of a gradient near x0 larger than 100, and those of constraints no smaller than 0.01.)
+      Other ends:
       PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
       INFEASIBLE (the violation's sum is locally least), RANK_DEFICIENT (the equalities' Jacobian has dependent rows, so
       that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. `message` says what to do. x is the last

@@ -198,7 +198,8 @@ def sqp(
           sum s z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f0|)),
 
       s being the slacks of bounds and inequalities, s_d = max(1, mean(|y|, z) / 100), s_c = max(1, mean(z) / 100), y
-      and z the multipliers, and |f0| the larger of |f| at x0 and beside it. Here f and each constraint are scaled so that their gradients at the start are at most 100;
+      and z the multipliers, and |f0| the larger of |f| at x0 and beside it. Here f and each constraint are scaled so
+      that their gradients at the start are at most 100;
       the second test holds for the constraints as they are, too, less 16 eps |J| |x|, which is rounding. Other ends:
       PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW
       (`message` names what lies outside), INFEASIBLE (the violation is stationary), RANK_DEFICIENT (the constraints'
