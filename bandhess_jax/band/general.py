@@ -19,7 +19,7 @@ def cleared(ab: Array, u: int) -> Array:
 
 def times(ab: Array, x: Array, l: int) -> Array:
     """A x for x `(n,)` or `(n, k)`."""
-    rows, n = ab.shape
+    rows = ab.shape[0]
     if x.ndim == 2:
         return jax.vmap(times, in_axes=(None, 1, None), out_axes=1)(ab, x, l)
     if rows > FEW:
