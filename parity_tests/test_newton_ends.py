@@ -35,6 +35,15 @@ def test_creeping_is_no_progress(backend: Backend, roundings: int, status: str) 
     assert 0 < float(result.x[1]) < 1e4 * roundings * np.finfo("float64").eps
 
 
+@pytest.mark.parametrize("n", [2, 5])
+def test_a_saddle_at_gershgorins_bound_is_left(backend: Backend, n: int) -> None:
+    """Wells coupled by springs, from their common top: the least eigenvalue is -1, as Gershgorin's bound says."""
+    fun = lambda x: backend.xp.sum((x**2 - 1) ** 2) / 4 + backend.xp.sum((x[1:] - x[:-1]) ** 2)  # noqa: E731
+    result = backend.package.newton(fun, backend.array(np.zeros(n)), 1)
+    assert result.status == backend.package.Status.CONVERGED
+    np.testing.assert_allclose(float(result.value), 0, atol=1e-12)
+
+
 @pytest.mark.parametrize("end", ["convex", "falling plane", "kinks"])
 def test_the_value_never_rises(backend: Backend, end: str) -> None:
     c, x0, _ = ENDS[end]

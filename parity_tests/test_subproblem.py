@@ -236,3 +236,19 @@ def test_batch() -> None:
             np.testing.assert_array_equal(answer.radius, CASES[case][1])
         else:
             np.testing.assert_allclose(steps[lane], expected(3, 0, case)[0], rtol=0, atol=1e-5 * CASES[case][1])
+
+
+@pytest.mark.parametrize("program", ["jax", "jax, pure", "jax, partition", "torch", "torch, partition"])
+def test_from_a_bound_that_is_attained(program: str) -> None:
+    """A stationary point whose least eigenvalue is Gershgorin's bound, -1, and a search that begins far below: when a
+    shift serves at last, many are spent, and the step is not none but goes along the eigenvector."""
+    i = np.arange(N)
+    H = np.where(np.abs(i[:, None] - i) == 1, -1.0, 0) + np.eye(N)
+    H[0, 0] = H[-1, -1] = 0  # rows that sum to -1: the eigenvector is (1, 1, ..)
+    query: dict = {"radius": 1.0, "shift": 0.0, "low": 0.0, "high": 1.0, "guess": 0.0, "soft": 4e-14}
+    query |= {"enough": 1e-12, "grow": True}
+    p, answer = answer_of(program, "float64", H, np.zeros(N), 1, query)
+    assert answer.found
+    np.testing.assert_allclose(np.linalg.norm(p), 1, rtol=1e-6)
+    np.testing.assert_allclose(answer.predicted, -p @ H @ p / 2, rtol=1e-6)
+    assert answer.predicted > 0.4

@@ -52,9 +52,10 @@ class Search {
   Answer<T> run_to_end() {
     const bool idle = query_.idle > 0;
     for (int tries = 0; !idle && tries <= constants_.tries; ++tries) {
-      const Trial trial = attempt(tries == 0);
-      // The bracket of the shift is at rounding level: take what there is, cut to the radius.
+      Trial trial = attempt(tries == 0);
+      // Many tries are spent: take what there is, cut to the radius; or lengthened to it, where that promises more.
       const bool clip = trial.ok && tries >= constants_.tries / 2;
+      if (clip && !trial.serves() && trial.is_short) trial.hard = trial.gains(shift_, radius_);
       if (trial.serves() || clip) return answer(trial);
       narrow(trial);
       shift_ = next_shift(trial);
@@ -84,6 +85,9 @@ class Search {
     T allowed = 0;          // curvature that lets z serve
 
     bool serves() const { return fits || settled || hard; }
+
+    // Whether the model gains by tau z: (shift (radius^2 - |p|^2) - tau^2 curvature) / 2.
+    bool gains(T shift, T radius) const { return shift * (radius * radius - length * length) > tau * tau * curvature; }
   };
 
   Shifted<T>& H_;

@@ -122,9 +122,11 @@ def _search(g: Array, ab: Any, start: Array, numbers: Array) -> tuple[Array, Arr
         tau = room / (pz + jnp.where(pz < 0, -1, 1) * jnp.sqrt(pz**2 + room))
         allowed = HARD * (shift * radius**2 + decrement) / tau**2
         hard = short & ~near & ~settled & (curvature <= allowed)
+        # Many tries are spent: take what there is, cut to the radius; or lengthened to it, where that promises more.
+        late = s.tries >= TRIES // 2
+        hard = hard | (short & ~near & ~settled & late & (shift * (radius**2 - length**2) > tau**2 * curvature))
         fits = near | settled | hard
-        # The bracket of the shift is at rounding level: take what there is, cut to the radius.
-        clip = ok & ~fits & (s.tries >= TRIES // 2)
+        clip = ok & ~fits & late
         cut, added = jnp.where(clip, jnp.minimum(1, radius / length), 1), jnp.where(hard, tau * z, 0)
         predicted = jnp.where(
             hard,

@@ -126,8 +126,10 @@ def _search(g: Tensor, ab: Any, start: Tensor, query: Query) -> tuple[Tensor, An
                 tau = room / root if root else math.nan
                 allowed = HARD * (shift * radius * radius + decrement) / (tau * tau) if tau * tau else math.inf
                 hard = curvature <= allowed
-            # The bracket of the shift is at rounding level: take what there is, cut to the radius.
+            # Many tries are spent: take what there is, cut to the radius; or lengthened to it, where it promises more.
             clip = not (near or settled or hard) and tries >= TRIES // 2
+            if clip and short and shift * (radius * radius - length * length) > tau * tau * curvature:
+                hard = True
             if near or settled or hard or clip:
                 size, twice = length, decrement + shift * length * length
                 if hard:
