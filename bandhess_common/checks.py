@@ -91,9 +91,9 @@ def check_plain(ab: Any, name: str) -> None:
 
 
 def check_closed(shape: tuple[int, ...]) -> None:
-    """The shape of a closed band: each entry has one cell where n > 2 w."""
+    """The shape of a closed band: n > 2 w, or T > 2 k for stages of d scalars, n = T d and w + 1 = (k + 1) d."""
     w, n = shape[0] - 1, shape[1]
-    if w > 0 and n <= 2 * w:
+    if w > 0 and n < 2 * (w + 1) - math.gcd(n, w + 1):  # d divides both
         raise ValueError(
             f"a closed band needs n > 2 w, got n = {n} and w = {w}, where entries meet on both ways round; such a "
             "matrix is dense: store and solve it as one"
@@ -163,11 +163,10 @@ def stage_count(shapes: list[tuple[int, ...]], shared: list[bool], periodic: boo
 
 def check_ring(T: int, d: int, k: int) -> None:
     """T stages of d scalars, around a ring, of which each meets the k on its either side."""
-    w = (k + 1) * d - 1
-    if w > 0 and T * d <= 2 * w:
+    if (k + 1) * d > 1 and 2 * k >= T:
         raise ValueError(
-            f"periodic=True with bandwidth {k} needs T >= {2 * k + 1 + (d > 1)} stages, got {T}, where every stage "
-            "meets every other: that Hessian is dense; take the framework's own, and a dense solver"
+            f"periodic=True with bandwidth {k} needs T > {2 * k} stages, got {T}, where every stage meets every other, "
+            "and some on both ways round: that Hessian is dense; take the framework's own, and a dense solver"
         )
 
 

@@ -10,7 +10,8 @@ _SQP = {
     Status.MAX_STEPS: "max_steps were taken; go on from here with start=result",
     Status.STALLED: "no step makes the problem better as its derivatives promise: are the functions smooth there?",
     Status.NONFINITE: "a value or derivative is NaN or infinite, at the start or all around the point reached",
-    Status.INFEASIBLE: "the constraints cannot be met from here: their violation is locally least, but not 0",
+    Status.INFEASIBLE: "the constraints cannot be met from here: their violation is locally least, but not 0; if they "
+    "can be met at all, then from another start",
     Status.RANK_DEFICIENT: "rows of the constraints' Jacobian are linearly dependent, so that multipliers are not "
     "unique: is a constraint there twice, or implied by the others?",
     Status.UNBOUNDED: "the objective falls without end",
@@ -24,7 +25,8 @@ _NEWTON = {
     Status.STALLED: "no step makes the objective smaller as its derivatives promise: is it smooth there?",
     Status.NONFINITE: "the objective or a derivative is NaN or infinite, at x0 or all around the point reached",
     Status.BAND_TOO_NARROW: "the Hessian has entries outside the band: give a larger bandwidth (detect_bandwidth finds "
-    "it), or another order of the stages (reorder_bandwidth)",
+    "it), periodic=True where the last stage meets the first, None in stage_axes for what all stages share, or another "
+    "order of the stages (reorder_bandwidth)",
     Status.UNBOUNDED: "the objective falls without end",
     Status.TIME_LIMIT: "max_seconds have passed; go on from here with x0=result.x",
 }

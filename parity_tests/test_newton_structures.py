@@ -70,7 +70,9 @@ def test_ring_of_pendula(backend: Backend) -> None:
     assert np.linalg.eigvalsh(dense)[0] > 0
     gradient = approx_fprime(backend.numpy(end.x), lambda x: float(fun(backend.array(x))))
     np.testing.assert_allclose(gradient, 0, atol=1e-5)
-    assert package.newton(fun, backend.array(np.zeros(31)), 1).status == package.Status.BAND_TOO_NARROW
+    narrow = package.newton(fun, backend.array(np.zeros(31)), 1)
+    assert narrow.status == package.Status.BAND_TOO_NARROW
+    assert "periodic=True" in narrow.message
     assert package.newton(fun, backend.array(np.zeros(31)), None, periodic=True).steps == end.steps
 
 

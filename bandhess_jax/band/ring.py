@@ -6,7 +6,8 @@
          . . f g h        Row m + s of H has w - s entries towards the band's end and s + 1 around the ring, at its
          y . . h i        begin: two triangles of cells, `right` and `left`, that do not meet, since m > w.
 
-The order of the unknowns does not change, and with a border of its own the cut is put before that.
+The order of the unknowns does not change, and with a border of its own the cut is put before that. Where n <= 2 w
+(T = 2 k + 1 stages of several scalars: each meets all others) nothing is left of the band, and the corner is all of H.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from . import structures
 from .storage import to_dense
 from .structures import Bordered, Cyclic, Structure
 
@@ -47,7 +49,7 @@ def closed(Z: Arrow, like: Structure) -> Structure:
         return _join(Z, like.ab.shape)
     if not isinstance(like.band, Cyclic):
         return Bordered(*Z)
-    w = like.band.ab.shape[0] - 1
+    w = like.band.ab.shape[1] - Z.band.shape[1]
     inner = Arrow(Z.band, Z.border[:w], Z.corner[:w, :w])
     border = jnp.concatenate([Z.border[w:], Z.corner[w:, :w]], axis=1)
     return Bordered(_join(inner, like.band.ab.shape), border, Z.corner[w:, w:])
@@ -55,6 +57,8 @@ def closed(Z: Arrow, like: Structure) -> Structure:
 
 def _cut(ab: Array) -> Arrow:
     w, n = ab.shape[0] - 1, ab.shape[1]
+    if n <= 2 * w:
+        return Arrow(ab[:, :0], jnp.zeros((n, 0), ab.dtype), structures.to_dense(Cyclic(ab)))
     m = n - w
     s, j = jnp.arange(w)[:, None], jnp.arange(w)[None]
     right = jnp.where(j >= s, ab[jnp.minimum(w + s - j, w), m - w + j], 0)
@@ -65,6 +69,8 @@ def _cut(ab: Array) -> Arrow:
 
 def _join(Z: Arrow, shape: tuple[int, ...]) -> Cyclic:
     w, m = shape[0] - 1, Z.band.shape[1]
+    if shape[1] <= 2 * w:
+        return structures.cyclic_cells(Z.corner, w)
     r, c = jnp.arange(w + 1)[:, None], jnp.arange(w)[None]
     # The columns before the cut, whose lower cells were the border's end; then those after it, whose were its begin.
     before = jnp.where(r + c < w, Z.band[:, m - w :], Z.border[jnp.maximum(r + c - w, 0), m - w + c])

@@ -34,7 +34,8 @@ from .storage import as_band, as_rhs
 class Cyclic(NamedTuple):
     """A closed band: H[i, j] = 0 unless i and j are at most w apart around the ring of n.
 
-    ab: `(w + 1, n)`, `ab[r, j] = H[(j + r) mod n, j]`, n > 2 w. `matvec`, `to_dense`, `factor`, `solve`, `inverse_band`
+    ab: `(w + 1, n)`, `ab[r, j] = H[(j + r) mod n, j]`, n > 2 w (T > 2 k in stages; an entry that then has two cells is
+    their sum). `matvec`, `to_dense`, `factor`, `solve`, `inverse_band`
     and `rcond` take it in the place of a band. A pytree.
     """
 
@@ -191,7 +192,8 @@ def to_dense(ab: ArrayLike | Structure) -> Array:
         i, j = jnp.indices((n, n), dtype=jnp.int32)
         below, above = (i - j) % max(n, 1), (j - i) % max(n, 1)
         lower = jnp.where(below < rows, H.ab[jnp.minimum(below, rows - 1), j], 0)
-        return jnp.where(above < rows, H.ab[jnp.minimum(above, rows - 1), i], lower)
+        # Where n <= 2 w an entry has a cell on either way round, and is their sum.
+        return lower + jnp.where((above < rows) & (above > 0), H.ab[jnp.minimum(above, rows - 1), i], 0)
     if isinstance(H, Bordered):
         return jnp.block([[to_dense(H.band), H.border.T], [H.border, H.corner]])
     return storage.to_dense(H)
@@ -225,5 +227,13 @@ def from_dense(h: ArrayLike, w: int, *, periodic: bool = False, border: int = 0)
     n = storage.check_square(h)
     check_closed((w + 1, n))
     storage.check_reach(h, lambda i, j: jnp.minimum((i - j) % max(n, 1), (j - i) % max(n, 1)), w)
+    return cyclic_cells(h, w)
+
+
+def cyclic_cells(h: Array, w: int) -> Cyclic:
+    """Of a symmetric `(n, n)` matrix, w < n. An entry that has two cells, where n <= 2 w, goes into one of them."""
+    n = h.shape[0]
     row, column = jnp.arange(w + 1)[:, None], jnp.arange(n)[None]
-    return Cyclic(h[(row + column) % max(n, 1), column])
+    other = n - row  # the row of the cell on the other way round
+    own = (row < other) | (other > w) | ((row == other) & (column < row))
+    return Cyclic(jnp.where(own, h[(row + column) % max(n, 1), column], 0))

@@ -6,7 +6,8 @@
          . . f g h        Row m + s of H has w - s entries towards the band's end and s + 1 around the ring, at its
          y . . h i        begin: two triangles of cells, `right` and `left`, that do not meet, since m > w.
 
-The order of the unknowns does not change, and with a border of its own the cut is put before that.
+The order of the unknowns does not change, and with a border of its own the cut is put before that. Where n <= 2 w
+(T = 2 k + 1 stages of several scalars: each meets all others) nothing is left of the band, and the corner is all of H.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from . import structures
 from .storage import to_dense
 from .structures import Bordered, Cyclic, Structure
 
@@ -48,7 +50,7 @@ def closed(Z: Arrow, like: Structure) -> Structure:
         return _join(Z, like.ab.shape)
     if not isinstance(like.band, Cyclic):
         return Bordered(*Z)
-    w = like.band.ab.shape[0] - 1
+    w = like.band.ab.shape[1] - Z.band.shape[1]
     inner = Arrow(Z.band, Z.border[:w], Z.corner[:w, :w])
     border = torch.cat([Z.border[w:], Z.corner[w:, :w]], 1)
     return Bordered(_join(inner, like.band.ab.shape), border, Z.corner[w:, w:])
@@ -56,6 +58,8 @@ def closed(Z: Arrow, like: Structure) -> Structure:
 
 def _cut(ab: Tensor) -> Arrow:
     w, n = ab.shape[0] - 1, ab.shape[1]
+    if n <= 2 * w:
+        return Arrow(ab[:, :0], ab.new_zeros(n, 0), structures.to_dense(Cyclic(ab)))
     m = n - w
     j = torch.arange(w, device=ab.device)
     s = j[:, None]
@@ -67,6 +71,8 @@ def _cut(ab: Tensor) -> Arrow:
 
 def _join(Z: Arrow, shape: tuple[int, ...]) -> Cyclic:
     w, m = shape[0] - 1, Z.band.shape[1]
+    if shape[1] <= 2 * w:
+        return structures.cyclic_cells(Z.corner, w)
     r, c = torch.arange(w + 1, device=Z.band.device)[:, None], torch.arange(w, device=Z.band.device)
     # The columns before the cut, whose lower cells were the border's end; then those after it, whose were its begin.
     before = torch.where(r + c < w, Z.band[:, m - w :], Z.border[(r + c - w).clamp(min=0), m - w + c])

@@ -34,7 +34,8 @@ from .storage import as_band, as_rhs
 class Cyclic(NamedTuple):
     """A closed band: H[i, j] = 0 unless i and j are at most w apart around the ring of n.
 
-    ab: `(w + 1, n)`, `ab[r, j] = H[(j + r) mod n, j]`, n > 2 w. `matvec`, `to_dense`, `factor`, `solve`, `inverse_band`
+    ab: `(w + 1, n)`, `ab[r, j] = H[(j + r) mod n, j]`, n > 2 w (T > 2 k in stages; an entry that then has two cells is
+    their sum). `matvec`, `to_dense`, `factor`, `solve`, `inverse_band`
     and `rcond` take it in the place of a band. A pytree.
     """
 
@@ -194,7 +195,8 @@ def to_dense(ab: Tensor | Structure) -> Tensor:
         i = j[:, None]
         below, above = (i - j) % max(n, 1), (j - i) % max(n, 1)
         lower = torch.where(below < rows, H.ab[below.clamp(max=rows - 1), j], 0)
-        return torch.where(above < rows, H.ab[above.clamp(max=rows - 1), i], lower)
+        # Where n <= 2 w an entry has a cell on either way round, and is their sum.
+        return lower + torch.where((above < rows) & (above > 0), H.ab[above.clamp(max=rows - 1), i], 0)
     if isinstance(H, Bordered):
         return torch.cat([torch.cat([to_dense(H.band), H.border.mT], 1), torch.cat([H.border, H.corner], 1)])
     return storage.to_dense(H)
@@ -228,5 +230,13 @@ def from_dense(h: Tensor, w: int, *, periodic: bool = False, border: int = 0) ->
     n = storage.check_square(h)
     check_closed((w + 1, n))
     storage.check_reach(h, lambda i, j: torch.minimum((i - j) % max(n, 1), (j - i) % max(n, 1)), w)
+    return cyclic_cells(h, w)
+
+
+def cyclic_cells(h: Tensor, w: int) -> Cyclic:
+    """Of a symmetric `(n, n)` matrix, w < n. An entry that has two cells, where n <= 2 w, goes into one of them."""
+    n = h.shape[0]
     row, column = torch.arange(w + 1, device=h.device)[:, None], torch.arange(n, device=h.device)
-    return Cyclic(h[(row + column) % max(n, 1), column])
+    other = n - row  # the row of the cell on the other way round
+    own = (row < other) | (other > w) | ((row == other) & (column < row))
+    return Cyclic(torch.where(own, h[(row + column) % max(n, 1), column], 0))

@@ -180,7 +180,7 @@ def detect_bandwidth(
         T, d = layout.T, layout.d
         if T * d == 0:
             return 0
-        most = (T - 1 - (d > 1)) // 2 if periodic else T - 1
+        most = (T - 1) // 2 if periodic else T - 1
         limit = min(max(16, T // 4) if max_bandwidth is None else max_bandwidth, most)
         multiply_all = _multiplier(objective, fun, args, kwargs)
         found = detection.find(multiply_all, T, d, limit, closed=bool(periodic))

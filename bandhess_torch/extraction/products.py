@@ -186,7 +186,7 @@ def from_matvec(
         vmap does not take is formed for one probe after the other.
       stage_axes: 0 for leaves with a stage axis, None for leaves of any shape that all stages share (a final time,
         masses, coefficients): a prefix tree of them, as `torch.func.vmap`'s in_dims.
-      periodic: stage t meets t - k .. t + k modulo T: a closed curve. T > 2k (T > 2k + 1 where d > 1).
+      periodic: stage t meets t - k .. t + k modulo T: a closed curve. T > 2k.
 
     Returns: `ab` `((k + 1) d, T d)` in lower band storage, for T stages of d scalars; `(k + 1, n)` for a vector.
       Dummy variables of ragged leaves have a unit diagonal. With periodic a `Cyclic` of such a band; with p shared
