@@ -40,16 +40,11 @@ class Ring:
         arcs, rows = Arcs.of(T, k), (k + 1) * d
         longer, shorter = arcs.longer * arcs.colours * d, arcs.shorter * (arcs.colours - 1) * d
         # Column j shows itself in rows j .. j + rows - 1 around the ring: y goes on where it began.
-        around = jnp.concatenate([y, y[: min(arcs.colours * d + rows, T * d)]])
-        around = jnp.pad(around, (0, max(0, T * d + arcs.colours * d + rows - around.shape[0])))
+        around = jnp.concatenate([y, y[: arcs.colours * d]])
 
         def windows(start: int, size: int, count: int) -> Array:
-            if not count:
-                return jnp.zeros((0, rows), y.dtype)
-            step = size // count
-            part = lax.dynamic_slice(around, (start + c,), (size + rows,))
-            index = step * jnp.arange(count)[:, None] + jnp.arange(rows)
-            return part[index]
+            part = lax.dynamic_slice(around, (start + c,), (size,))
+            return part.reshape(count, size // max(count, 1))[:, :rows] if count else jnp.zeros((0, rows), y.dtype)
 
         return windows(0, longer, arcs.longer), windows(longer, shorter, arcs.shorter)
 
