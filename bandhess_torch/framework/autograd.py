@@ -55,18 +55,24 @@ class Pullback:
 
     def __call__(self, v: Tensor) -> Tensor:
         """H v for v `(n,)` or a batch `(m, n)`."""
-        if not self.grad.requires_grad:
-            return torch.zeros_like(v)
-        (Hv,) = torch.autograd.grad(
-            self.grad,
-            self.x,
-            v,
-            retain_graph=True,
-            create_graph=self.attached,
-            allow_unused=True,
-            is_grads_batched=v.ndim == 2,
-        )
-        return torch.zeros_like(v) if Hv is None else Hv
+        return self.pull(v, [self.x])
+
+    def pull(self, v: Tensor, inputs: list[Tensor]) -> Tensor:
+        """v pulled back to each of the inputs, side by side."""
+        parts: tuple[Tensor | None, ...] = (None,) * len(inputs)
+        if self.grad.requires_grad:
+            parts = torch.autograd.grad(
+                self.grad,
+                inputs,
+                v,
+                retain_graph=True,
+                create_graph=self.attached,
+                allow_unused=True,
+                is_grads_batched=v.ndim == 2,
+            )
+        given = zip(parts, inputs, strict=True)
+        found = [v.new_zeros((*v.shape[:-1], len(x))) if part is None else part for part, x in given]
+        return found[0] if len(found) == 1 else torch.cat(found, -1)
 
 
 class Joined(Pullback):
@@ -78,19 +84,4 @@ class Joined(Pullback):
         self.inputs, self.first = inputs, Pullback(value, grads[0], inputs[0], attached)
 
     def __call__(self, v: Tensor) -> Tensor:
-        if not self.grad.requires_grad:
-            return torch.zeros_like(v)
-        parts = torch.autograd.grad(
-            self.grad,
-            self.inputs,
-            v,
-            retain_graph=True,
-            create_graph=self.attached,
-            allow_unused=True,
-            is_grads_batched=v.ndim == 2,
-        )
-        found = [
-            v.new_zeros((*v.shape[:-1], len(x))) if part is None else part
-            for part, x in zip(parts, self.inputs, strict=True)
-        ]
-        return torch.cat(found, -1)
+        return self.pull(v, self.inputs)

@@ -68,14 +68,7 @@ class _Joint(Pullback):
         self.value, self.y = value, y
 
     def __call__(self, v: Tensor) -> Tensor:
-        parts: tuple[Tensor | None, ...] = (None, None)
-        if self.grad.requires_grad:
-            parts = torch.autograd.grad(
-                self.grad, (self.x, self.y), v, retain_graph=True, allow_unused=True, is_grads_batched=v.ndim == 2
-            )
-        shapes = [(*v.shape[:-1], len(each)) for each in (self.x, self.y)]
-        given = zip(parts, shapes, strict=True)
-        return torch.cat([v.new_zeros(shape) if part is None else part for part, shape in given], -1)
+        return self.pull(v, [self.x, self.y])
 
 
 class _Beside(Pullback):
@@ -90,8 +83,7 @@ class _Beside(Pullback):
         super().__init__(h, forces, u, False)
 
     def __call__(self, v: Tensor) -> Tensor:
-        found = super().__call__(v) if self.grad.requires_grad else v.new_zeros(*v.shape[:-1], len(self.x))
-        return pad(found, (len(self.grad), 0))
+        return pad(super().__call__(v), (len(self.grad), 0))
 
 
 class Plan:
