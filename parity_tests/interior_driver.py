@@ -24,6 +24,7 @@ class Problem(NamedTuple):
     upper: Any = np.inf
     rows: int = 0  # diagonals of W, 0 for all
     fixed: Any = 0.0
+    shared: int = 0  # variables, the last
 
 
 class End(NamedTuple):
@@ -40,32 +41,36 @@ class End(NamedTuple):
     trials: int
 
 
-def banded(W: np.ndarray, rows: int) -> np.ndarray:
-    """Lower storage; NaN where a kernel must not read."""
-    n = len(W)
-    out = np.full((rows, n), np.nan)
+def banded(W: np.ndarray, rows: int, p: int = 0) -> np.ndarray:
+    """Lower storage, with a border of p; NaN where a kernel must not read."""
+    n = len(W) - p
+    out = np.full((rows + p, n + p), np.nan)
     for i in range(min(rows, n)):
-        out[i, : n - i] = np.diagonal(W, -i)
+        out[i, : n - i] = np.diagonal(W[:n, :n], -i)
+    out[0] = np.diagonal(W)
+    out[rows:] = (W - np.diag(np.diagonal(W)))[n:]
     return out
 
 
-def windows(J: np.ndarray, L: int) -> tuple[np.ndarray, np.ndarray]:
-    """`first` and the rows' entries from there on; those of any x, so J's pattern must not vanish at the x given."""
-    n = J.shape[1]
-    first = np.array([np.flatnonzero(a)[0] if a.any() else 0 for a in J], np.int32)
+def windows(J: np.ndarray, L: int, p: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """`first` and the rows' entries from there on, then those of p shared variables; for any x, so J's pattern must
+    not vanish at the x given."""
+    n = J.shape[1] - p
+    first = np.array([np.flatnonzero(a)[0] if a.any() else 0 for a in J[:, :n]], np.int32)
     first = np.minimum(first, n - L).astype(np.int32)
-    return first, cut(J, first, L)
+    return first, cut(J, first, L, p)
 
 
-def cut(J: np.ndarray, first: np.ndarray, L: int) -> np.ndarray:
-    return np.array([a[f : f + L] for a, f in zip(J, first, strict=True)]).reshape(len(J), L)
+def cut(J: np.ndarray, first: np.ndarray, L: int, p: int = 0) -> np.ndarray:
+    shared = J[:, J.shape[1] - p :]
+    return np.hstack([np.array([a[f : f + L] for a, f in zip(J, first, strict=True)]).reshape(len(J), L), shared])
 
 
 class Engine:
     """A state, and the kernels on it."""
 
-    def __init__(self, n: int, r: int, m: int, rows: int, dtype: str = "float64") -> None:
-        self.layout, self.m, self.dtype = Layout(n, r, rows), m, dtype
+    def __init__(self, n: int, r: int, m: int, rows: int, dtype: str = "float64", p: int = 0) -> None:
+        self.layout, self.m, self.dtype = Layout(n, r, rows, p), m, dtype
         self.state = np.empty(self.layout.size, dtype)
 
     def _call(self, name: str, operands: list, results: list, **options: float) -> None:
@@ -77,18 +82,20 @@ class Engine:
     def start(self, vectors: list, first: np.ndarray, numbers: list[float]) -> None:
         eps = float(np.finfo(self.dtype).eps)
         operands = [*vectors[:3], first, *vectors[3:], np.array(numbers), np.array(constants(eps))]
-        self._call("interior_start", operands, [self.state], rows=self.layout.rows, m=self.m)
+        self._call("interior_start", operands, [self.state], rows=self.layout.rows, m=self.m, shared=self.layout.p)
 
     def begin(self, f: float, h: Any, gradient: Any, rows: Any, W: Any, narrow: float = 0.0) -> None:
         with np.errstate(over="ignore"):
             arrays = [np.array(a, self.dtype) for a in (f, h, gradient, rows, W, narrow)]
-        call("interior_begin", [view(a) for a in (self.state, *arrays)], [view(self.state)])
+        operands = [view(a) for a in (self.state, *arrays)]
+        call("interior_begin", operands, [view(self.state)], shared=self.layout.p)
 
     def trial(self, f: float, h: Any) -> None:
         with np.errstate(over="ignore"):
             arrays = [np.array(a, self.dtype) for a in (f, h)]
         operands = [view(a) for a in (self.state, *arrays)]
-        call("interior_trial", operands, [view(self.state)], n=self.layout.n, rows=self.layout.rows)
+        n, _, rows, p = self.layout
+        call("interior_trial", operands, [view(self.state)], n=n, rows=rows, shared=p)
 
     def register(self, name: str) -> float:
         return float(self.state[REGISTERS.index(name)])
@@ -98,9 +105,9 @@ class Engine:
         return self.state[start : start + count].astype(float)
 
     def solution(self) -> list[np.ndarray]:
-        n, r, rows = self.layout
+        n, r, rows, p = self.layout
         results = [np.empty(k, self.dtype) for k in (n, r, n, n)] + [np.empty((), self.dtype)]
-        self._call("interior_solution", [self.state], results, n=n, r=r, rows=rows)
+        self._call("interior_solution", [self.state], results, n=n, r=r, rows=rows, shared=p)
         return results
 
 
@@ -115,10 +122,10 @@ def solve(
         h, J = (
             np.asarray(a, float) for a in np.array(p.derivatives(x0 + 1e-3 * noise, 1.0, np.ones(1000)), object)[[1, 4]]
         )
-    r, rows = len(h), p.rows or n
-    layout = Layout(n, r, rows)
-    first, _ = windows(np.where(np.isfinite(J), J, 1), layout.window)
-    engine = Engine(n, r, p.m, rows, dtype)
+    r, rows, shared = len(h), p.rows or n - p.shared, p.shared
+    layout = Layout(n, r, rows, shared)
+    first, _ = windows(np.where(np.isfinite(J), J, 1), layout.window, shared)
+    engine = Engine(n, r, p.m, rows, dtype, shared)
     spread = lambda a: np.broadcast_to(np.asarray(a, float), (n,))  # noqa: E731
     given = [np.zeros(r), np.zeros(n), np.zeros(n)] if warm is None else [warm.y, warm.z_lower, warm.z_upper]
     if y is not None:
@@ -135,7 +142,8 @@ def solve(
             x = engine.vector("x_request")
             if engine.register("request") == DERIVATIVES:
                 f, h, g, W, J = p.derivatives(x, engine.register("sigma"), engine.vector("y_request"))
-                engine.begin(f, h, g, cut(np.asarray(J, float), first, layout.window), banded(W, rows), narrow)
+                J = cut(np.asarray(J, float), first, layout.window, shared)
+                engine.begin(f, h, g, J, banded(W, rows, shared), narrow)
                 begins += 1
                 if engine.register("fresh"):
                     history.append({name: engine.register(name) for name in REGISTERS})

@@ -85,7 +85,23 @@ def gram(rows: np.ndarray, first: np.ndarray, weights: np.ndarray, band: np.ndar
     return out
 
 
-def matvec(band: np.ndarray, v: np.ndarray) -> np.ndarray:
+def dense(W: np.ndarray, p: int) -> np.ndarray:
+    """The matrix of a lower band with a border of p, entry by entry."""
+    n = W.shape[1]
+    H, banded = np.diag(W[0]), n - p
+    for d in np.arange(1, min(len(W) - p, banded)):
+        for j in np.arange(banded - d):
+            H[j + d, j] = H[j, j + d] = W[d, j]
+    for q in np.arange(p):
+        for j in np.arange(n):
+            if j != banded + q:
+                H[banded + q, j] = H[j, banded + q] = W[len(W) - p + q, j]
+    return H
+
+
+def matvec(band: np.ndarray, v: np.ndarray, p: int) -> np.ndarray:
+    if p:
+        return dense(band, p) @ v
     out, n = band[0] * v, len(v)
     for d in np.arange(1, min(len(band), n)):
         out[d:] += band[d, : n - d] * v[: n - d]
@@ -93,15 +109,20 @@ def matvec(band: np.ndarray, v: np.ndarray) -> np.ndarray:
     return out
 
 
-def factor(band: np.ndarray) -> tuple[Any, np.ndarray]:
+def factor(band: np.ndarray, p: int) -> tuple[Any, np.ndarray]:
     try:
+        if p:
+            c = np.linalg.cholesky(dense(band, p))
+            return (c, True), np.isfinite(c).all()
         c = scipy.linalg.cholesky_banded(band[: band.shape[1]], lower=True, check_finite=False)
         return c, np.isfinite(c).all()
     except np.linalg.LinAlgError:
-        return np.full_like(band, np.nan), np.bool_(False)
+        return (np.full((band.shape[1],) * 2, np.nan), True) if p else np.full_like(band, np.nan), np.bool_(False)
 
 
 def solve(c: Any, b: np.ndarray) -> np.ndarray:
+    if isinstance(c, tuple):
+        return scipy.linalg.cho_solve(c, b, check_finite=False)
     return scipy.linalg.cho_solve_banded((c, True), b, check_finite=False)
 
 

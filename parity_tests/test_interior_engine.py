@@ -304,11 +304,12 @@ def test_by_xla(dtype: str) -> None:
         for a, s in zip(shared, shapes, strict=True)
     ]
     shape = jax.ShapeDtypeStruct((2, engines[0].layout.size), dtype)
-    state = jax.jit(jax.ffi.ffi_call("bandhess_interior_start", shape), static_argnames=("rows", "m"))(
-        *operands, rows=np.float64(2), m=np.float64(1)
+    state = jax.jit(jax.ffi.ffi_call("bandhess_interior_start", shape), static_argnames=("rows", "m", "shared"))(
+        *operands, rows=np.float64(2), m=np.float64(1), shared=np.float64(0)
     )
     np.testing.assert_array_equal(state, [e.state for e in engines])
-    turn = jax.jit(jax.ffi.ffi_call("bandhess_interior_begin", shape, input_output_aliases={0: 0}))
+    call = jax.ffi.ffi_call("bandhess_interior_begin", shape, input_output_aliases={0: 0})
+    turn = jax.jit(lambda *operands: call(*operands, shared=np.float64(0)))
     for _ in range(3):
         told = []
         for e in engines:

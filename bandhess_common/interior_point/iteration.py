@@ -7,15 +7,15 @@ from typing import NamedTuple
 from ..status import Status
 from .measures import error, gap, least_mu, localised, lower_mu, residuals, value_size, violation
 from .operations import Array
+from .products import masked, pull, push
 from .outcome import restored
 from .predictor import begun_predictor, predicted, predictor_wanted, watched_predictor
 from .requests import ask_values, ended, running
 from .restoration import centred
-from .scaling import masked
 from .search import begun, emptied, watched
 from .state import SEARCH, Derivatives, Kit, Mode, Residuals, Solution, State, choose
 from .step import Curve, curve, direction
-from .system import assembled, pull, push, shift_until_definite
+from .system import assembled, shift_until_definite
 
 
 def visited(k: Kit, s: State, a: Derivatives) -> State:

@@ -75,8 +75,9 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     band = ops.full((rows, n), 0.0, x)
     no, res, step = none > 0, Residuals(ops.join(at_x, at_x), at_r), Step(at_x, at_r, at_d, at_d)
     empty = empty_filter(ops, x)
-    factor, _ = ops.factor(ops.put(band, 0, at_x + 1))
-    system = System(band, at_x, ops.full((r, min(rows, n)), 0.0, x), at_r, at_r, band, zero, zero, zero, factor)
+    factor, _ = ops.factor(ops.put(band, 0, at_x + 1), k.shared)
+    window = min(rows - k.shared, k.banded) + k.shared
+    system = System(band, at_x, ops.full((r, window), 0.0, x), at_r, at_r, band, zero, zero, zero, factor)
     search = Search(
         step, zero, zero, zero, step, zero, zero, zero, zero, zero, zero, no, zero, no, no, no, none, res, zero
     )

@@ -56,8 +56,8 @@ class Operations(Protocol):
     def join(self, *parts: Array) -> Array:
         """Vectors, one after the other."""
 
-    def put(self, a: Array, i: Array, value: Array) -> Array:
-        """A copy of a with a[i] = value."""
+    def put(self, a: Array, i: Any, value: Any) -> Array:
+        """A copy of a with a[i] = value; i: an index, a slice, or a pair of them."""
 
     def argmax(self, a: Array) -> Array: ...
 
@@ -71,12 +71,12 @@ class Operations(Protocol):
         """`(n,)`: zeros to which rows[i] is added from first[i] on. The transpose of `windows`."""
 
     def gram(self, rows: Array, first: Array, weights: Array, band: Array) -> Array:
-        """`band` plus that of J^T diag(weights) J, J of these rows."""
+        """`band` plus that of J^T diag(weights) J, J of these rows; further rows of band are left as they are."""
 
-    def matvec(self, band: Array, v: Array) -> Array:
-        """The symmetric matrix of a lower band times v."""
+    def matvec(self, W: Array, v: Array, p: int) -> Array:
+        """The symmetric matrix W of a lower band, with a border of p (`products.py`), times v."""
 
-    def factor(self, band: Array) -> tuple[Any, Array]:
+    def factor(self, W: Array, p: int) -> tuple[Any, Array]:
         """A factor of the positive definite matrix, and whether it exists."""
 
     def solve(self, factor: Any, b: Array) -> Array:

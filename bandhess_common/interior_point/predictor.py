@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from .measures import error, least_mu, limits, residuals, theta, value_size
 from .operations import Array
+from .products import matvec, pull, push
 from .state import WARM, Derivatives, Kit, Mode, Residuals, State, Step, empty_filter
 from .step import direction, fraction
-from .system import pull, push, ratio
+from .system import ratio
 
 
 def with_far_point(s: State, a: Derivatives) -> State:
@@ -27,7 +28,7 @@ def begun_predictor(k: Kit, s: State, band: Array, rows: Array, total: Array) ->
     force = pull(k, rows, q.y)
     gradient = total - force
     move = (far.x - q.x) * k.p.free
-    curved, along = ops.matvec(band, move), push(k, rows, move)
+    curved, along = matvec(k, band, move), push(k, rows, move)
     off = ops.largest((s.f_scale * gradient_far - gradient - curved) * k.p.free)
     size = ops.largest(gradient) + ops.largest(curved) + ops.largest(force)
     unit = abs(s.h) + push(k, abs(rows), abs(move)) + k.least

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .measures import distances, limits, relaxation, residuals, theta
 from .operations import Array
 from .state import WARM, Derivatives, Kit, Point, State
+from .products import masked
 from .step import halves
 from .system import condensed, factored, solve
 
@@ -25,11 +26,6 @@ def far_point(k: Kit, x: Array) -> Array:
     far = k.c.scale_far * k.ops.maximum(abs(x), 1.0) * k.p.noise
     beside = inside(k, x + far)
     return k.ops.where(beside == x, inside(k, x - far), beside)
-
-
-def masked(k: Kit, rows: Array) -> Array:
-    """J without the columns of fixed variables."""
-    return rows * k.ops.windows(k.p.free, k.p.first, rows.shape[1])
 
 
 def sizes(k: Kit, a: Derivatives) -> tuple[Array, Array]:

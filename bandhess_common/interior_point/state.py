@@ -33,8 +33,8 @@ class Derivatives(NamedTuple):
     f: Array
     h: Array  # (r,)
     grad: Array  # of sigma f + y . h
-    rows: Array  # (r, L), row i on the columns first[i] .. first[i] + L - 1
-    band: Array  # lower band of the Hessian of sigma f + y . h
+    rows: Array  # (r, L + p), and
+    band: Array  # (w + 1 + p, n), the Hessian of sigma f + y . h: `products.py`
     narrow: Array  # 0, or what lies outside: 1 of the Hessian, 2 of the Jacobian
 
 
@@ -54,7 +54,8 @@ class Problem(NamedTuple):
     push: Array  # (2n,) how far inside the start lies
     held: Array  # (n,) values of fixed variables
     free: Array  # (n,) 0 for them, else 1
-    cells: Array  # (w + 1, n) whether a cell of the band belongs to free variables
+    shared: Array  # (p,) the values of the shared variables that are fixed
+    cells: Array  # (w + 1 + p, n) whether a cell of W belongs to free variables
     inequality: Array  # (r,)
     first: Array  # (r,) int32
     always: Array  # (2n + 3r,) the entries of d that exist always,
@@ -72,6 +73,16 @@ class Kit(NamedTuple):
     p: Problem
     eps: float
     least: float  # guards divisions
+
+    @property
+    def shared(self) -> int:
+        """p, how many of the variables, the last, all rows may touch."""
+        return self.p.shared.shape[0]
+
+    @property
+    def banded(self) -> int:
+        """n - p."""
+        return self.p.held.shape[0] - self.shared
 
     def split(self, v: Array) -> tuple[Array, ...]:
         """The five parts of d, z or a step of theirs."""
@@ -246,10 +257,11 @@ def kit(ops: Operations, p: Problem) -> Kit:
 
 
 def problem(
-    ops: Operations, lower: Array, upper: Array, fixed: Array, first: Array, m: int, limits: tuple, rows: int
+    ops: Operations, lower: Array, upper: Array, fixed: Array, first: Array, m: int, limits: tuple, rows: int,
+    shared: int = 0,
 ) -> Problem:
     """Args: lower, upper, fixed `(n,)`; first `(r,)`; m, the number of equalities; limits, tol and max_steps; rows,
-    those of the band, w + 1."""
+    those of the band, w + 1; shared, how many of the variables, the last, are."""
     c, n, r = constants(ops.eps(lower)), lower.shape[0], first.shape[0]
     free = 1 - fixed
     both = ops.join(lower, -upper)
@@ -261,12 +273,23 @@ def problem(
     none = ops.full((2 * r,), 0.0, lower) > 0
     always = ops.join(bounded, inequality, none)
     elastic = ops.join(ops.full((2 * n + r,), 0.0, lower) > 0, ~none)
-    beyond = ops.windows(ops.join(free, ops.full((rows - 1,), 0.0, lower)), ops.range(n, lower), rows)
+    held = ops.where(fixed > 0, lower, 0.0)
     return Problem(
-        edges, bounded, unit, ops.minimum(c.push * unit, c.push_width * width), ops.where(fixed > 0, lower, 0.0), free,
-        (beyond.T * free) > 0, inequality, first, always, elastic, ops.noise(lower, 2) * free,
+        edges, bounded, unit, ops.minimum(c.push * unit, c.push_width * width), held, free, held[n - shared :],
+        _cells(ops, free, rows, shared), inequality, first, always, elastic, ops.noise(lower, 2) * free,
         ops.number(limits[0], lower), ops.number(limits[1], lower),
     )  # fmt: skip
+
+
+def _cells(ops: Operations, free: Array, rows: int, shared: int) -> Array:
+    n = free.shape[0]
+    banded = free * ops.real(ops.range(n, free) < n - shared, free)
+    beyond = ops.windows(ops.join(banded, ops.full((rows - 1,), 0.0, free)), ops.range(n, free), rows)
+    cells = ops.put(beyond.T * banded, 0, free)
+    if shared:
+        border = free[n - shared :, None] * free
+        cells = ops.put(ops.put(ops.full((rows + shared, n), 0.0, free), slice(0, rows), cells), slice(rows, None), border)
+    return cells > 0
 
 
 def exists(k: Kit, elastic: Array) -> Array:

@@ -20,17 +20,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .operations import Array
+from .products import gram, matvec, pull, push
 from .state import Kit, Mode, Point, System, choose, exists
-
-
-def push(k: Kit, rows: Array, v: Array) -> Array:
-    """J v."""
-    return k.ops.sum(rows * k.ops.windows(v, k.p.first, rows.shape[1]), 1)
-
-
-def pull(k: Kit, rows: Array, u: Array) -> Array:
-    """J^T u."""
-    return k.ops.add_windows(rows * u[:, None], k.p.first, k.p.held.shape[0])
 
 
 def ratio(k: Kit, a: Array, b: Array) -> Array:
@@ -46,7 +37,7 @@ def pliancies(k: Kit, q: Point, elastic: Array) -> Array:
 def size(k: Kit, band: Array, least: Array) -> Array:
     """|W|, the root mean square of W v."""
     noise = k.ops.noise(k.p.free, 1) * k.p.free
-    curved = k.ops.matvec(band, noise)
+    curved = matvec(k, band, noise)
     # With no free variable the noise is 0.
     return k.ops.maximum(k.ops.sqrt(ratio(k, curved @ curved, noise @ noise)), least)
 
@@ -73,18 +64,18 @@ def condensed(k: Kit, s: System) -> System:
     """With gamma_i, relative to J_i |H|^-1 J_i^T row by row, and M."""
     ops, c, p = k.ops, k.c, k.p
     H = shifted_diagonal(k, s.band, s.diagonal)
-    absolute = ops.maximum(ops.matvec(abs(H), ops.full(p.free.shape, 1.0, p.free)), s.size)
+    absolute = ops.maximum(matvec(k, abs(H), ops.full(p.free.shape, 1.0, p.free)), s.size)
     squares = s.rows * s.rows
     top = ops.largest(ops.sum(squares, 1))
     least = ops.where(top > 0, k.eps * top, 1.0) / s.size
     gamma = c.gamma * ops.maximum(push(k, squares, 1 / absolute), least)
-    M = ops.gram(s.rows, p.first, 1 / (s.e + gamma), H)
+    M = gram(k, s.rows, 1 / (s.e + gamma), H)
     return s._replace(gamma=gamma, condensed=M, row_size=ops.sqrt(top))
 
 
 def factored(k: Kit, s: System, shift: Array) -> tuple[System, Array]:
     """M + delta I factored, and whether it could be."""
-    factor, ok = k.ops.factor(shifted_diagonal(k, s.condensed, shift * k.p.free))
+    factor, ok = k.ops.factor(shifted_diagonal(k, s.condensed, shift * k.p.free), k.shared)
     return s._replace(shift=shift, factor=factor), ok
 
 
@@ -135,7 +126,7 @@ class Turn(NamedTuple):
 def residual(k: Kit, s: System, b1: Array, b2: Array, x: Array, y: Array) -> tuple[Array, Array, Array]:
     """r1, r2 and the larger of the two, relative."""
     ops, force = k.ops, pull(k, s.rows, y)
-    r1 = b1 - k.ops.matvec(s.band, x) - (s.diagonal + s.shift * k.p.free) * x - force
+    r1 = b1 - matvec(k, s.band, x) - (s.diagonal + s.shift * k.p.free) * x - force
     r2 = b2 - push(k, s.rows, x) + s.e * y
     first = ratio(k, ops.largest(r1), ops.largest(b1) + ops.largest(force))
     return r1, r2, ops.maximum(first, ratio(k, ops.largest(r2), unit(k, s, b2, x)))

@@ -17,15 +17,16 @@ T* state_of(Call& call, Index size, Index* batch) {
   return to;
 }
 
-// Kernel. The problem, a start, numbers, constants -> state. Options: rows of W, m.
+// Kernel. The problem, a start, numbers, constants -> state. Options: rows of W's band, m, p.
 template <class T>
 void interior_start(Call& call) {
   using namespace interior;
   const Index batch = call.vectors(0), n = call.operands[0].dims[call.operands[0].rank - 1];
   const Index r = call.operands[3].rank > 0 ? call.operands[3].dims[call.operands[3].rank - 1] : 0;
-  const Index rows = call.whole(0, 1 << 20), m = call.whole(1, r);
-  const Bands s(batch, rows, n);
-  const Index size = State<T>::size(n, r, rows);
+  const Index rows = call.whole(0, 1 << 20), m = call.whole(1, r), p = call.whole(2, n);
+  const Sizes sizes{n, r, rows, p};
+  const Bands s(batch, rows, n - p);
+  const Index size = State<T>::size(sizes);
   const T* vectors[8] = {call.operand<T>(0, {n}), call.operand<T>(1, {n}), call.operand<T>(2, {n}), nullptr,
                          call.operand<T>(4, {n}), call.operand<T>(5, {r}), call.operand<T>(6, {n}),
                          call.operand<T>(7, {n})};
@@ -34,11 +35,11 @@ void interior_start(Call& call) {
   const T* constants = call.operand<T>(9, {kConstants});
   T* states = call.result<T>(0, {size});
   for (Index i = 0; i < batch * r; ++i)
-    if (first[i] < 0 || first[i] > n - s.w - 1)
+    if (first[i] < 0 || first[i] > n - p - s.w - 1)
       throw Invalid("bandhess_interior_start: a row's window does not lie among the variables");
   s.each<T, 1>(call.pool, 1, [&](Index i, T*) {
     std::fill_n(states + i * size, size, T(0));
-    const State<T> state(states + i * size, n, r, rows, constants + i * kConstants);
+    const State<T> state(states + i * size, sizes, constants + i * kConstants);
     const auto at = [&](int k, Index count) { return vectors[k] + i * count; };
     const T* number = numbers + i * 4;
     const Problem<T> problem{at(0, n), at(1, n), at(2, n), first + i * r, at(4, n), at(5, r), at(6, n),
@@ -47,52 +48,58 @@ void interior_start(Call& call) {
   });
 }
 
-// Kernel. State, f, h (r), gradient (n), rows (r, L), W (rows, n), narrow -> state.
+// Kernel. State, f, h (r), gradient (n), rows (r, L + p), W (rows + p, n), narrow -> state. Options: p.
 template <class T>
 void interior_begin(Call& call) {
   using namespace interior;
-  const Bands s = band(call.matrices(5));
-  const Index n = s.n, L = s.w + 1;
+  const Matrices whole = call.matrices(5);
+  const Index n = whole.columns, p = call.whole(0, std::min(n, whole.rows - 1));
+  const Bands s(whole.batch, whole.rows - p, n - p);
   const Array& h = call.operands[2];
-  const Index r = h.rank > 0 ? h.dims[h.rank - 1] : 0, size = State<T>::size(n, r, s.rows);
+  const Index r = h.rank > 0 ? h.dims[h.rank - 1] : 0, L = s.w + 1 + p;
+  const Sizes sizes{n, r, s.rows, p};
+  const Index size = State<T>::size(sizes);
   Index batch;
   const T* f = call.operand<T>(1, {});
   const T* values = call.operand<T>(2, {r});
   const T* gradient = call.operand<T>(3, {n});
   const T* rows = call.operand<T>(4, {r, L});
-  const T* w = call.operand<T>(5, {s.rows, n});
+  const T* w = call.operand<T>(5, {whole.rows, n});
   const T* narrow = call.operand<T>(6, {});
   T* states = state_of<T>(call, size, &batch);
   s.each<T, 1>(call.pool, 1, [&](Index i, T*) {
-    const State<T> state(states + i * size, n, r, s.rows);
-    Loop<T>(state).begin({f[i], values + i * r, gradient + i * n, rows + i * r * L, w + i * s.rows * n, narrow[i]});
+    const State<T> state(states + i * size, sizes);
+    Loop<T>(state).begin({f[i], values + i * r, gradient + i * n, rows + i * r * L, w + i * whole.rows * n, narrow[i]});
   });
 }
 
-// Kernel. State, f, h (r) -> state. Options: n, rows.
+// Kernel. State, f, h (r) -> state. Options: n, rows, p.
 template <class T>
 void interior_trial(Call& call) {
   using namespace interior;
-  const Index n = call.whole(0, kMostEntries), rows = call.whole(1, 1 << 20);
+  const Index n = call.whole(0, kMostEntries), rows = call.whole(1, 1 << 20), p = call.whole(2, n);
   const Array& h = call.operands[2];
-  const Index r = h.rank > 0 ? h.dims[h.rank - 1] : 0, size = State<T>::size(n, r, rows);
+  const Index r = h.rank > 0 ? h.dims[h.rank - 1] : 0;
+  const Sizes sizes{n, r, rows, p};
+  const Index size = State<T>::size(sizes);
   Index batch;
   T* states = state_of<T>(call, size, &batch);
   const T* f = call.operand<T>(1, {});
   const T* values = call.operand<T>(2, {r});
-  const Bands s(batch, rows, n);
+  const Bands s(batch, rows, n - p);
   s.each<T, 1>(call.pool, 1, [&](Index i, T*) {
-    const State<T> state(states + i * size, n, r, rows);
+    const State<T> state(states + i * size, sizes);
     Loop<T>(state).trial(f[i], values + i * r);
   });
 }
 
-// Kernel. State -> x (n), y (r), z_lower (n), z_upper (n), mu, unscaled. Options: n, r, rows.
+// Kernel. State -> x (n), y (r), z_lower (n), z_upper (n), mu, unscaled. Options: n, r, rows, p.
 template <class T>
 void interior_solution(Call& call) {
   using namespace interior;
   const Index n = call.whole(0, kMostEntries), r = call.whole(1, kMostEntries), rows = call.whole(2, 1 << 20);
-  const Index batch = call.vectors(0), size = State<T>::size(n, r, rows);
+  const Sizes sizes{n, r, rows, call.whole(3, n)};
+  const Index batch = call.vectors(0), size = State<T>::size(sizes);
   T* states = const_cast<T*>(call.operand<T>(0, {size}));
   T* x = call.result<T>(0, {n});
   T* y = call.result<T>(1, {r});
@@ -100,7 +107,7 @@ void interior_solution(Call& call) {
   T* z_upper = call.result<T>(3, {n});
   T* mu = call.result<T>(4, {});
   for (Index i = 0; i < batch; ++i) {
-    const State<T> s(states + i * size, n, r, rows);
+    const State<T> s(states + i * size, sizes);
     const T scale = s.reg.f_scale;
     std::copy_n(s.x, n, x + i * n);
     for (Index j = 0; j < n; ++j) z_lower[i * n + j] = s.z_lower[j] / scale;

@@ -53,25 +53,27 @@ def _rounded(count: int) -> int:
 
 
 class Layout(NamedTuple):
-    """Places in the state for n variables, r rows and W of `rows` diagonals."""
+    """Places in the state for n variables, r rows and W of `rows` diagonals, p of the variables being shared."""
 
     n: int
     r: int
     rows: int
+    p: int = 0
 
     @property
     def window(self) -> int:
-        """Columns of a row of the Jacobian."""
-        return min(self.rows, self.n)
+        """Columns of a row of the Jacobian, but for shared variables."""
+        return min(self.rows, self.n - self.p)
 
     @property
     def size(self) -> int:
         """Entries of the state."""
-        w = self.window - 1
+        w, banded = self.window - 1, self.n - self.p
         stride = next((width for width in _WIDTHS if w <= width), w) + 1
-        bands = [(w + 1) * self.n, *[(self.n + _PAD) * stride] * 2, stride * (stride + 1)]
+        bands = [(w + 1 + self.p) * self.n, *[(banded + _PAD) * stride] * 2, stride * (stride + 1)]
+        border = [self.p * count for count in (self.n, banded, self.p, self.r)]
         vectors = [self._count(vector) for vector in VECTORS]
-        parts = [len(REGISTERS), *vectors, len(Constants._fields), 4 * FILTER, *bands]
+        parts = [len(REGISTERS), *vectors, len(Constants._fields), 4 * FILTER, *bands, *border]
         return sum(map(_rounded, parts)) + self.r * stride
 
     def _count(self, vector: str) -> int:

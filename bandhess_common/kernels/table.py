@@ -59,7 +59,8 @@ KERNELS = {
     "subproblem": Kernel(("g (n)", "ab (r, n)", "start (n)", "query (9)"), ("p (n)", "answer (9)"), 2, SEARCH),
     # The band from the products of substitution's probes, with d scalars a stage.
     "symmetry": Kernel(("products (r, n)",), ("band (r, n)",), 1, {"d": GIVEN}),
-    # The interior point by requests (interior.py): a state s, for m equalities among r rows, W of `rows` diagonals.
+    # The interior point by requests (interior.py): a state s, for m equalities among r rows, W's band of `rows`
+    # diagonals, and so many shared variables, the last of the n.
     # numbers: tol, max_steps, start (0 multipliers by least squares, 1 y, 2 y, z and mu of a previous end), mu.
     "interior_start": Kernel(
         (
@@ -76,20 +77,26 @@ KERNELS = {
         ),
         ("state (s)",),
         1,
-        {"rows": GIVEN, "m": GIVEN},
+        {"rows": GIVEN, "m": GIVEN, "shared": GIVEN},
     ),
-    # After a request for derivatives, of sigma f + y . h: rows of dh/dx from `first` on, W; narrow 0, or which is.
+    # After a request for derivatives, of sigma f + y . h: rows of dh/dx from `first` on, then of the shared variables;
+    # W, its band and its border; narrow 0, or which is.
     "interior_begin": Kernel(
-        ("state (s)", "f ()", "h (r)", "gradient (n)", "rows (r, l)", "W (w, n)", "narrow ()"), ("state (s)",), 1
+        ("state (s)", "f ()", "h (r)", "gradient (n)", "rows (r, l)", "W (w, n)", "narrow ()"),
+        ("state (s)",),
+        1,
+        {"shared": GIVEN},
     ),
     # After a request for values.
-    "interior_trial": Kernel(("state (s)", "f ()", "h (r)"), ("state (s)",), 1, {"n": GIVEN, "rows": GIVEN}),
+    "interior_trial": Kernel(
+        ("state (s)", "f ()", "h (r)"), ("state (s)",), 1, {"n": GIVEN, "rows": GIVEN, "shared": GIVEN}
+    ),
     # What the state has, unscaled.
     "interior_solution": Kernel(
         ("state (s)",),
         ("x (n)", "y (r)", "z_lower (n)", "z_upper (n)", "mu ()"),
         5,
-        {"n": GIVEN, "r": GIVEN, "rows": GIVEN},
+        {"n": GIVEN, "r": GIVEN, "rows": GIVEN, "shared": GIVEN},
     ),
 }
 """info, swaps and first are int32; all other arrays are float32, or all are float64."""

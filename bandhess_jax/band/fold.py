@@ -4,6 +4,7 @@
                  6 5 4 *        ends, too. * is a dummy where T is odd.
 
 The pairs are the stages of a `Layout` in whose place this stands: T / 2 of them, rounded up, of 2 d scalars.
+Shared variables stay where they are, at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .stages import Layout
 class Folded(NamedTuple):
     """The layout of a ring, as one of pairs. Hashable."""
 
-    ring: Layout  # with every leaf's own stages, none shared
+    ring: Layout
 
     @property
     def treedef(self) -> Any:
@@ -44,7 +45,7 @@ class Folded(NamedTuple):
 
     @property
     def n(self) -> int:
-        return self.T * self.d
+        return self.T * self.d + self.p
 
     @property
     def shared(self) -> tuple[bool, ...]:
@@ -56,23 +57,33 @@ class Folded(NamedTuple):
 
     @property
     def p(self) -> int:
-        return 0
+        return self.ring.p
+
+    @property
+    def stages(self) -> Folded:
+        """Of the leaves with a stage axis alone."""
+        return Folded(self.ring.stages)
 
     @property
     def ragged(self) -> bool:
         return self.ring.T % 2 == 1 and self.ring.d > 0
 
     def ravel(self, tree: Any) -> Array:
-        stages = self.ring.ravel(tree).reshape(self.ring.T, self.ring.d)
-        back = jnp.pad(stages[self.T :][::-1], ((0, 2 * self.T - self.ring.T), (0, 0)))
-        return jnp.concatenate([stages[: self.T], back], axis=1).reshape(self.n)
+        T, d = self.ring.T, self.ring.d
+        flat = self.ring.ravel(tree)
+        stages = flat[: T * d].reshape(T, d)
+        back = jnp.pad(stages[self.T :][::-1], ((0, 2 * self.T - T), (0, 0)))
+        pairs = jnp.concatenate([stages[: self.T], back], axis=1).reshape(self.T * self.d)
+        return jnp.concatenate([pairs, flat[T * d :]]) if self.p else pairs
 
     def unravel(self, flat: Array) -> Any:
-        pairs, d = jnp.reshape(flat, (self.T, self.d)), self.ring.d
+        m, d = self.T * self.d, self.ring.d
+        pairs = jnp.reshape(flat[:m], (self.T, self.d))
         back = pairs[: self.ring.T - self.T, d:][::-1]
-        return self.ring.unravel(jnp.concatenate([pairs[:, :d], back]).reshape(self.ring.n))
+        stages = jnp.concatenate([pairs[:, :d], back]).reshape(self.ring.T * d)
+        return self.ring.unravel(jnp.concatenate([stages, flat[m:]]) if self.p else stages)
 
     def dummies(self) -> Array:
         """`(n,)`, 1 on dummy variables and 0 elsewhere."""
-        place = jnp.arange(self.n)
-        return ((place >= self.n - self.ring.d) & self.ragged).astype(self.dtype)
+        place, m = jnp.arange(self.n), self.T * self.d
+        return ((place >= m - self.ring.d) & (place < m) & self.ragged).astype(self.dtype)

@@ -106,6 +106,24 @@ def as_vector(x: ArrayLike, H: Array | Structure, name: str = "b") -> Array:
     return x
 
 
+def stacked(H: Array | Bordered) -> Array:
+    """A plain band as it is; one with a border as `(w + 1 + p, n + p)`: the band with H's diagonal on top, and below it
+    the shared variables' rows off the diagonal."""
+    if not isinstance(H, Bordered):
+        return H
+    p, main = len(H.border), jnp.diagonal(H.corner)
+    band = jnp.pad(H.band, ((0, 0), (0, p))).at[0, H.band.shape[1] :].set(main)
+    return jnp.concatenate([band, jnp.concatenate([H.border, H.corner - jnp.diag(main)], axis=1)])
+
+
+def unstacked(W: Array, p: int) -> Array | Bordered:
+    """What `stacked` made, for p shared variables."""
+    if not p:
+        return W
+    n = W.shape[1] - p
+    return Bordered(W[:-p, :n], W[-p:, :n], W[-p:, n:] + jnp.diag(W[0, n:]))
+
+
 def diagonal(H: Array | Structure) -> Array:
     """H's diagonal `(n,)`, `(n + p,)` with a border."""
     if isinstance(H, Cyclic):

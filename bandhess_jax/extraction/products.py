@@ -144,20 +144,35 @@ def extract_noted(matvec: Callable[[Array], Array], layout: Layout, options: Ext
 def _with_border(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Any:
     """The stages' own band, from products that leave the shared variables where they are; H's columns for these, one
     product each, give the border and the corner."""
-    m, p, n = layout.T * layout.d, layout.p, layout.n
-
-    def on_stages(v: Array) -> Array:
-        return lax.slice(matvec(jnp.concatenate([v, jnp.zeros(p, v.dtype)])), (0,), (m,))
-
-    out = extract_noted(on_stages, layout.stages, options)
+    out = extract_noted(lambda v: of_stages(layout, matvec(with_shared(layout, v))), layout.stages, options)
     band, notes = (out[0], out[1:]) if type(out) is tuple else (out, ())
-    if not p:
-        columns = jnp.zeros((0, n), layout.dtype)
-    else:
-        columns = multiply(lambda i: matvec((jnp.arange(n) == m + i).astype(layout.dtype)), p, options.chunk_size, n)
-    corner = jnp.tril(columns[:, m:])
-    H = Bordered(band, columns[:, :m], corner + jnp.tril(corner, -1).T)
+    columns = jnp.zeros((0, layout.n), layout.dtype)
+    if layout.p:
+        columns = multiply(lambda i: matvec(shared_unit(layout, i)), layout.p, options.chunk_size, layout.n)
+    H = bordered(band, columns)
     return (H, *notes) if notes else H
+
+
+def with_shared(layout: Layout, v: Array) -> Array:
+    """v of the stages' variables, and zeros for the shared ones."""
+    return jnp.concatenate([v, jnp.zeros(layout.p, v.dtype)]) if layout.p else v
+
+
+def of_stages(layout: Layout, v: Array) -> Array:
+    """v without the shared variables."""
+    return lax.slice(v, (0,), (layout.n - layout.p,))
+
+
+def shared_unit(layout: Layout, i: Array) -> Array:
+    """1 for shared variable i alone."""
+    return (jnp.arange(layout.n) == layout.n - layout.p + i).astype(layout.dtype)
+
+
+def bordered(band: Any, columns: Array) -> Bordered:
+    """H from its stages' band, and its columns `(p, n)` of the shared variables."""
+    m = columns.shape[1] - len(columns)
+    corner = jnp.tril(columns[:, m:])
+    return Bordered(band, columns[:, :m], corner + jnp.tril(corner, -1).T)
 
 
 def extract(matvec: Callable[[Array], Array], layout: Layout, options: Extraction) -> Any:

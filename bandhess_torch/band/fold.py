@@ -4,6 +4,7 @@
                  6 5 4 *        ends, too. * is a dummy where T is odd.
 
 The pairs are the stages of a `Layout` in whose place this stands: T / 2 of them, rounded up, of 2 d scalars.
+Shared variables stay where they are, at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .stages import Layout, Structure
 class Folded(NamedTuple):
     """The layout of a ring, as one of pairs."""
 
-    ring: Layout  # with every leaf's own stages, none shared
+    ring: Layout
 
     @property
     def treedef(self) -> Structure:
@@ -48,7 +49,7 @@ class Folded(NamedTuple):
 
     @property
     def n(self) -> int:
-        return self.T * self.d
+        return self.T * self.d + self.p
 
     @property
     def shared(self) -> tuple[bool, ...]:
@@ -60,23 +61,33 @@ class Folded(NamedTuple):
 
     @property
     def p(self) -> int:
-        return 0
+        return self.ring.p
+
+    @property
+    def stages(self) -> Folded:
+        """Of the leaves with a stage axis alone."""
+        return Folded(self.ring.stages)
 
     @property
     def ragged(self) -> bool:
         return self.ring.T % 2 == 1 and self.ring.d > 0
 
     def ravel(self, tree: Any) -> Tensor:
-        stages = self.ring.ravel(tree).reshape(self.ring.T, self.ring.d)
-        back = pad(stages[self.T :].flip(0), (0, 0, 0, 2 * self.T - self.ring.T))
-        return torch.cat([stages[: self.T], back], 1).reshape(self.n)
+        T, d = self.ring.T, self.ring.d
+        flat = self.ring.ravel(tree)
+        stages = flat[: T * d].reshape(T, d)
+        back = pad(stages[self.T :].flip(0), (0, 0, 0, 2 * self.T - T))
+        pairs = torch.cat([stages[: self.T], back], 1).reshape(self.T * self.d)
+        return torch.cat([pairs, flat[T * d :]]) if self.p else pairs
 
     def unravel(self, flat: Tensor) -> Any:
-        pairs, d = flat.reshape(self.T, self.d), self.ring.d
+        m, d = self.T * self.d, self.ring.d
+        pairs = flat[:m].reshape(self.T, self.d)
         back = pairs[: self.ring.T - self.T, d:].flip(0)
-        return self.ring.unravel(torch.cat([pairs[:, :d], back]).reshape(self.ring.n))
+        stages = torch.cat([pairs[:, :d], back]).reshape(self.ring.T * d)
+        return self.ring.unravel(torch.cat([stages, flat[m:]]) if self.p else stages)
 
     def dummies(self) -> Tensor:
         """`(n,)`, 1 on dummy variables and 0 elsewhere."""
-        place = torch.arange(self.n, device=self.device)
-        return ((place >= self.n - self.ring.d) & self.ragged).to(self.dtype)
+        place, m = torch.arange(self.n, device=self.device), self.T * self.d
+        return ((place >= m - self.ring.d) & (place < m) & self.ragged).to(self.dtype)

@@ -112,6 +112,25 @@ def as_vector(x: Tensor, H: Tensor | Structure, name: str = "b") -> Tensor:
     return x
 
 
+def stacked(H: Tensor | Bordered) -> Tensor:
+    """A plain band as it is; one with a border as `(w + 1 + p, n + p)`: the band with H's diagonal on top, and below it
+    the shared variables' rows off the diagonal."""
+    if not isinstance(H, Bordered):
+        return H
+    main = H.corner.diagonal()
+    band = torch.cat([H.band, H.band.new_zeros(len(H.band), len(main))], 1)
+    band[0, H.band.shape[1] :] = main
+    return torch.cat([band, torch.cat([H.border, H.corner - main.diag()], 1)])
+
+
+def unstacked(W: Tensor, p: int) -> Tensor | Bordered:
+    """What `stacked` made, for p shared variables."""
+    if not p:
+        return W
+    n = W.shape[1] - p
+    return Bordered(W[:-p, :n], W[-p:, :n], W[-p:, n:] + W[0, n:].diag())
+
+
 def diagonal(H: Tensor | Structure) -> Tensor:
     """H's diagonal `(n,)`, `(n + p,)` with a border."""
     if isinstance(H, Cyclic):

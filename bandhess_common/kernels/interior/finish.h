@@ -15,7 +15,9 @@ bool dependent_rows(const State<T>& s, System<T>& system) {
   T *u = s.v2, *v = s.v3, *size = s.v4;
   for (Index i = 0; i < m; ++i) {
     u[i] = static_cast<T>(noise(i, 4));
-    size[i] = std::sqrt(inner(s.row(i), s.row(i), s.s.stride));
+    T square = inner(s.row(i), s.row(i), s.s.stride);
+    for (Index q = 0; q < s.p; ++q) square += s.column(q)[i] * s.column(q)[i];
+    size[i] = std::sqrt(square);
   }
   T ratio = 0;
   for (int turn = 0; turn < static_cast<int>(c.null_turns); ++turn) {

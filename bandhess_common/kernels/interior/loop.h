@@ -69,10 +69,11 @@ class Loop {
 
   // Cells that storage does not use are not read.
   bool finite(const Derivatives<T>& at) const {
-    const Index n = s_.n, r = s_.r;
-    T zero = at.f * 0 + largest(at.h, r) * 0 + largest(at.gradient, n) * 0 + largest(at.rows, r * (s_.s.w + 1)) * 0;
-    for (int i = 0; i <= s_.s.w; ++i) zero += largest(at.w + i * n, n - i) * 0;
-    return zero == 0;
+    const Index n = s_.n, r = s_.r, entries = r * (s_.s.w + 1 + s_.p);
+    T zero = at.f * 0 + largest(at.h, r) * 0 + largest(at.gradient, n) * 0 + largest(at.rows, entries) * 0;
+    zero += largest(at.w, n) * 0;
+    for (int i = 1; i <= s_.s.w; ++i) zero += largest(at.w + i * n, s_.banded - i) * 0;
+    return zero + largest(at.w + s_.s.rows * n, s_.p * n) * 0 == 0;
   }
 
   // At the start this is the end; later the step is cut as if its values were not finite.
@@ -107,29 +108,31 @@ class Loop {
 
   // Scales rows and values, takes fixed variables out; `more` where the gradient was asked for before scales were known.
   void load(const Derivatives<T>& at, T more) {
-    const Index n = s_.n, L = s_.s.w + 1, S = s_.s.stride;
+    const Index n = s_.n, p = s_.p, banded = s_.banded, L = s_.s.w + 1, S = s_.s.stride;
     const T* free = s_.free;
     reg_.f = reg_.f_scale * at.f;
     run([&] {
       for (Index i = 0; i < s_.r; ++i) {
-        const T* from = at.rows + i * L;
+        const T* from = at.rows + i * (L + p);
         const T* is_free = free + s_.starts()[i];
         T* to = s_.row(i);
         const T scale = s_.h_scale[i];
         s_.h[i] = scale * at.h[i];
-        for (Index p = 0; p < L; ++p) to[p] = scale * from[p] * is_free[p];
-        for (Index p = L; p < S; ++p) to[p] = 0;
+        for (Index j = 0; j < L; ++j) to[j] = scale * from[j] * is_free[j];
+        for (Index j = L; j < S; ++j) to[j] = 0;
+        for (Index q = 0; q < p; ++q) s_.column(q)[i] = scale * from[L + q] * free[banded + q];
       }
     });
-    const bool linearising = reg_.stage == kLinearise;
-    for (Index i = 0; i < L; ++i) {
-      T* to = s_.w + i * n;
-      const T* from = at.w + i * n;
-      if (linearising) {
-        each(0, n - i, [=](Index j) { to[j] = from[j] * free[j] * free[j + i]; });
-      } else {
-        std::fill_n(to, n, T(0));
-      }
+    if (reg_.stage == kLinearise) {
+      each(0, n, [=, to = s_.w, from = at.w](Index j) { to[j] = from[j] * free[j] * free[j]; });
+      for (Index i = 1; i < L; ++i)
+        each(0, banded - i, [=, to = s_.w + i * n, from = at.w + i * n](Index j) { to[j] = from[j] * free[j] * free[j + i]; });
+      for (Index q = 0; q < p; ++q)
+        each(0, n, [=, to = s_.w_border(q), from = at.w + (s_.s.rows + q) * n, own = free[banded + q]](Index j) {
+          to[j] = from[j] * free[j] * own;
+        });
+    } else {
+      std::fill_n(s_.w, (L + p) * n, T(0));
     }
     each(0, n, [=, g = at.gradient, to = s_.dual](Index j) { to[j] = more * g[j] * free[j]; });
     objective_gradient();

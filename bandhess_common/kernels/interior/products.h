@@ -1,4 +1,5 @@
-// Products with the rows of the Jacobian, each a window of `stride` entries, and with the band W.
+// Products with the rows of the Jacobian, each a window of `stride` entries, and with the band W; shared variables have
+// dense columns in the one and dense rows in the other.
 #pragma once
 
 #include "state.h"
@@ -33,6 +34,8 @@ void push(const State<T>& s, const T* v, T* out) {
       out[i] = total;
     }
   });
+  for (Index q = 0; q < s.p; ++q)
+    each(0, s.r, [=, a = s.column(q), by = v[s.banded + q]](Index i) { out[i] += by * a[i]; });
 }
 
 // max |J| |v|
@@ -50,6 +53,8 @@ T largest_product(const State<T>& s, const T* v, T* out) {
       out[i] = total;
     }
   });
+  for (Index q = 0; q < s.p; ++q)
+    each(0, s.r, [=, a = s.column(q), by = v[s.banded + q]](Index i) { out[i] += std::abs(by * a[i]); });
   return largest(out, s.r);
 }
 
@@ -73,6 +78,7 @@ void pull(const State<T>& s, const T* u, T* out, Index end) {
     }
     for (Index i = 4 * part; i < end; ++i) add(i);
   });
+  for (Index q = 0; q < s.p; ++q) out[s.banded + q] = inner(s.column(q), u, end);
 }
 
 template <class T>
@@ -80,7 +86,7 @@ void pull(const State<T>& s, const T* u, T* out) {
   pull(s, u, out, s.r);
 }
 
-// matrix += J^T diag(g) J, by columns
+// matrix += J^T diag(g) J, by columns, of the banded variables
 template <class T>
 void add_gram(const State<T>& s, const T* g, T* matrix) {
   const T* rows = s.row(0);
@@ -105,13 +111,18 @@ void apply_band(const State<T>& s, const T* v, T* out) {
     for (Index j = 0; j < s.n; ++j) out[j] = s.w[j] * v[j];
     for (int i = 1; i <= s.s.w; ++i) {
       const T* below = s.w + i * s.n;
-      const Index count = s.n - i;
+      const Index count = s.banded - i;
 #pragma GCC ivdep
       for (Index j = 0; j < count; ++j) out[j] += below[j] * v[j + i];
 #pragma GCC ivdep
       for (Index j = 0; j < count; ++j) out[j + i] += below[j] * v[j];
     }
   });
+  for (Index q = 0; q < s.p; ++q) {
+    const T* row = s.w_border(q);
+    out[s.banded + q] += inner(row, v, s.n);
+    each(0, s.banded, [=, by = v[s.banded + q]](Index j) { out[j] += by * row[j]; });
+  }
 }
 
 // out = sum_k |W_jk|, of the diagonal with what stands in `diagonal` beside it
@@ -121,13 +132,18 @@ void band_sizes(const State<T>& s, const T* diagonal, T* out) {
     for (Index j = 0; j < s.n; ++j) out[j] = std::abs(s.w[j] + diagonal[j]);
     for (int i = 1; i <= s.s.w; ++i) {
       const T* below = s.w + i * s.n;
-      const Index count = s.n - i;
+      const Index count = s.banded - i;
 #pragma GCC ivdep
       for (Index j = 0; j < count; ++j) out[j] += std::abs(below[j]);
 #pragma GCC ivdep
       for (Index j = 0; j < count; ++j) out[j + i] += std::abs(below[j]);
     }
   });
+  for (Index q = 0; q < s.p; ++q) {
+    const T* row = s.w_border(q);
+    out[s.banded + q] += sum<T>(0, s.n, [=](Index j) { return std::abs(row[j]); });
+    each(0, s.banded, [=](Index j) { out[j] += std::abs(row[j]); });
+  }
 }
 
 }  // namespace bandhess::interior

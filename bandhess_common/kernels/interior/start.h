@@ -24,8 +24,8 @@ struct Derivatives {
   T f;
   const T* h;
   const T* gradient;
-  const T* rows;
-  const T* w;
+  const T* rows;  // (r, w + 1 + p), and
+  const T* w;     // (rows + p, n), as State has it
   T narrow;
 };
 
@@ -92,16 +92,19 @@ void start(const State<T>& s, const Problem<T>& problem, T m) {
 // The largest entries of rows and gradient, beside those seen before; what is not finite counts as 0.
 template <class T>
 void note_tops(const State<T>& s, const Derivatives<T>& at) {
-  const Index L = s.s.w + 1;
+  const Index L = s.s.w + 1, p = s.p;
   const auto finite = [](T a) { return std::isfinite(a) ? a : T(0); };
   for (Index i = 0; i < s.r; ++i) {
-    const T* a = at.rows + i * L;
-    const T* free = s.free + s.starts()[i];
+    const T* a = at.rows + i * (L + p);
     T here = 0, sum = 0;
-    for (Index p = 0; p < L; ++p) {
-      here = std::max(here, std::abs(a[p] * free[p]));
-      sum += std::abs(a[p] * free[p]);
-    }
+    const auto look = [&](const T* a, const T* free, Index count) {
+      for (Index j = 0; j < count; ++j) {
+        here = std::max(here, std::abs(a[j] * free[j]));
+        sum += std::abs(a[j] * free[j]);
+      }
+    };
+    look(a, s.free + s.starts()[i], L);
+    look(a + L, s.free + s.banded, p);
     s.top[i] = std::max(s.top[i], finite(here + 0 * sum));
   }
   const T here = largest<T>(0, s.n, [g = at.gradient, free = s.free](Index j) { return g[j] * free[j]; });

@@ -96,17 +96,23 @@ struct Pair {
 
 inline Index rounded(Index count) { return (count + 7) / 8 * 8; }
 
+// n variables, the last p of them shared: any row may touch them; r rows; W of `rows` diagonals on the others.
+struct Sizes {
+  Index n, r, rows, p;
+};
+
 template <class T>
 class State {
  public:
-  const Index n, r;
-  const Bands s;  // W's
+  const Index n, r, p, banded;
+  const Bands s;  // of the banded variables
 
-  State(T* base, Index n, Index r, Index rows, const T* constants) : State(base, n, r, rows) {
+  State(T* base, const Sizes& of, const T* constants) : State(base, of) {
     std::memcpy(constants_, constants, kConstants * sizeof(T));
   }
 
-  State(T* base, Index n, Index r, Index rows) : n(n), r(r), s(1, rows, n), reg(*reinterpret_cast<Registers<T>*>(base)) {
+  State(T* base, const Sizes& of)
+      : n(of.n), r(of.r), p(of.p), banded(n - p), s(1, of.rows, banded), reg(*reinterpret_cast<Registers<T>*>(base)) {
     constexpr Index registers = sizeof(Registers<T>) / sizeof(T);
     T* at = base + rounded(registers);
     const auto take = [&at](Index count) {
@@ -121,34 +127,41 @@ class State {
 #undef BANDHESS_R
     constants_ = take(kConstants);
     filters_ = take(4 * kFilter);
-    w = take((s.w + 1) * n);
-    matrix = take((n + kPad) * s.stride);
-    factor = take((n + kPad) * s.stride);
+    w = take((s.w + 1 + p) * n);
+    matrix = take((banded + kPad) * s.stride);
+    factor = take((banded + kPad) * s.stride);
     pending = take(s.state());
+    border_ = take(p * n);
+    solved_ = take(p * banded);
+    corner = take(p * p);
+    columns_ = take(p * r);
     rows_ = at;
   }
 
   // Grows with r, so that another r is refused.
-  static Index size(Index n, Index r, Index rows) {
-    const Bands s(1, rows, n);
+  static Index size(const Sizes& of) {
+    const Index n = of.n, r = of.r, p = of.p, banded = n - p;
+    const Bands s(1, of.rows, banded);
     Index total = rounded(sizeof(Registers<T>) / sizeof(T));
 #define BANDHESS_N(name) total += rounded(n + kPad);
 #define BANDHESS_R(name) total += rounded(r);
     BANDHESS_INTERIOR_VECTORS(BANDHESS_N, BANDHESS_R)
 #undef BANDHESS_N
 #undef BANDHESS_R
-    total += rounded(kConstants) + rounded(4 * kFilter) + rounded((s.w + 1) * n) + rounded(s.state());
-    return total + 2 * rounded((n + kPad) * s.stride) + r * s.stride;
+    total += rounded(kConstants) + rounded(4 * kFilter) + rounded((s.w + 1 + p) * n) + rounded(s.state());
+    total += rounded(p * n) + rounded(p * banded) + rounded(p * p) + rounded(p * r);
+    return total + 2 * rounded((banded + kPad) * s.stride) + r * s.stride;
   }
 
   Registers<T>& reg;
 #define BANDHESS_MEMBER(name) T* name;
   BANDHESS_INTERIOR_VECTORS(BANDHESS_MEMBER, BANDHESS_MEMBER)
 #undef BANDHESS_MEMBER
-  T* w;        // (w + 1, n), of fixed variables zeros
+  T* w;        // (w + 1 + p, n), of fixed variables zeros: the band, with the diagonal of all n, and the border
   T* matrix;   // condensed, by columns of `stride` entries, without shift
   T* factor;   // [d, m] with shift
   T* pending;  // of eliminations and substitutions
+  T* corner;   // (p, p), the Cholesky factor of the Schur complement, by rows
 
   const Constants<T>& constants() const { return *reinterpret_cast<const Constants<T>*>(constants_); }
   Index m() const { return static_cast<Index>(reg.m); }
@@ -156,6 +169,12 @@ class State {
 
   // Row i of the Jacobian, scaled, of fixed variables zeros: entries of the columns starts()[i], .. one after the other.
   T* row(Index i) const { return rows_ + i * s.stride; }
+  // What shared variable q has in the Jacobian's rows; in W, off the diagonal; in the condensed matrix; and that last
+  // one solved for with the factor's band.
+  T* column(Index q) const { return columns_ + q * r; }
+  T* w_border(Index q) const { return w + (s.w + 1 + q) * n; }
+  T* border(Index q) const { return border_ + q * n; }
+  T* solved(Index q) const { return solved_ + q * banded; }
   std::int32_t* starts() const { return reinterpret_cast<std::int32_t*>(first); }
 
   Step<T> step() const {
@@ -194,6 +213,9 @@ class State {
  private:
   T* constants_;
   T* filters_;
+  T* border_;
+  T* solved_;
+  T* columns_;
   T* rows_;
 };
 

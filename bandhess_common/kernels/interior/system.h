@@ -11,7 +11,7 @@
 // preconditioned by gamma G^2: an eigenvalue lambda of J H^-1 J^T + E becomes lambda / (lambda + gamma), nearly 1.
 #pragma once
 
-#include "products.h"
+#include "border.h"
 
 namespace bandhess::interior {
 
@@ -29,6 +29,7 @@ class System {
     weigh_rows();
     fill_matrix();
     add_gram(s_, s_.g, s_.matrix);
+    condense_border(s_);
   }
 
   // False where M with this shift is not positive definite.
@@ -45,7 +46,7 @@ class System {
       for (Index t = 0; t < count; ++t)
         if (!positive(tile[t * s.stride])) return false;
     }
-    return true;
+    return factorise_border(s_, shift);
   }
 
   // The first shift with which M has a factor: 0, a third of the last one, eightfold steps from there. False: none.
@@ -63,13 +64,8 @@ class System {
 
   // x <- M^-1 x
   void substitute(T* x) {
-    const Bands& s = s_.s;
-    std::fill_n(s_.pending, s.state(), T(0));
-    tiles(s.n, [&](Index j, Index count) { forward<T>(s, s_.pending, s_.factor + j * s.stride, x, 1, j, count); });
-    std::fill_n(s_.pending, s.state(), T(0));
-    tiles_upwards(s.n, [&](Index j, Index count) {
-      backward<T>(s, s_.pending, s_.factor + j * s.stride, x, 1, j, count);
-    });
+    substitute_band(s_, x);
+    substitute_border(s_, x);
   }
 
   // dx and dy to the relative residual target, or as far as rounds bring it.
@@ -129,6 +125,11 @@ class System {
         squares[i] = plain;
       }
     });
+    for (Index q = 0; q < s_.p; ++q)
+      each(0, s_.r, [=, a = s_.column(q), by = s_.w1[s_.banded + q], gamma = s_.gamma](Index i) {
+        gamma[i] += by * a[i] * a[i];
+        squares[i] += a[i] * a[i];
+      });
     const T top = largest(squares, s_.r);
     reg_.row_size = std::sqrt(top);
     const T eps = std::numeric_limits<T>::epsilon();
@@ -141,12 +142,12 @@ class System {
 
   // H by columns
   void fill_matrix() {
-    const Index n = s_.n;
+    const Index n = s_.n, banded = s_.banded;
     with_stride(s_, [&](auto stride) {
       const int S = stride;
       T* column = s_.matrix;
-      for (Index j = 0; j < n; ++j, column += S) {
-        const int used = static_cast<int>(std::min<Index>(s_.s.w, n - 1 - j));
+      for (Index j = 0; j < banded; ++j, column += S) {
+        const int used = static_cast<int>(std::min<Index>(s_.s.w, banded - 1 - j));
         column[0] = s_.w[j] + s_.diagonal[j];
         for (int i = 1; i <= used; ++i) column[i] = s_.w[i * n + j];
         for (int i = used + 1; i < S; ++i) column[i] = 0;

@@ -65,9 +65,9 @@ def _check_start(start: Any, multipliers: Any, layout: Layout) -> None:
         raise TypeError(f"start must be an SQPResult or None, got {type(start).__name__}")
     if multipliers is not None:
         raise ValueError("start has multipliers of its own: give start or multipliers, not both")
-    found = Layout.of(start.x, "start.x", periodic=layout.periodic)
-    if found != layout:
-        raise ValueError(f"start.x must be like x0, leaves of shapes {list(layout.shapes)}, got {list(found.shapes)}")
+    found = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(start.x)]
+    if jax.tree.structure(start.x) != layout.treedef or found != list(layout.shapes):
+        raise ValueError(f"start.x must be like x0, leaves of shapes {list(layout.shapes)}, got {found}")
 
 
 def sqp(
@@ -90,6 +90,7 @@ def sqp(
     check_band: bool = True,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
+    stage_axes: Any = 0,
     periodic: bool = False,
 ) -> SQPResult:
     """Minimise `fun(x, *args)` under `constraints(x, *args) = 0`, bounds and `inequalities(x, *args) >= 0`.
@@ -153,7 +154,7 @@ def sqp(
     conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
     """
     check_args(args)
-    objective = Objective.of(fun, 0, False, (x0, *args), "x0", periodic=periodic)
+    objective = Objective.of(fun, 0, False, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)
     layout = objective.layout
     tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else as_positive(tol, "tol")
     max_steps = as_index(max_steps, "max_steps")
@@ -166,7 +167,8 @@ def sqp(
         _check_start(start, multipliers, layout)
         x0 = start.x
     if bandwidth is None:
-        bandwidth = detect_bandwidth(_couplings(fun, constraints, inequalities), periodic=periodic)(x0, *args)
+        coupled = _couplings(fun, constraints, inequalities)
+        bandwidth = detect_bandwidth(coupled, stage_axes=stage_axes, periodic=periodic)(x0, *args)
     if periodic:
         objective = objective._replace(layout=(layout := Folded(layout)))  # type: ignore[arg-type, assignment]
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (x0, args))

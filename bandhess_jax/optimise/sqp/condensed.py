@@ -13,8 +13,9 @@ rounding errors that 1/gamma brings. M is positive definite exactly when the reg
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -30,22 +31,23 @@ Functions = Callable[[Array], tuple[Array, Array, Array]]  # x -> f, c (equaliti
 
 
 class Bands(NamedTuple):
-    """H and A^T A, with zeros for held variables (dummies and fixed ones), and their sizes."""
+    """H and A^T A, bands or structures, with zeros for held variables (dummies and fixed ones), and their sizes."""
 
-    h: Array
-    a: Array
+    h: Any
+    a: Any
     held: Array
     size_w: Array  # of W, root mean square of W v
     size_a: Array  # of A^T A, mean of its diagonal
 
     @property
     def gamma(self) -> Array:
-        return GAMMA[self.h.dtype.name] * self.size_a / self.size_w
+        return GAMMA[self.held.dtype.name] * self.size_a / self.size_w
 
     @property
-    def condensed(self) -> Array:
+    def condensed(self) -> Any:
         """M, with `size_w` on the diagonal of held variables."""
-        return shifted(self.h + self.a / self.gamma, self.held * self.size_w)
+        M = jax.tree.map(lambda h, a: h + a / self.gamma, self.h, self.a)
+        return shifted(M, self.held * self.size_w)
 
 
 def extract_bands(
@@ -67,12 +69,12 @@ def extract_bands(
         _, Av, Bv = push(v)
         return pull(Av, jnp.zeros_like(Bv))
 
-    def band(product: Callable[[Array], Array]) -> Array:
+    def band(product: Callable[[Array], Array]) -> Any:
         ab = extract(product, layout, extraction)
         return shifted(ab, -layout.dummies()) if layout.ragged else ab
 
     h = band(hessian)
-    a = band(gram) if m else jnp.zeros_like(h)
+    a = band(gram) if m else jax.tree.map(jnp.zeros_like, h)
     noise = hash_noise(held, 1) * (1 - held)
     # In memory: XLA would fuse the product into the sum of its squares, entry by entry.
     size_w = jnp.linalg.norm(materialise(lambda v: push(v)[0], noise)) / jnp.linalg.norm(noise)

@@ -1,13 +1,14 @@
 """All derivatives that a step of `sqp` needs, by one linearisation of the gradient of L = sigma f + y . h.
 
 The Hessian's band comes as `hessian`'s does, the Jacobian's rows from products with colours (`rows.py`): from the same
-products where the Hessian takes some. One product with noise tells whether anything lies outside.
+products where the Hessian takes some. Shared variables take a product each, which gives their columns of both. One
+product with noise tells whether anything lies outside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,16 @@ from jax import Array, lax
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
-from ...band.storage import matvec
-from ...extraction.products import Extraction, extract_beside, multiply
+from ...band.structures import matvec, stacked
+from ...extraction.products import (
+    Extraction,
+    bordered,
+    extract_beside,
+    multiply,
+    of_stages,
+    shared_unit,
+    with_shared,
+)
 from ...framework.fusion import arranged, tidy
 from ...framework.programs import flattened
 from .rows import read_off, rows_times, stages_in_window
@@ -30,8 +39,8 @@ class Derivatives(NamedTuple):
     value: Array
     h: Array
     grad: Array  # of L
-    rows: Array  # (r, K d) of the Jacobian of h, from column first[i] on
-    band: Array  # of the Hessian of L
+    rows: Array  # (r, K d + p) of the Jacobian of h: from column first[i] on, then of the shared variables
+    band: Array  # of the Hessian of L, `stacked`
     narrow: Array  # 0, 1: the Hessian has entries outside the band, 2 + i: row i of the Jacobian outside its window
 
 
@@ -50,18 +59,19 @@ def _jacobian(push: Callable[[Array], Array], layout: Layout, extraction: Extrac
 
 
 def _narrow(
-    push: Callable[[Array], tuple[Array, Array]], band: Array, rows: Array, first: Array, layout: Layout
+    push: Callable[[Array], tuple[Array, Array]], band: Any, rows: Array, first: Array, layout: Layout
 ) -> Array:
     """Whether products with noise differ from those with what was extracted, by more than rounding explains: how much
     that is, a second product shows, of a rescaled vector. As `too_narrow` says, for both in one vector."""
     n, eps = layout.n, float(jnp.finfo(layout.dtype).eps)
-    v = hash_noise(band[0], 0) * (1 - layout.dummies() if layout.ragged else 1)
+    v = hash_noise(jnp.zeros(n, layout.dtype), 0) * (1 - layout.dummies() if layout.ragged else 1)
     product, again = lax.map(lambda v: jnp.concatenate(push(v)), jnp.stack([v, jnp.pi * v]))
 
-    def expected(band: Array, rows: Array, v: Array) -> Array:
-        return jnp.concatenate([matvec(band, v), rows_times(rows, first, v)])
+    def expected(band: Any, rows: Array, v: Array) -> Array:
+        return jnp.concatenate([matvec(band, v), rows_times(rows, first, v, layout.p)])
 
-    known, scale = lax.map(lambda s: expected(*s), tuple(jnp.stack([a, jnp.abs(a)]) for a in (band, rows, v)))
+    both = jax.tree.map(lambda a: jnp.stack([a, jnp.abs(a)]), (band, rows, v))
+    known, scale = lax.map(lambda s: expected(*s), both)
     noise = 64 * jnp.max(jnp.where(scale > 0, jnp.abs(product - again / jnp.pi) / jnp.where(scale > 0, scale, 1), 0))
     of_rows = jnp.arange(len(scale), dtype=jnp.int32) >= n
     largest = jnp.where(of_rows, jnp.max(scale[n:], initial=0), jnp.max(scale[:n]))
@@ -92,11 +102,23 @@ def derivatives(
         return (grad, h), f
 
     (grad, h), push, f = tidy(lambda x: jax.linearize(gradient, x, has_aux=True), x)(x)
-    band, products = extract_beside(push, layout, extraction)
-    width = stages_in_window(layout, extraction.bandwidth) * layout.d
+
+    def of_both(v: Array) -> tuple[Array, Array]:
+        on_x, on_y = push(with_shared(layout, v))
+        return of_stages(layout, on_x), on_y
+
+    stages, own = (layout.stages, of_both) if any(layout.shared) else (layout, push)
+    band, products = extract_beside(own, stages, extraction)
+    width = stages_in_window(stages, extraction.bandwidth) * stages.d
     rows = jnp.zeros((0, width), layout.dtype)
     if len(y):
-        products = _jacobian(lambda v: push(v)[1], layout, extraction) if products is None else products
+        products = _jacobian(lambda v: own(v)[1], stages, extraction) if products is None else products
         rows = read_off(products, first, width)
-    narrow = _narrow(push, band, rows, first, layout) if check else jnp.int32(0)
-    return Derivatives(f, h, grad, rows, band, narrow)
+    H: Any = band
+    if layout.p:
+        columns, of_rows = multiply(
+            lambda i: push(shared_unit(layout, i)), layout.p, extraction.chunk_size, layout.n
+        )
+        H, rows = bordered(band, columns), jnp.concatenate([rows, of_rows.T], axis=1)
+    narrow = _narrow(push, H, rows, first, layout) if check else jnp.int32(0)
+    return Derivatives(f, h, grad, rows, stacked(H), narrow)

@@ -90,7 +90,7 @@ class Compiled(NamedTuple):
         return self._call("trial", [self.layout.size], options, state, f, h)
 
     def solution(self, state: Array) -> Solution:
-        n, r, rows = self.layout
+        n, r, rows, _ = self.layout
         return Solution(*self._call("solution", [n, r, n, n, None], {"n": n, "r": r, "rows": rows}, state))
 
     def head(self, state: Array) -> Array:
@@ -114,6 +114,7 @@ class Compiled(NamedTuple):
             vmap_method="broadcast_all",
             input_output_aliases={0: 0} if name in ("begin", "trial") else None,
         )
+        options = options | {"shared": self.layout.p}
         return call(*operands, **{option: np.float64(value) for option, value in options.items()})
 
 
@@ -144,12 +145,12 @@ class Portable(NamedTuple):
 
     def start(self, box: Box, first: Array, x: Array, start: Start) -> Running:
         tol, max_steps, kind, mu = start.numbers
-        problem = portable.problem(OPS, *box, first, self.m, (tol, max_steps), self.layout.rows)
+        problem = portable.problem(OPS, *box, first, self.m, (tol, max_steps), *self.layout[2:])
         given = portable.Solution(x, start.y, start.z_lower, start.z_upper, mu)
         return Running(problem, loop.start(OPS, problem, x, kind.astype(jnp.int32), given))
 
     def blank(self) -> Running:
-        n, r, _ = self.layout
+        n, r, *_ = self.layout
         vector, rows, numbers = (jnp.zeros(size, self.dtype) for size in (n, r, 4))
         first = jnp.zeros(r, jnp.int32)
         box, start = Box(*[vector] * 3), Start(rows, vector, vector, numbers)
@@ -178,7 +179,7 @@ class Portable(NamedTuple):
         return getattr(head, name)
 
 
-def engine(n: int, r: int, m: int, rows: int, dtype: np.dtype) -> Engine:
-    """For n variables, r rows of which m are equalities, and a band of so many diagonals."""
+def engine(layout: Layout, m: int, dtype: np.dtype) -> Engine:
+    """For m equalities among the rows."""
     compiled = cpu_kernels() == "compiled" and jax.default_backend() == "cpu" and dtype in (np.float32, np.float64)
-    return (Compiled if compiled else Portable)(Layout(n, r, rows), m, dtype)
+    return (Compiled if compiled else Portable)(layout, m, dtype)

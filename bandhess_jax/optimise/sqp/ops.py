@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...band.noise import hash_noise
-from ...band.storage import matvec as matvec
-from ...linalg.solve import Factor
-from ...linalg.solve import factor as factor_band
+from ...band import structures
+from ...linalg.solve import factor as factor_matrix
 
 where, maximum, minimum, log, sqrt, isfinite = jnp.where, jnp.maximum, jnp.minimum, jnp.log, jnp.sqrt, jnp.isfinite
 sum, all, argmax = jnp.sum, jnp.all, jnp.argmax
@@ -54,7 +53,7 @@ def join(*parts: Array) -> Array:
     return jnp.concatenate(parts)
 
 
-def put(a: Array, i: Array | int, value: Array) -> Array:
+def put(a: Array, i: Any, value: Any) -> Array:
     return a.at[i].set(value)
 
 
@@ -86,12 +85,16 @@ def gram(rows: Array, first: Array, weights: Array, band: Array) -> Array:
     return band.at[:L].add(lax.map(diagonal, jnp.arange(L, dtype=jnp.int32)))
 
 
-def factor(band: Array) -> tuple[Factor, Array]:
-    factored = factor_band(band)
+def matvec(W: Array, v: Array, p: int) -> Array:
+    return structures.matvec(structures.unstacked(W, p), v)
+
+
+def factor(W: Array, p: int) -> tuple[Any, Array]:
+    factored = factor_matrix(structures.unstacked(W, p))
     return factored, factored.ok
 
 
-def solve(factored: Factor, b: Array) -> Array:
+def solve(factored: Any, b: Array) -> Array:
     return factored.solve(b)
 
 

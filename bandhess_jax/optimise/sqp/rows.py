@@ -29,12 +29,13 @@ def stages_in_window(layout: Layout, k: int) -> int:
 
 
 def windows(rows: Callable[[Array], Array], x: Array, layout: Layout, k: int) -> Array:
-    """`(r,)` int32: the first of the K d columns that hold each of the rows, functions of the flat x."""
+    """`(r,)` int32: the first of the K d columns that hold each of the rows, functions of the flat x, whose last
+    variables, the shared ones, are left out."""
     T, d, K = layout.T, layout.d, stages_in_window(layout, k)
     base = 2**16 if layout.dtype.itemsize == 8 else 2**6
     digits = math.ceil(math.log(max(2, -(-T // K)), base))
     stage = jnp.arange(layout.n, dtype=jnp.int32) // d
-    number, remainder = stage // K, stage % K
+    number, remainder = stage // K, jnp.where(stage < T, stage % K, -1)
     ones = jnp.ones(layout.n, jnp.int32)
     factors = jnp.stack([ones, *(number // base**i % base for i in range(digits))])
 
@@ -70,6 +71,8 @@ def read_off(products: Array, first: Array, width: int) -> Array:
     return jnp.take_along_axis(products.T, columns % len(products), axis=1)
 
 
-def rows_times(rows: Array, first: Array, v: Array) -> Array:
-    """`(r,)`: the Jacobian times v."""
-    return jnp.sum(rows * v[first[:, None] + jnp.arange(rows.shape[1], dtype=jnp.int32)[None]], axis=1)
+def rows_times(rows: Array, first: Array, v: Array, p: int) -> Array:
+    """`(r,)`: the Jacobian times v, its last p columns being those of shared variables."""
+    L = rows.shape[1] - p
+    own = jnp.sum(rows[:, :L] * v[first[:, None] + jnp.arange(L, dtype=jnp.int32)[None]], axis=1)
+    return own + rows[:, L:] @ v[len(v) - p :] if p else own

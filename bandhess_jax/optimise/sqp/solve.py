@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from bandhess_common.kernels.interior import Layout as Sizes
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...framework.clock import Piece, check_host, in_pieces, is_traced
@@ -83,7 +84,7 @@ def _engine(options: Options, problem: Problem) -> Engine:
     layout = options.objective.layout
     m = problem.equalities.size
     rows = (options.extraction.bandwidth + 1) * layout.d
-    return engine(layout.n, m + problem.inequalities.size, m, rows, layout.dtype)
+    return engine(Sizes(layout.n, m + problem.inequalities.size, rows, layout.p), m, layout.dtype)
 
 
 def _problem(options: Options, user: User) -> tuple[Problem, Array]:

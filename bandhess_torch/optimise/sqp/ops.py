@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ...band.noise import hash_noise
-from ...band.storage import matvec as matvec
-from ...linalg.solve import Factor
-from ...linalg.solve import factor as factor_band
+from ...band import structures
+from ...linalg.solve import factor as factor_matrix
 
 where, log, sqrt, isfinite, all, argmax = torch.where, torch.log, torch.sqrt, torch.isfinite, torch.all, torch.argmax
 
@@ -68,7 +67,7 @@ def join(*parts: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def put(a: Tensor, i: Tensor | int, value: Tensor) -> Tensor:
+def put(a: Tensor, i: Any, value: Any) -> Tensor:
     a = a.clone()
     a[i] = value
     return a
@@ -102,12 +101,16 @@ def gram(rows: Tensor, first: Tensor, weights: Tensor, band: Tensor) -> Tensor:
     return cells.view_as(band)
 
 
-def factor(band: Tensor) -> tuple[Factor, Tensor]:
-    factored = factor_band(band)
+def matvec(W: Tensor, v: Tensor, p: int) -> Tensor:
+    return structures.matvec(structures.unstacked(W, p), v)
+
+
+def factor(W: Tensor, p: int) -> tuple[Any, Tensor]:
+    factored = factor_matrix(structures.unstacked(W, p))
     return factored, factored.ok
 
 
-def solve(factored: Factor, b: Tensor) -> Tensor:
+def solve(factored: Any, b: Tensor) -> Tensor:
     return factored.solve(b)
 
 
