@@ -159,6 +159,7 @@ def sqp(
     check_band: bool = True,
     probing: str | Probing = "direct",
     chunk_size: ChunkSize = "auto",
+    stage_axes: Any = 0,
     periodic: bool = False,
 ) -> SQPResult:
     """Minimise `fun(x, *args)` under `constraints(x, *args) = 0`, bounds and `inequalities(x, *args) >= 0`.
@@ -214,7 +215,7 @@ def sqp(
     rounding (the Hessian on the null space of the constraints). `torch.func.vmap` solves one lane after the other.
     """
     check_args(args)
-    objective = Objective.of(fun, 0, None, (x0, *args), "x0", periodic=periodic)
+    objective = Objective.of(fun, 0, None, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)
     layout = objective.layout
     if tol is None:
         tol = torch.finfo(layout.dtype).eps ** 0.5
@@ -230,7 +231,8 @@ def sqp(
     check_function_or_none(inequalities, "inequalities")
     if bandwidth is None:
         coupled = _couplings(fun, constraints, inequalities)
-        bandwidth = detect_bandwidth(coupled, periodic=periodic)(_detach(x0), *_detach(args))
+        detect = detect_bandwidth(coupled, stage_axes=stage_axes, periodic=periodic)
+        bandwidth = detect(_detach(x0), *_detach(args))
     if periodic:
         objective = objective._replace(layout=Folded(layout))  # type: ignore[arg-type]
     extraction = Extraction.of(bandwidth, probing, chunk_size)

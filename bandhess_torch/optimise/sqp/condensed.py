@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from bandhess_common.tolerances import GAMMA
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
-from ...band.storage import matvec
-from ...band.structures import diagonal, shifted
+from ...band.structures import diagonal, matvec, shifted
 from ...extraction.products import Extraction, extract
 from ...framework.autograd import check_recorded
 
@@ -79,16 +79,21 @@ def _pullback(outputs: tuple, x: Tensor, cotangents: Any, create_graph: bool = F
 
 
 class Bands(NamedTuple):
-    """H and A^T A, with zeros for dummies, and their sizes."""
+    """H and A^T A, bands or structures, with zeros for dummies, and their sizes."""
 
-    h: Tensor
-    a: Tensor
+    h: Any
+    a: Any
     size_w: float  # of W, root mean square of W v
     size_a: float  # of A^T A, mean of its diagonal
 
     @property
     def gamma(self) -> float:
-        return GAMMA[str(self.h.dtype).removeprefix("torch.")] * self.size_a / self.size_w
+        return GAMMA[str(diagonal(self.h).dtype).removeprefix("torch.")] * self.size_a / self.size_w
+
+    @property
+    def condensed(self) -> Any:
+        """H + A^T A / gamma."""
+        return tree_map(lambda h, a: h + a / self.gamma, self.h, self.a)
 
 
 def extract_bands(lin: Linearisation, sigma: Tensor, held: Tensor, layout: Layout, extraction: Extraction) -> Bands:
@@ -102,18 +107,18 @@ def extract_bands(lin: Linearisation, sigma: Tensor, held: Tensor, layout: Layou
     def gram(v: Tensor) -> Tensor:
         return lin.pull(lin.push(v)[0], zero_g)
 
-    def band(product: Callable[[Tensor], Tensor]) -> Tensor:
+    def band(product: Callable[[Tensor], Tensor]) -> Any:
         ab = extract(product, layout, extraction)
         return shifted(ab, -layout.dummies()) if layout.ragged else ab
 
     h = band(hessian)
-    a = band(gram) if len(lin.c) else torch.zeros_like(h)
+    a = band(gram) if len(lin.c) else tree_map(torch.zeros_like, h)
     noise = hash_noise(lin.grad, 1) * (1 - held)
     curved = lin.curve(noise) if len(sigma) else matvec(h, noise)
     length = float(torch.linalg.vector_norm(noise))
     size_w = float(torch.linalg.vector_norm(curved)) / length if length else 0.0
     # Where the Lagrangian is linear, its gradient stands in.
-    size_w = max(size_w, torch.finfo(h.dtype).eps ** 0.25 * largest(lin.grad_f)) or 1.0
+    size_w = max(size_w, torch.finfo(noise.dtype).eps ** 0.25 * largest(lin.grad_f)) or 1.0
     return Bands(h, a, size_w, float(diagonal(a).mean()) or size_w)
 
 

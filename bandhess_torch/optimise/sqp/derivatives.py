@@ -2,9 +2,9 @@
 
 The gradient with respect to x is pulled back with a probe v to (x, y) at once: that gives W v, as W is symmetric, and
 J v, as J^T stands before y in the gradient. Probes of direct colouring, each the sum of unit vectors 2k + 1 stages
-apart, then give every entry of W's band and of J's rows as it stands. One more probe, of noise, tells whether anything
-lies outside: by the same products row i of either is known, one entry per colour, so what noise should give is a
-weighted sum of the products.
+apart, then give every entry of W's band and of J's rows as it stands; a unit vector for each shared variable gives its
+columns. One more probe, of noise, tells whether anything lies outside: by the same products row i of either is known,
+one entry per colour, so what noise should give is a weighted sum of the products.
 
 Where the Hessian comes otherwise, by its diagonals on long vectors or by another probing, J has products of its own.
 """
@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
-from ...band.storage import matvec
+from ...band.structures import magnitude, matvec, stacked
 from ...extraction.bandwidth import is_wrong
 from ...extraction.probing.direct import Direct, one_of_every
 from ...extraction.products import Extraction, extract, multiply, settle_heap
@@ -39,8 +39,8 @@ class Derivatives(NamedTuple):
     value: Tensor
     h: Tensor
     grad: Tensor  # of L
-    rows: Tensor  # (r, K d) of the Jacobian of h, from column first[i] on
-    band: Tensor  # of the Hessian of L
+    rows: Tensor  # (r, K d + p) of the Jacobian of h: from column first[i] on, then of the shared variables
+    band: Tensor  # of the Hessian of L, `stacked`
     narrow: int  # 0, 1: the Hessian has entries outside the band, 2: the Jacobian outside the rows' windows
     outside: int  # the first row of the Jacobian that does, -1 where none
 
@@ -94,6 +94,7 @@ class Plan:
 
     def __init__(self, layout: Layout, extraction: Extraction, check: bool) -> None:
         self.layout, self.extraction, self.check = layout, extraction, check
+        self.p, self.banded = layout.p, layout.n - layout.p
         self.k = min(extraction.bandwidth, layout.T - 1)
         self.width = stages_in_window(layout, self.k) * layout.d  # of a row of J, and rows of the band of W
         like = torch.empty(layout.n, dtype=layout.dtype, device=layout.device)
@@ -102,41 +103,58 @@ class Plan:
         self.noise = hash_noise(like, 0)
         if layout.ragged:
             self.noise = self.noise * (1 - layout.dummies())
-        probes = one_of_every(self.colours, range(self.colours), layout.n, like)
+        probes = one_of_every(self.colours, range(self.colours), self.banded, like)
+        if self.p:
+            units = torch.eye(self.p, dtype=layout.dtype, device=layout.device)
+            probes = torch.block_diag(probes, units)
+        self.known = len(probes)  # all but the noise
         self.probes = torch.cat([probes, self.noise[None]]) if check else probes
         self.batches: dict[tuple, list[range]] = {}
 
     def place(self, first: Tensor) -> None:
         """first `(r,)` are the windows of the rows (`rows.windows`)."""
         n, r, colours = self.layout.n, len(first), self.colours
-        # Entry j of row i of J is product j mod colours' entry n + i.
+        shared = torch.arange(self.p, device=first.device)
+        # Entry j of row i of J is product j mod colours' entry n + i, and of shared variable q product colours + q's.
         columns = first.long()[:, None] + torch.arange(self.width, device=first.device)
-        self.of_rows = columns % colours * (n + r) + n + torch.arange(r, device=first.device)[:, None]
-        weights = self.noise.new_zeros(colours, r)
+        products = torch.cat([columns % colours, (colours + shared).expand(r, self.p)], 1)
+        self.of_rows = products * (n + r) + n + torch.arange(r, device=first.device)[:, None]
+        weights = self.noise.new_zeros(self.known, r)
         weights.scatter_(0, (columns % colours).T, self.noise[columns].T)
+        weights[colours:] = self.noise[self.banded :, None]
         self.of_noise = weights  # of the products in what noise should give
         if self.together:
             self._place_band(self.k, r)
             self.of_noise = torch.cat([self._noise_of_stages(self.k), weights], 1)
 
     def _place_band(self, k: int, r: int) -> None:
-        """Cell [i, j] of the band is product j mod colours' entry j + i."""
-        layout, device = self.layout, self.layout.device
+        """Cell [i, j] of the band is product j mod colours' entry j + i; of a shared variable's row, its own product's
+        entry j, or of two shared ones the later's."""
+        layout, device, m = self.layout, self.layout.device, self.banded
         j, i = torch.arange(layout.n, device=device), torch.arange(self.width, device=device)[:, None]
-        self.of_band = j % self.colours * (layout.n + r) + (j + i).clamp(max=layout.n - 1)
-        self.inside = ((j + i) // layout.d - j // layout.d <= k).to(layout.dtype)
+        own = torch.where(j < m, j % self.colours, j - m + self.colours)
+        q = torch.arange(m, layout.n, device=device)[:, None]
+        rows, columns = torch.maximum(q, j) - m, torch.minimum(q, j)
+        rows = torch.where(j < m, q - m, rows) + self.colours
+        band, border = (j + i).clamp(max=layout.n - 1), torch.where(j < m, j, columns)
+        self.of_band = torch.cat([own * (layout.n + r) + band, rows * (layout.n + r) + border])
+        inside = ((j + i) // layout.d - j // layout.d <= k) & ((j < m) & (j + i < m) | (i == 0))
+        self.inside = torch.cat([inside, q != j]).to(layout.dtype)
 
     def _noise_of_stages(self, k: int) -> Tensor:
-        """`[c, i]`: the noise at the column of colour c within k stages of entry i, 0 where there is none."""
+        """`[c, i]`: the noise at the column of colour c within k stages of entry i, 0 where there is none; then that
+        of the shared variables. Nothing lies outside of what these have themselves."""
         layout = self.layout
-        T, d, n = layout.T, layout.d, layout.n
+        T, d, n = layout.T, layout.d, self.banded
         near = torch.arange(-k, k + 1, device=layout.device)[:, None] + torch.arange(T, device=layout.device)
         columns = (near[:, None] * d + torch.arange(d, device=layout.device)[:, None]).flatten(0, 1)  # (C, T)
         there = (columns >= 0) & (columns < n)
         columns = torch.where(there, columns, 0)
         found = torch.where(there, self.noise[columns], 0)
         weights = found.new_zeros(self.colours, T).scatter_add_(0, columns % self.colours, found)
-        return weights.repeat_interleave(d, 1)
+        weights = pad(weights.repeat_interleave(d, 1), (0, self.p, 0, self.p))
+        weights[self.colours :, :n] = self.noise[n:, None]
+        return weights
 
     def products(self, product: Pullback, probes: Tensor) -> Tensor:
         key = (type(product), len(probes))
@@ -165,10 +183,10 @@ def prepared_derivatives(start: Prepared, sigma: float, y: Tensor, plan: Plan) -
     """As `derivatives`, with a band of 0."""
     (x, f, h), product, _, Y = start
     grad = _gradient(start.at, sigma, y, False)
-    band, rows, n = x.new_zeros(plan.width, len(x)), Y.take(plan.of_rows), plan.layout.n
+    band, rows, n = x.new_zeros(plan.width + plan.p, len(x)), Y.take(plan.of_rows), plan.layout.n
     found = 0, -1
     if plan.check:
-        terms = Y[: plan.colours, n:] * plan.of_noise[:, -len(h) :] if len(h) else Y[: plan.colours, n:]
+        terms = Y[: plan.known, n:] * plan.of_noise[:, -len(h) :] if len(h) else Y[: plan.known, n:]
         errors = x.new_zeros(n), (terms.sum(0) - Y[-1, n:]).abs()
         scales = x.new_zeros(n), terms.abs().sum(0)
         found = _outside(product, plan, Y[-1], torch.cat(errors), torch.cat(scales))
@@ -202,8 +220,9 @@ def _together(joint: _Joint, plan: Plan) -> tuple[Tensor, Tensor, int, int]:
     band, rows = Y.take(plan.of_band).mul_(plan.inside), Y.take(plan.of_rows)
     if not plan.check:
         return rows, band, 0, -1
-    terms = Y[: plan.colours] * plan.of_noise
+    terms = Y[: plan.known] * plan.of_noise
     error, scale = (terms.sum(0) - Y[-1]).abs(), terms.abs_().sum(0)
+    error[plan.banded : plan.layout.n] = 0
     return rows, band, *_outside(joint, plan, Y[-1], error, scale)
 
 
@@ -211,17 +230,17 @@ def _apart(joint: _Joint, plan: Plan) -> tuple[Tensor, Tensor, int, int]:
     settle_heap()
     hessian, jacobian = (Pullback(joint.value, joint.grad, by, False) for by in (joint.x, joint.y))
     band = extract(hessian, plan.layout, plan.extraction._replace(bandwidth=plan.k))
-    n, colours = plan.layout.n, plan.probes[: plan.colours]
+    n, colours = plan.layout.n, plan.probes[: plan.known]
     J = plan.products(jacobian, colours) if joint.grad.requires_grad else colours.new_zeros(len(colours), len(joint.y))
     rows = pad(J, (n, 0)).take(plan.of_rows)
     if not plan.check:
-        return rows, band, 0, -1
+        return rows, stacked(band), 0, -1
     v = plan.noise
     product = joint(v)
     terms = J * plan.of_noise
     errors = (matvec(band, v) - product[:n]).abs(), (terms.sum(0) - product[n:]).abs()
-    scales = matvec(band.abs(), v.abs()), terms.abs_().sum(0)
-    return rows, band, *_outside(joint, plan, product, torch.cat(errors), torch.cat(scales))
+    scales = matvec(magnitude(band), v.abs()), terms.abs_().sum(0)
+    return rows, stacked(band), *_outside(joint, plan, product, torch.cat(errors), torch.cat(scales))
 
 
 def _outside(joint: Pullback, plan: Plan, product: Tensor, error: Tensor, scale: Tensor) -> tuple[int, int]:

@@ -30,6 +30,7 @@ class Task(NamedTuple):
     held: Tensor
     m: int
     rows: int  # of the band of W
+    shared: int  # variables, the last
     tol: float
     max_steps: int
 
@@ -78,7 +79,7 @@ class Compiled:
 
     def __init__(self, task: Task, start: Start, first: Tensor) -> None:
         n, r = len(start.x), len(start.y)
-        self.layout, self.like = Layout(n, r, task.rows), start.x.new_empty(0)
+        self.layout, self.like = Layout(n, r, task.rows, task.shared), start.x.new_empty(0)
         self.state = start.x.new_empty(self.layout.size)
         self.of_state = view(self.state)
         self.places = [(at, at + count) for at, count in map(self.layout.place, ("x_request", "y_request"))]
@@ -86,7 +87,8 @@ class Compiled:
         fixed = start.x.new_tensor(constants(torch.finfo(start.x.dtype).eps))
         operands = [task.lower, task.upper, task.held, first, *start[1:5], numbers, fixed]
         operands = [t.contiguous() for t in operands]
-        call("interior_start", list(map(view, operands)), [self.of_state], rows=task.rows, m=task.m)
+        numbers_of = {"rows": task.rows, "m": task.m, "shared": task.shared}
+        call("interior_start", list(map(view, operands)), [self.of_state], **numbers_of)
 
     def registers(self) -> Registers:
         return Registers(*self.state[: len(Registers._fields)].tolist())
@@ -102,17 +104,17 @@ class Compiled:
     def begin(self, found: Derivatives) -> None:
         narrow = self.like.new_tensor(found.narrow)
         kept = self._ready(*found[:5], narrow)
-        call("interior_begin", [self.of_state, *map(view, kept)], [self.of_state])
+        call("interior_begin", [self.of_state, *map(view, kept)], [self.of_state], shared=self.layout.p)
 
     def trial(self, f: Tensor, h: Tensor) -> None:
         kept = self._ready(f, h)
-        n, _, rows = self.layout
-        call("interior_trial", [self.of_state, *map(view, kept)], [self.of_state], n=n, rows=rows)
+        n, _, rows, p = self.layout
+        call("interior_trial", [self.of_state, *map(view, kept)], [self.of_state], n=n, rows=rows, shared=p)
 
     def solution(self) -> Solution:
-        n, r, rows = self.layout
+        n, r, rows, p = self.layout
         found = Solution(*(self.like.new_empty(shape) for shape in ((n,), (r,), (n,), (n,), ())))
-        call("interior_solution", [self.of_state], list(map(view, found)), n=n, r=r, rows=rows)
+        call("interior_solution", [self.of_state], list(map(view, found)), n=n, r=r, rows=rows, shared=p)
         return found
 
 
@@ -122,7 +124,7 @@ class Portable:
     def __init__(self, task: Task, start: Start, first: Tensor) -> None:
         limits = task.tol, task.max_steps
         self.problem = portable.problem(
-            cast(Any, ops), task.lower, task.upper, task.held, first, task.m, limits, task.rows
+            cast(Any, ops), task.lower, task.upper, task.held, first, task.m, limits, task.rows, task.shared
         )
         kind, x, *given = start
         self.state = portable_loop.start(cast(Any, ops), self.problem, x, kind, portable.Solution(x, *given))

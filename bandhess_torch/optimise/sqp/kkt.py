@@ -91,7 +91,7 @@ def implicit_solve(implicit: Implicit, b: Tensor, x: Tensor, y: Tensor, z: Tenso
     d_of_k = torch.where(bounding, lin.g / torch.where(bounding, z, 1), 1)
     d = regular(lin, d_of_k, held)
     bands = extract_bands(lin, 1 / d, held, implicit.layout, implicit.extraction)
-    factored = factor(shifted(bands.h + bands.a / bands.gamma, held * bands.size_w))
+    factored = factor(shifted(bands.condensed, held * bands.size_w))
     if not factored.ok:
         return torch.full_like(b, torch.nan)
     unit = torch.where(held > 0, bands.size_w, 1).to(b)  # M has this on the diagonal, and K 1

@@ -32,14 +32,16 @@ def _digits(layout: Layout, K: int) -> tuple[int, int]:
 
 
 def window_probes(layout: Layout, k: int) -> Tensor:
-    """`(K (1 + digits), n)`: for each remainder, noise, and noise times each digit of the stages' numbers."""
+    """`(K (1 + digits), n)`: for each remainder, noise, and noise times each digit of the stages' numbers; zeros for
+    shared variables."""
     K = stages_in_window(layout, k)
     base, digits = _digits(layout, K)
     stage = torch.arange(layout.n, device=layout.device) // layout.d
     number = stage // K
     factors = torch.stack([torch.ones_like(stage), *(number // base**i % base for i in range(digits))])
     like = torch.empty(layout.n, dtype=layout.dtype, device=layout.device)
-    masks = (stage % K == torch.arange(K, device=layout.device)[:, None]) * ((3 + hash_noise(like, 3)) / 4)
+    remainder = torch.where(stage < layout.T, stage % K, -1)
+    masks = (remainder == torch.arange(K, device=layout.device)[:, None]) * ((3 + hash_noise(like, 3)) / 4)
     return (masks[:, None] * factors).reshape(-1, layout.n)
 
 
