@@ -48,6 +48,14 @@ def check_argnums(value: Any) -> int:
         raise TypeError(f"argnums must be one int, got {value!r}; ravel several arguments into one pytree") from None
 
 
+def check_stages(stages: int, shared: int) -> None:
+    """An error where all variables are shared."""
+    if shared and not stages:
+        raise ValueError(
+            f"x0 has no stages, only {shared} shared variables; such a small dense problem is scipy.optimize.minimize's"
+        )
+
+
 def check_args(args: Any) -> None:
     if not isinstance(args, tuple):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}; write args=(value,) for one argument")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none
+from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none, check_stages
 from bandhess_common.messages import sqp_message
 from bandhess_common.progress import print_progress
 from bandhess_common.report import describe, succeeded
@@ -156,6 +156,7 @@ def sqp(
     check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)
     layout = objective.layout
+    check_stages(layout.T * layout.d, layout.p)
     tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else as_positive(tol, "tol")
     max_steps = as_index(max_steps, "max_steps")
     if max_seconds is not None:

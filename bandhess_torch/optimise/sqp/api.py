@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none
+from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none, check_stages
 from bandhess_common.messages import sqp_message
 from bandhess_common.progress import print_progress
 from bandhess_common.report import describe, succeeded
@@ -217,6 +217,7 @@ def sqp(
     check_args(args)
     objective = Objective.of(fun, 0, None, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)
     layout = objective.layout
+    check_stages(layout.T * layout.d, layout.p)
     if tol is None:
         tol = torch.finfo(layout.dtype).eps ** 0.5
     tol = as_positive(tol, "tol")
