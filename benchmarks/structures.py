@@ -1,4 +1,5 @@
-"""Borders and rings: what shared variables and closed curves cost beside a plain band; arrowheads beside IPOPT.
+"""Borders and rings: what shared variables and closed curves cost beside a plain band; arrowheads beside IPOPT; a free
+final time as one number or as one a stage.
 
 python benchmarks/structures.py [--n 100000] [--w 8] [--p 4] [--repeats 21]
 """
@@ -6,9 +7,11 @@ python benchmarks/structures.py [--n 100000] [--w 8] [--p 4] [--repeats 21]
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import casadi
@@ -20,6 +23,9 @@ from _common import machine, medians, table
 
 import bandhess_jax
 import bandhess_torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "parity_tests"))
+import free_time
 
 jax.config.update("jax_enable_x64", True)
 
@@ -127,6 +133,27 @@ def _ipopt(name: str, n: int, start: float) -> Callable:
     return lambda: solver(x0=start)
 
 
+def free_times(repeats: int) -> None:
+    """COPS' minimum-time problems by `sqp`: one step length that all stages share, and one a stage, tied."""
+    rows = []
+    for name, (make, N) in free_time.PROBLEMS.items():
+        for package, xp, array in ((bandhess_jax, jnp, jnp.asarray), (bandhess_torch, torch, torch.tensor)):
+            problem = make(xp, N)
+            calls: dict[str, Callable] = {}
+            for form, shared in (("shared", True), ("tied", False)):
+                args, options = free_time.arguments(problem, xp, array, shared)
+                calls[form] = partial(package.sqp, *args, **options)
+            ends = {form: call() for form, call in calls.items()}
+            t = medians(calls, repeats)
+            gap = abs(float(ends["shared"].value) - float(ends["tied"].value)) / abs(float(ends["tied"].value))
+            steps = [ends[form].steps for form in calls]
+            short = package.__name__.removeprefix("bandhess_")
+            value = float(ends["shared"].value)
+            rows.append([name, short, value, gap, *steps, t["shared"], t["tied"], t["shared"] / t["tied"]])
+    print("\nFree final time, ms:\n")
+    table(["", "", "value", "difference", "steps, shared", "steps, tied", "shared", "tied", "ratio"], rows)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=100_000)
@@ -138,3 +165,4 @@ if __name__ == "__main__":
     solves(given.n, given.w, given.p, given.repeats)
     extractions(given.n, given.repeats)
     arrowheads(given.repeats)
+    free_times(max(3, given.repeats // 3))

@@ -1,8 +1,7 @@
 """Least time: a cart with bounded force goes a distance, from rest to rest, and the final time is free.
 
-Every stage has a step length of its own, tied to the next one's by h_k = h_{k+1}: the tie couples neighbours only, so
-the band stays narrow where one shared unknown would make it an arrow. The known answer is full force ahead for the
-first half and full force back for the second, 2 sqrt(distance) in all.
+The step length is one number that all stages share. The known answer is full force ahead for the first half and full
+force back for the second, 2 sqrt(distance) in all.
 
 python examples/minimum_time.py [--framework torch] [--distance 4]
 """
@@ -16,16 +15,17 @@ from typing import Any
 
 
 def problem(xp: ModuleType, distance: float) -> tuple:
-    """Objective and constraints; stages `(T, 4)` hold (position, speed) after the step, the force, and its length."""
+    """Objective and constraints; stages `(T, 3)` hold (position, speed) after the step, and the force; h its length."""
 
-    def total_time(z: Any) -> Any:
-        return z[:, 3].sum()
+    def total_time(x: Any) -> Any:
+        return len(x["stages"]) * x["h"]
 
-    def motion(z: Any) -> tuple:
+    def motion(x: Any) -> tuple:
+        z, h = x["stages"], x["h"]
         before = xp.concatenate([xp.zeros_like(z[:1, :2]), z[:-1, :2]])
-        position, speed, force, h = z[:, 0], z[:, 1], z[:, 2], z[:, 3]
+        position, speed, force = z[:, 0], z[:, 1], z[:, 2]
         move = position - before[:, 0] - h * before[:, 1] - h**2 * force / 2
-        return move, speed - before[:, 1] - h * force, h[1:] - h[:-1], z[-1, :2] - xp.asarray([distance, 0.0])
+        return move, speed - before[:, 1] - h * force, z[-1, :2] - xp.asarray([distance, 0.0])
 
     return total_time, motion
 
@@ -53,18 +53,18 @@ def main() -> None:
         array = xp.tensor
     T, distance = options.stages, options.distance
     time, motion = problem(xp, distance)
-    start = array([[distance * (k + 1) / T, 1.0, 0.0, distance / T] for k in range(T)])
-    limit = array([math.inf, math.inf, 1.0, math.inf])
-    lower = array([-math.inf, -math.inf, -1.0, 1e-3])
-    result = bh.sqp(time, motion, start, 1, bounds=(lower, limit))
+    stages = array([[distance * (k + 1) / T, 1.0, 0.0] for k in range(T)])
+    start = {"stages": stages, "h": array(distance / T)}
+    limit = array([math.inf, math.inf, 1.0])
+    bounds = {"stages": -limit, "h": 1e-3}, {"stages": limit, "h": None}
+    result = bh.sqp(time, motion, start, 1, bounds=bounds, stage_axes={"stages": 0, "h": None})
     expected = 2 * math.sqrt(distance)
     print(
         f"{result.status.name} in {result.steps} steps: {float(result.value):.9f} s; 2 sqrt(distance) = {expected:.9f}"
     )
     print(f"{'time':>8} {'position':>10} {'speed':>8} {'force':>8}")
-    clock = 0.0
-    for k, (position, speed, force, h) in enumerate(result.x.tolist()):
-        clock += h
+    for k, (position, speed, force) in enumerate(result.x["stages"].tolist()):
+        clock = (k + 1) * float(result.x["h"])
         if (k + 1) % max(T // 10, 1) == 0:
             print(f"{clock:8.3f} {position:10.4f} {speed:8.4f} {force:8.4f} {'*':>{20 + round(18 * speed / expected)}}")
 

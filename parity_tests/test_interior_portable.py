@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from bandhess_common.interior_point import loop, state
+from bandhess_common.interior_point.problem import problem as problem_of
 from bandhess_common.status import Status
 from bandhess_jax.optimise.sqp import ops as jax_operations
 from bandhess_torch.optimise.sqp import ops as torch_operations
@@ -119,7 +120,7 @@ def setup(name: str, p: Quadratics, dtype: Any, tol: float | None, max_steps: in
     fixed = p.lower == p.upper
     limits = (np.finfo(dtype).eps ** 0.5 if tol is None else tol, max_steps)
     first = BACKENDS[name].array(p.first)
-    return to, state.problem(BACKENDS[name].ops, to(p.lower), to(p.upper), to(fixed), first, p.m, limits, p.w + 1)
+    return to, problem_of(BACKENDS[name].ops, to(p.lower), to(p.upper), to(fixed), first, p.m, limits, p.w + 1)
 
 
 def run(

@@ -12,6 +12,7 @@ from interior_driver import Problem, banded, cut, solve, windows
 
 from bandhess_common import kernels
 from bandhess_common.interior_point import loop, state
+from bandhess_common.interior_point.problem import problem as problem_of
 from bandhess_common.status import Status
 
 INF = np.inf
@@ -121,19 +122,20 @@ def test_the_portable_engine_takes_them_too() -> None:
     n, f, h = len(p.x0), *p.values(p.x0)
     L = 6
     first, _ = windows(p.derivatives(p.x0, 1.0, np.ones(len(h)))[-1], L, p.shared)
-    task = state.problem(
+    task = problem_of(
         numpy_operations, p.lower, p.upper, p.fixed, first, p.m, (np.float64(1e-8), np.float64(500)), p.rows, p.shared
     )
     zeros = np.zeros(len(h)), np.zeros(n), np.zeros(n), np.float64(0)
-    s = loop.start(numpy_operations, task, p.x0, np.int32(0), state.Solution(p.x0, *zeros))
-    while s.request:
-        if s.request == state.DERIVATIVES:
-            f, h, g, W, J = p.derivatives(s.x_request, float(s.sigma), s.y_request)
-            W = np.nan_to_num(banded(W, p.rows, p.shared))
-            given = state.Derivatives(np.float64(f), h, g, cut(J, first, L, p.shared), W, np.int32(0))
-            s = loop.begin(numpy_operations, task, s, given)
-        else:
-            f, h = p.values(s.x_request)
-            s = loop.trial(numpy_operations, task, s, state.Values(np.float64(f), h))
+    with np.errstate(all="ignore"):
+        s = loop.start(numpy_operations, task, p.x0, np.int32(0), state.Solution(p.x0, *zeros))
+        while s.request:
+            if s.request == state.DERIVATIVES:
+                f, h, g, W, J = p.derivatives(s.x_request, float(s.sigma), s.y_request)
+                W = np.nan_to_num(banded(W, p.rows, p.shared))
+                given = state.Derivatives(np.float64(f), h, g, cut(J, first, L, p.shared), W, np.int32(0))
+                s = loop.begin(numpy_operations, task, s, given)
+            else:
+                f, h = p.values(s.x_request)
+                s = loop.trial(numpy_operations, task, s, state.Values(np.float64(f), h))
     assert (s.status, s.steps) == (compiled.status, compiled.steps)
     np.testing.assert_allclose(s.solution.x, compiled.x, atol=1e-8)

@@ -132,7 +132,7 @@ def good(name: str, dtype: str = "float64") -> tuple[list[np.ndarray], list[np.n
         whole = what in ("info", "swaps", "first")
         return np.zeros([sizes[s] for s in shape.split(", ") if s], INT if whole else dtype)
 
-    options = {"raw": 1, "transpose": 0, "l": 1, "d": 1, "n": 8, "r": 3, "rows": 1, "m": 1}
+    options = {"raw": 1, "transpose": 0, "l": 1, "d": 1, "n": 8, "r": 3, "rows": 1, "m": 1, "shared": 0}
     kernel = KERNELS[name]
     given = {name: options[name] for name, value in kernel.options.items() if value != value}
     return [make(a) for a in kernel.operands], [make(a) for a in kernel.results], given

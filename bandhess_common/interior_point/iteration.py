@@ -7,9 +7,9 @@ from typing import NamedTuple
 from ..status import Status
 from .measures import error, gap, least_mu, localised, lower_mu, residuals, value_size, violation
 from .operations import Array
-from .products import masked, pull, push
 from .outcome import restored
 from .predictor import begun_predictor, predicted, predictor_wanted, watched_predictor
+from .products import masked, pull, push
 from .requests import ask_values, ended, running
 from .restoration import centred
 from .search import begun, emptied, watched

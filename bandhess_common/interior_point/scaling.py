@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .measures import distances, limits, relaxation, residuals, theta
 from .operations import Array
-from .state import WARM, Derivatives, Kit, Point, State
 from .products import masked
+from .state import WARM, Derivatives, Kit, Point, State
 from .step import halves
 from .system import condensed, factored, solve
 

@@ -46,7 +46,7 @@ class Values(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What does not change during a run; `problem` makes it."""
+    """What does not change during a run; `problem.py` makes it."""
 
     edges: Array  # (2n,) lower and -upper, 0 where there is none: (x, -x) - edges is the distance from the bounds
     bounded: Array  # (2n,) whether there is one
@@ -254,42 +254,6 @@ class State(NamedTuple):
 def kit(ops: Operations, p: Problem) -> Kit:
     eps = ops.eps(p.held)
     return Kit(ops, constants(eps), p, eps, ops.least(p.held))
-
-
-def problem(
-    ops: Operations, lower: Array, upper: Array, fixed: Array, first: Array, m: int, limits: tuple, rows: int,
-    shared: int = 0,
-) -> Problem:
-    """Args: lower, upper, fixed `(n,)`; first `(r,)`; m, the number of equalities; limits, tol and max_steps; rows,
-    those of the band, w + 1; shared, how many of the variables, the last, are."""
-    c, n, r = constants(ops.eps(lower)), lower.shape[0], first.shape[0]
-    free = 1 - fixed
-    both = ops.join(lower, -upper)
-    bounded = ops.isfinite(both) & (ops.join(free, free) > 0)
-    edges = ops.where(bounded, both, 0.0)
-    unit = ops.maximum(abs(edges), 1.0)
-    width = ops.join(upper - lower, upper - lower)
-    inequality = ops.range(r, lower) >= m
-    none = ops.full((2 * r,), 0.0, lower) > 0
-    always = ops.join(bounded, inequality, none)
-    elastic = ops.join(ops.full((2 * n + r,), 0.0, lower) > 0, ~none)
-    held = ops.where(fixed > 0, lower, 0.0)
-    return Problem(
-        edges, bounded, unit, ops.minimum(c.push * unit, c.push_width * width), held, free, held[n - shared :],
-        _cells(ops, free, rows, shared), inequality, first, always, elastic, ops.noise(lower, 2) * free,
-        ops.number(limits[0], lower), ops.number(limits[1], lower),
-    )  # fmt: skip
-
-
-def _cells(ops: Operations, free: Array, rows: int, shared: int) -> Array:
-    n = free.shape[0]
-    banded = free * ops.real(ops.range(n, free) < n - shared, free)
-    beyond = ops.windows(ops.join(banded, ops.full((rows - 1,), 0.0, free)), ops.range(n, free), rows)
-    cells = ops.put(beyond.T * banded, 0, free)
-    if shared:
-        border = free[n - shared :, None] * free
-        cells = ops.put(ops.put(ops.full((rows + shared, n), 0.0, free), slice(0, rows), cells), slice(rows, None), border)
-    return cells > 0
 
 
 def exists(k: Kit, elastic: Array) -> Array:

@@ -122,6 +122,9 @@ def sqp(
       check_band: spend two products per step on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
+      stage_axes: as in `hessian`: None marks leaves of any shape that all stages share (a final time, masses). They may
+        have bounds and stand in every constraint. Each takes a product more per step, and a right-hand side more per
+        factorisation; prefer it to a copy per stage, tied by equalities, which has the same solution and takes longer.
       periodic: the last stage meets the first, as in `hessian`: variables, constraints and inequalities are local
         around the ring. (The solver lays it double, stage t beside stage T - 1 - t: a band of twice the scalars.)
 
@@ -146,12 +149,13 @@ def sqp(
       Mathematical Programming 106, 2006), each linear system condensed to one positive definite band, solved by
       conjugate gradients on the multipliers (benchmarks/sqp_methods).
 
-    Cost: a step takes one linearisation, (2k + 1) d products with it at most, two more for check_band, and about one
-    banded factorisation. Works under jit and vmap (on a CPU one lane after the other). x, value and multipliers are
-    differentiable with respect to args and bounds, to any order and in both modes, never through the iterations: x and
-    multipliers by the implicit function theorem (one more linearisation and solve), value by the envelope theorem. A
-    derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR; those of x and multipliers also where the
-    conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
+    Cost: a step takes one linearisation, (2k + 1) d products with it at most, one for each shared variable, two more
+    for check_band, and about one banded factorisation. Works under jit and vmap (on a CPU one lane after the other). x,
+    value and multipliers are differentiable with respect to args and bounds, to any order and in both modes, never
+    through the iterations: x and multipliers by the implicit function theorem (one more linearisation and solve), value
+    by the envelope theorem. A derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR; those of x and
+    multipliers also where the conditions at the solution are singular to rounding (the Hessian on the null space of the
+    constraints).
     """
     check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)

@@ -116,9 +116,7 @@ def derivatives(
         rows = read_off(products, first, width)
     H: Any = band
     if layout.p:
-        columns, of_rows = multiply(
-            lambda i: push(shared_unit(layout, i)), layout.p, extraction.chunk_size, layout.n
-        )
+        columns, of_rows = multiply(lambda i: push(shared_unit(layout, i)), layout.p, extraction.chunk_size, layout.n)
         H, rows = bordered(band, columns), jnp.concatenate([rows, of_rows.T], axis=1)
     narrow = _narrow(push, H, rows, first, layout) if check else jnp.int32(0)
     return Derivatives(f, h, grad, rows, stacked(H), narrow)

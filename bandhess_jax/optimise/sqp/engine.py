@@ -16,6 +16,7 @@ from jax import Array
 from bandhess_common.interior_point import loop
 from bandhess_common.interior_point import state as portable
 from bandhess_common.interior_point.constants import constants
+from bandhess_common.interior_point.problem import problem as problem_of
 from bandhess_common.interior_point.state import Solution
 from bandhess_common.kernels.interior import REGISTERS, Layout
 
@@ -145,7 +146,7 @@ class Portable(NamedTuple):
 
     def start(self, box: Box, first: Array, x: Array, start: Start) -> Running:
         tol, max_steps, kind, mu = start.numbers
-        problem = portable.problem(OPS, *box, first, self.m, (tol, max_steps), *self.layout[2:])
+        problem = problem_of(OPS, *box, first, self.m, (tol, max_steps), *self.layout[2:])
         given = portable.Solution(x, start.y, start.z_lower, start.z_upper, mu)
         return Running(problem, loop.start(OPS, problem, x, kind.astype(jnp.int32), given))
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ...band.noise import hash_noise
 from ...band import structures
+from ...band.noise import hash_noise
 from ...linalg.solve import factor as factor_matrix
 
 where, maximum, minimum, log, sqrt, isfinite = jnp.where, jnp.maximum, jnp.minimum, jnp.log, jnp.sqrt, jnp.isfinite

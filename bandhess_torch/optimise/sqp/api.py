@@ -188,6 +188,9 @@ def sqp(
       check_band: spend one product a step on finding entries outside the band.
       probing: as in `hessian`.
       chunk_size: as in `hessian`.
+      stage_axes: as in `hessian`: None marks leaves of any shape that all stages share (a final time, masses). They may
+        have bounds and stand in every constraint. Each takes a product more per step, and a right-hand side more per
+        factorisation; prefer it to a copy per stage, tied by equalities, which has the same solution and takes longer.
       periodic: the last stage meets the first, as in `hessian`: variables, constraints and inequalities are local
         around the ring. (The solver lays it double, stage t beside stage T - 1 - t: a band of twice the scalars.)
 
@@ -207,7 +210,8 @@ def sqp(
       Jacobian has dependent rows, so that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the
       last point with finite derivatives.
 
-    Cost: a step takes one linearisation, (2k + 1) d + 1 products with it, and about one banded factorisation. x, value
+    Cost: a step takes one linearisation, (2k + 1) d + 1 products with it, one more for each shared variable, and about
+    one banded factorisation. x, value
     and multipliers are differentiable with respect to the tensors in args and bounds, in autograd and `torch.func`, to
     any order and in both modes, by the implicit function theorem: one more linearisation and solve each time. The
     value's derivative is that of the Lagrangian (the envelope theorem). A derivative is NaN where the status is not

@@ -11,6 +11,7 @@ from torch import Tensor
 from bandhess_common.interior_point import loop as portable_loop
 from bandhess_common.interior_point import state as portable
 from bandhess_common.interior_point.constants import constants
+from bandhess_common.interior_point.problem import problem as problem_of
 from bandhess_common.interior_point.state import Solution
 from bandhess_common.kernels import call
 from bandhess_common.kernels.interior import REGISTERS, Layout
@@ -123,7 +124,7 @@ class Portable:
 
     def __init__(self, task: Task, start: Start, first: Tensor) -> None:
         limits = task.tol, task.max_steps
-        self.problem = portable.problem(
+        self.problem = problem_of(
             cast(Any, ops), task.lower, task.upper, task.held, first, task.m, limits, task.rows, task.shared
         )
         kind, x, *given = start

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...band.noise import hash_noise
 from ...band import structures
+from ...band.noise import hash_noise
 from ...linalg.solve import factor as factor_matrix
 
 where, log, sqrt, isfinite, all, argmax = torch.where, torch.log, torch.sqrt, torch.isfinite, torch.all, torch.argmax
