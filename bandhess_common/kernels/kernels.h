@@ -13,6 +13,7 @@
   KERNEL(substitute, 2, 1, 1, "raw")                          \
   KERNEL(triangular, 2, 1, 1, "transpose")                    \
   KERNEL(inverse, 2, 1, 1)                                    \
+  KERNEL(variances, 1, 1, 1)                                  \
   KERNEL(lu, 1, 3, 3, "l")                                    \
   KERNEL(lu_solve, 4, 1, 1, "transpose")                      \
   KERNEL(subproblem, 4, 2, 2, "near", "hard", "grow", "tries") \

@@ -49,6 +49,8 @@ KERNELS = {
     "triangular": Kernel(("cb (r, n)", "b (n, k)"), ("x (n, k)",), 1, {"transpose": GIVEN}),
     # The band of H^-1 by columns, for the m_j and 1 / d_j.
     "inverse": Kernel(("unit (n, r - 1)", "reciprocals (n)"), ("columns (n, r)",), 1),
+    # The diagonal of H^-1 for columns [d, d m].
+    "variances": Kernel(("columns (n, r)",), ("variances (n)",), 1),
     # General bands with l diagonals below the main one: U by rows, multipliers, and how far below the pivots stood.
     "lu": Kernel(("ab (r, n)",), ("upper (n, r)", "multipliers (n, l)", "swaps (n)"), 3, {"l": GIVEN}),
     # A^-1 b, or A^-T b.

@@ -125,13 +125,18 @@ def _eliminate(border: Array, schur: Array, solved: Array, U: Array, g: Array) -
     return jnp.concatenate([U - dot(solved, y), y])
 
 
+def inverse_corner(of: BorderedFactor) -> Array:
+    """S^-1 `(p, p)`, the corner of H^-1: what the border's variables have among each other."""
+    return jax.scipy.linalg.cho_solve((of.schur, True), jnp.eye(len(of.schur), dtype=of.schur.dtype))
+
+
 def inverse(of: BorderedFactor, invert_band: Callable) -> Structure:
     """The cells of H^-1 that H has. Cost: `invert_band`'s, and (2 w + 4) n p flops (p + w for p in a closed band)."""
     cut, W = opened(of.matrix), of.solved
-    Z = invert_band(cut.band)
+    Z = invert_band(of.band)
     if not cut.border.shape[0]:
         return closed(Arrow(Z, cut.border, cut.corner), of.matrix)
-    corner = jax.scipy.linalg.cho_solve((of.schur, True), jnp.eye(W.shape[1], dtype=W.dtype))
+    corner = inverse_corner(of)
     border = -dot(corner, W.T)
     m = W.shape[0]
 

@@ -19,8 +19,7 @@ from ..band.storage import as_band, clear_unused
 from ..band.structures import Structure
 from ..framework.kernels import kernel
 from . import bordered
-from .cholesky import cholesky
-from .solve import Factor
+from .solve import Factor, factored_columns
 
 
 @jax.custom_jvp
@@ -95,11 +94,12 @@ def inverse_band(cb: ArrayLike | Factor | bordered.BorderedFactor) -> Array | St
       border (the covariances of variables and parameters) and its corner (those of the parameters).
 
     Cost: n (2 w^2 + 5 w) flops, one scan (Takahashi's selected inverse). Differentiable in both modes, at the same
-      order, in memory for a few bands. A structure costs one `cholesky` of its band more, and (2 w + 4) n p flops.
+      order, in memory for a few bands. A structure costs (2 w + 4) n p flops more.
     """
     if isinstance(cb, bordered.BorderedFactor):
-        return bordered.inverse(cb, lambda ab: inverse_band(cholesky(ab)))
+        return bordered.inverse(cb, inverse_band)
     if isinstance(cb, Factor):
-        cb = cholesky(cb.ab)
+        columns = factored_columns(cb)
+        return clear_unused(inverse_columns(columns[:, 1:] / columns[:, :1], 1 / columns[:, 0]).T)
     cb = clear_unused(as_band(cb, "cb", form=False))
     return clear_unused(inverse_columns((cb[1:] / cb[:1]).T, 1 / cb[0] ** 2).T)

@@ -114,6 +114,12 @@ def factor_band(ab: ArrayLike) -> Factor:
     return Factor(ab, columns, jnp.all((pivots > 0) & (pivots < jnp.inf)))
 
 
+def factored_columns(factor: Factor) -> Array:
+    """`ldl_columns` of what was factorised, NaN where that is not positive definite."""
+    columns = _by_platform(lambda _, columns: columns, lambda ab, _: ldl_columns(ab), factor.ab, factor.columns)
+    return jnp.where(factor.ok, columns, jnp.nan)
+
+
 def _solve_refined(ab: Array, b: Array, refine: int) -> Array:
     """A factor in float32, of H scaled to a unit diagonal (which spares float32's range), and `refine` corrections."""
     constant = lax.stop_gradient(ab)

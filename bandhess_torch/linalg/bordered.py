@@ -118,13 +118,18 @@ def _eliminate(border: Tensor, schur: Tensor, solved: Tensor, U: Tensor, g: Tens
     return torch.cat([U - solved @ y, y])
 
 
+def inverse_corner(of: BorderedFactor) -> Tensor:
+    """S^-1 `(p, p)`, the corner of H^-1: what the border's variables have among each other."""
+    return torch.cholesky_solve(torch.eye(len(of.schur), dtype=of.schur.dtype, device=of.schur.device), of.schur)
+
+
 def inverse(of: BorderedFactor, invert_band: Callable) -> Structure:
     """The cells of H^-1 that H has. Cost: `invert_band`'s, and (2 w + 4) n p flops (p + w for p in a closed band)."""
     cut, W = opened(of.matrix), of.solved
-    Z = invert_band(cut.band)
+    Z = invert_band(of.band)
     if not len(cut.border):
         return closed(Arrow(Z, cut.border, cut.corner), of.matrix)
-    corner = torch.cholesky_solve(torch.eye(W.shape[1], dtype=W.dtype, device=W.device), of.schur)
+    corner = inverse_corner(of)
     border = -corner @ W.mT
     m = len(W)
 

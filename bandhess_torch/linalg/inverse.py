@@ -21,7 +21,7 @@ from ..framework.transforms import eager, recorded
 from . import bordered
 from .blocks import congruences_backward, shift, to_band, to_blocks
 from .cholesky import cholesky_ex
-from .solve import Factor
+from .solve import Factor, factored_columns
 
 
 @eager
@@ -37,11 +37,15 @@ def inverse_band(cb: Tensor | Factor | bordered.BorderedFactor) -> Tensor | Stru
       border (the covariances of variables and parameters) and its corner (those of the parameters).
 
     Cost: O(n max(w, 16)^2) (Takahashi's selected inverse, in blocks). Differentiable in both modes, at the same order.
-      A structure costs one `cholesky` of its band more, and (2 w + 4) n p flops.
+      A structure costs (2 w + 4) n p flops more.
     """
     if isinstance(cb, bordered.BorderedFactor):
-        return bordered.inverse(cb, lambda ab: inverse_band(cholesky_ex(ab)[0]))
+        return bordered.inverse(cb, inverse_band)
     if isinstance(cb, Factor):
+        columns = factored_columns(cb)
+        if columns is not None and not recorded(cb.ab):
+            Z = _columns(columns[:, 1:] / columns[:, :1], 1 / columns[:, 0])
+            return torch.where(cb.ok, clear_unused(Z.mT), torch.nan)
         cb = torch.where(cb.ok, cholesky_ex(cb.ab)[0], torch.nan)
     cb = as_band(cb, "cb", form=False)
     if cb.numel() == 0:
@@ -50,7 +54,21 @@ def inverse_band(cb: Tensor | Factor | bordered.BorderedFactor) -> Tensor | Stru
         return _by_blocks(cb)
     cb = clear_unused(cb)
     unit, reciprocals = (cb[1:] / cb[0]).mT, 1 / cb[0] ** 2
-    return clear_unused(kernel("inverse", _columns_by_blocks, unit, reciprocals).mT)
+    return clear_unused(_columns(unit, reciprocals).mT)
+
+
+def _columns(unit: Tensor, reciprocals: Tensor) -> Tensor:
+    """`(n, w + 1)`: row j holds Z[j .. j + w, j], for unit `(n, w)` (row j: m_j) and 1 / d_j `(n,)`."""
+    return kernel("inverse", _columns_by_blocks, unit, reciprocals)
+
+
+def variances(columns: Tensor) -> Tensor:
+    """`(n,)`: the diagonal of H^-1, for what `factored_columns` gives."""
+    return kernel("variances", _diagonal_by_blocks, columns)
+
+
+def _diagonal_by_blocks(columns: Tensor) -> Tensor:
+    return _columns_by_blocks(columns[:, 1:] / columns[:, :1], 1 / columns[:, 0])[:, 0]
 
 
 def _columns_by_blocks(unit: Tensor, reciprocals: Tensor) -> Tensor:

@@ -171,6 +171,11 @@ class Factor(NamedTuple):
         return torch.where(self.ok, value, torch.nan)
 
 
+def factored_columns(factor: Factor) -> Tensor | None:
+    """`(n, w + 1)`: [d, d m] of H = M D M^T, column by column; None where the factor is in other parts."""
+    return None if factor.parts[0].ndim != factor.ab.ndim else factor.parts[0]
+
+
 @overload
 def factor(ab: Tensor) -> Factor: ...
 

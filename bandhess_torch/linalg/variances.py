@@ -7,19 +7,33 @@ from torch import Tensor
 
 from bandhess_common.checks import check_rows
 
-from ..band.structures import Bordered, Cyclic, diagonal
-from .bordered import BorderedFactor
-from .inverse import inverse_band
-from .solve import Factor
+from ..band.structures import Bordered, Cyclic
+from ..framework.transforms import eager, recorded
+from .bordered import BorderedFactor, inverse_corner
+from .inverse import inverse_band, variances
+from .solve import Factor, factored_columns
 
 
+@eager
 def marginal_variances(factor: Factor | BorderedFactor) -> Tensor:
     """diag(H^-1): the variance of every variable of N(0, H^-1), shared ones last.
 
     Args: factor, what `bandhess_torch.factor` gives for a band, `Cyclic` or `Bordered`.
-    Returns: `(n,)`, NaN where H is not positive definite. Cost and derivatives: as `inverse_band`.
+    Returns: `(n,)`, NaN where H is not positive definite. Cost and derivatives: as `inverse_band`, whose band is formed
+      only where a derivative is recorded; a border of p costs 2 n p^2 flops more.
     """
-    return diagonal(inverse_band(factor))
+    if isinstance(factor, Factor):
+        return _variances(factor)
+    covariances, sensitivity = inverse_corner(factor), factor.solved
+    own = _variances(factor.band) + ((sensitivity @ covariances) * sensitivity).sum(1)
+    return torch.cat([own, covariances.diagonal()])
+
+
+def _variances(factor: Factor) -> Tensor:
+    columns = factored_columns(factor)
+    if columns is None or recorded(factor.ab):
+        return inverse_band(factor)[0]
+    return torch.where(factor.ok, variances(columns), torch.nan)
 
 
 def quadratic_variances(factor: Factor | BorderedFactor, A: Tensor) -> Tensor:
