@@ -30,12 +30,13 @@ from ..band.noise import gaussian, hash_noise
 from ..band.stages import Layout
 from ..band.storage import transposed
 from ..framework.autograd import Pullback, check_recorded, reaches_others
+from ..framework.kernels import settle_heap
 from ..framework.transforms import eager, transformed
 from .bandwidth import is_wrong
 from .linearise import linearize_residuals
 from .objective import Objective
 from .probing.direct import one_of_every
-from .products import ChunkSize, Extraction, multiply, settle_heap
+from .products import ChunkSize, Extraction, multiply
 
 
 class Residuals(NamedTuple):

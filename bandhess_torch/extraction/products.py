@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from ..band.stages import Layout
 from ..band.storage import clear_beyond_stages
 from ..band.structures import Bordered, Cyclic, shifted
 from ..framework.autograd import Joined, Pullback, nodes, user_defined
+from ..framework.kernels import settle_heap
 from ..framework.transforms import eager
 from .diagonals import Program, carry
 from .probing.direct import Direct
@@ -61,15 +61,6 @@ class Extraction(NamedTuple):
             chunk = count if self.chunk_size is None else int(self.chunk_size)
         parts = -(-count // chunk)
         return [range(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
-
-
-@cache
-def settle_heap() -> None:
-    """Has glibc's malloc keep what is freed, up to 62 MiB, for the next temporary. It raises its limits to the largest
-    block it was ever given back (mallopt(3), M_MMAP_THRESHOLD; 32 MiB at most), and this one costs nothing, as nothing
-    is written to it. Below them, every temporary is returned to the system and comes back page by page, zeroed, which
-    takes longer than the arithmetic: twice for batches of 1e5 numbers, as measured."""
-    torch.empty(31 * 2**20, dtype=torch.uint8, device="cpu")
 
 
 def _finished(ab: Tensor, layout: Layout, k: int, near: int) -> Any:

@@ -49,8 +49,11 @@ class BorderedFactor(NamedTuple):
         if b.numel() == 0:
             return b
         m = border.shape[1]
-        x = _eliminate(border, self.schur, self.solved, self.band.solve(b[:m]), b[m:])
-        return torch.where(self.ok, x, torch.nan)
+        U = self.band.solve(b[:m])
+        if len(border):
+            y = torch.cholesky_solve((b[m:] - border @ U).reshape(len(border), -1), self.schur).reshape(b[m:].shape)
+            U = torch.cat([U - self.solved @ y, y])
+        return torch.where(self.ok, U, torch.nan)
 
     def logdet(self) -> Tensor:
         """log det H, a scalar."""
@@ -63,7 +66,7 @@ def factor(H: Structure, factor_band: Callable) -> BorderedFactor:
     cut = opened(H := as_structure(H))
     band = factor_band(cut.band)
     solved = band.solve(cut.border.mT)
-    return BorderedFactor(H, band, solved, *_factor_schur(cut, solved))
+    return BorderedFactor(H, band, solved, *_factor_schur(cut.corner - cut.border @ solved))
 
 
 def solve(H: Structure, b: Tensor, solve_band: Callable) -> Tensor:
@@ -73,13 +76,16 @@ def solve(H: Structure, b: Tensor, solve_band: Callable) -> Tensor:
     if b.numel() == 0:
         return b
     p, m = cut.border.shape
-    columns = torch.cat([b.reshape(len(b), -1)[:m], cut.border.mT], 1)
-    both = solve_band(cut.band, columns)
-    k = columns.shape[1] - p
-    solved = both[:, k:]
-    L, info = _factor_schur(cut, solved)
+    if not p:
+        return solve_band(cut.band, b)
+    columns = b.reshape(len(b), -1)
+    both, k = solve_band(cut.band, torch.cat([columns[:m], cut.border.mT], 1)), columns.shape[1]  # [U, W]
+    products = cut.border @ both
+    L, info = _factor_schur(cut.corner - products[:, k:])
     apply(_Check, info, m)
-    return _eliminate(cut.border, L, solved, both[:, :k].reshape(b[:m].shape), b[m:])
+    y = torch.cholesky_solve(columns[m:] - products[:, :k], L)
+    combined = both @ torch.cat([torch.eye(k, dtype=y.dtype, device=y.device), -y])  # U - W y in one pass
+    return torch.cat([combined, y]).reshape(b.shape)
 
 
 class _Check(torch.autograd.Function):
@@ -99,23 +105,14 @@ class _Check(torch.autograd.Function):
         return _Check.apply(minor.movedim(in_dims[0], 0), before), 0
 
 
-def _factor_schur(cut: Arrow, solved: Tensor) -> tuple[Tensor, Tensor]:
+def _factor_schur(S: Tensor) -> tuple[Tensor, Tensor]:
     """S's Cholesky factor, and which minor fails, or 0."""
-    S = cut.corner - cut.border @ solved
     L, info = torch.linalg.cholesky_ex((S + S.mT) / 2)
     if not len(S):
         return L, info
     infinite = ~L.detach().diagonal().isfinite()  # LAPACK lets it pass
     first = torch.where(infinite.any(), infinite.int().argmax() + 1, 0)
     return L, torch.where(info == 0, first, info)
-
-
-def _eliminate(border: Tensor, schur: Tensor, solved: Tensor, U: Tensor, g: Tensor) -> Tensor:
-    if not len(border):
-        return U
-    g = g - border @ U
-    y = torch.cholesky_solve(g.reshape(len(g), -1), schur).reshape(g.shape)
-    return torch.cat([U - solved @ y, y])
 
 
 def inverse_corner(of: BorderedFactor) -> Tensor:

@@ -24,8 +24,9 @@ from ...band.stages import Layout
 from ...band.structures import magnitude, matvec, stacked
 from ...extraction.bandwidth import is_wrong
 from ...extraction.probing.direct import Direct, one_of_every
-from ...extraction.products import Extraction, extract, multiply, settle_heap
+from ...extraction.products import Extraction, extract, multiply
 from ...framework.autograd import Pullback, check_recorded
+from ...framework.kernels import settle_heap
 from .rows import stages_in_window, window_probes
 
 Functions = Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> f, h
