@@ -146,9 +146,7 @@ def _solve_refined(ab: Array, b: Array, refine: int) -> Array:
     return lax.custom_linear_solve(lambda x: matvec(ab, x), b, apply, symmetric=True)
 
 
-def solve(
-    ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0, sharding: NamedSharding | None = None
-) -> Array:
+def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0, sharding: NamedSharding | None = None) -> Array:
     """x with H x = b for positive definite H.
 
     Args:
