@@ -189,7 +189,8 @@ def factor(ab: ArrayLike, sharding: NamedSharding, factor_band: Callable) -> Any
     parts = parts_of(sharding, ab.shape[1], ab.shape[0] - 1)
     ab = parts.placed(ab, 1)
     if parts.pay:
-        return ShardedFactor(ab, *_factor(parts, ab), parts)
+        cells, spikes, separators = _factor(parts, ab)
+        return ShardedFactor(ab, cells, spikes, separators, parts)
     return factor_band(lax.with_sharding_constraint(ab, NamedSharding(parts.mesh, PartitionSpec())))
 
 
