@@ -17,7 +17,7 @@ follow by L^T x = y - F x_left - B^T x_own. This is Cholesky in another order, s
 definite exactly where all of the factors exist; what fails on one device is NaN in the separators' system, which all
 of them see.
 
-Cost: n (w^2 + 2 w^2 + 2 w^2) flops for L, F and F^T F, of which a serial factor has the first alone, and (8 w + 2) n for
+Cost: n (w^2 + 2 w^2 + 2 w^2) flops for L, F and F^T F, of which a serial factor has the first alone; (8 w + 2) n for
 a right-hand side, twice the serial solve's. So it pays from some devices on (docs/explanation/partition.md has how
 many). A device holds three bands of its columns: H's, L's and the spike. On GPUs its columns are eliminated one after
 the other: right, but slow.
