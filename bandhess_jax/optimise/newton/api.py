@@ -100,7 +100,7 @@ class Given(NamedTuple):
     band: tuple  # what the user's band function closes over
 
 
-def _functions(problem: Problem, user: User, x: Array) -> tuple[Callable, Callable, list[Array], Given]:
+def functions_of(problem: Problem, user: User, x: Array) -> tuple[Callable, Callable, list[Array], Given]:
     """`(functions, value, consts, given)`: consts are the arrays that the objective depends on, value is
     `(x, consts, given) -> f` and functions `(consts, given) -> Functions`. The user's are traced once, here."""
     objective, extraction, kind, options = problem
@@ -144,7 +144,7 @@ def _functions(problem: Problem, user: User, x: Array) -> tuple[Callable, Callab
 def _newton(problem: Problem, user: User, x0: Any) -> tuple:
     """`(x, value, grad_norm, steps, status, history)`."""
     layout, report = problem.objective.layout, user.report if user.callbacks else None
-    functions, value, consts, given = _functions(problem, user, lax.stop_gradient(layout.ravel(x0)))
+    functions, value, consts, given = functions_of(problem, user, lax.stop_gradient(layout.ravel(x0)))
 
     def minimise(consts: list[Array], given: Given) -> tuple:
         start = initial(problem.options, given.x0)
@@ -169,7 +169,7 @@ def _packed_start(*args: Any) -> Packed:
 def _turns(problem: Problem, user: User, x0: Any, state: Packed, last: Array) -> Piece:
     layout, report = problem.objective.layout, user.report if user.callbacks else None
     s = unpack(state, _start(problem, user, x0))
-    functions, _, consts, given = _functions(problem, user, s.point.x)
+    functions, _, consts, given = functions_of(problem, user, s.point.x)
     s = advance(problem.options, functions(consts, given), given.scale, report, s, last)
     point = s.point
     shown = layout.unravel(point.x), point.pack[0], point.grad_norm, s.steps, s.status, s.history
