@@ -134,7 +134,7 @@ def scaled(H: Matrix, scale: Array) -> Matrix:
     if isinstance(H, Bordered):
         n = H.border.shape[1]
         first, last = scale[:n], scale[n:, None]
-        return Bordered(scaled(H.band, first), H.border * last * first, H.corner * last * last.T)
+        return Bordered(scaled(H.band, first), H.border * last * first[None], H.corner * last * last.T)
     rows, n = H.shape
     return H * scale[None] * jnp.stack([jnp.pad(scale[d:], (0, min(d, n))) for d in range(rows)])
 

@@ -39,5 +39,5 @@ def quadratic_variances(factor: Factor | BorderedFactor, A: ArrayLike) -> Array:
     check_rows(A.shape, *ab.shape)
     T, _, d = A.shape
     i, j = np.indices((d, d))
-    blocks = ab[np.abs(i - j), jnp.arange(T)[:, None, None] * d + np.minimum(i, j)]
+    blocks = ab[np.abs(i - j), jnp.arange(T)[:, None, None] * d + np.minimum(i, j)[None]]
     return jnp.einsum("tra,tab,trb->tr", A, blocks, A, precision=lax.Precision.HIGHEST)
