@@ -26,6 +26,13 @@ class BandedProblem:
 
     x0, lb, ub: the start and the bounds of the variables; cl, cu: those of the constraints. Dummies of ragged leaves
     are variables fixed at 0. `unravel` makes a tree like x0 of a vector.
+
+    >>> import jax.numpy as jnp, bandhess_jax.ipopt  # jax_enable_x64 is set
+    >>> given = bandhess_jax.ipopt.problem(lambda x: (x**4).sum(), lambda x: x[:1] - 1, jnp.ones(3), 0)
+    >>> given.hessianstructure()
+    (array([0, 1, 2]), array([0, 1, 2]))
+    >>> given.hessian(given.x0, [0.0], 1.0)
+    array([12., 12., 12.])
     """
 
     def __init__(self, callbacks: Callbacks) -> None:
@@ -122,6 +129,11 @@ def problem(
       or a constraint reaches outside the band.
 
     Cost: a set of derivatives takes the products of one banded Hessian and Jacobian, in one compiled program.
+
+    >>> import jax.numpy as jnp, bandhess_jax.ipopt  # jax_enable_x64 is set
+    >>> given = bandhess_jax.ipopt.problem(lambda x: (x**4).sum(), lambda x: x[:1] - 1, jnp.ones(3), 0)
+    >>> given.n, given.m, given.objective(given.x0)
+    (3, 1, 3.0)
     """
     dtype = Layout.of(x0, "x0").dtype
     if dtype != np.float64:

@@ -46,6 +46,12 @@ class BandedNewton(optx.AbstractMinimiser):
     A step of optimistix is a turn of the trust region: a trial of a step, accepted or not, so `max_steps` bounds
     factorisations rather than accepted steps. `solution.stats` has `status` (a `Status`, as an array), `grad_norm` and
     `accepted_steps`. With throw=False, a wrong bandwidth shows there.
+
+    >>> import jax.numpy as jnp, optimistix
+    >>> from bandhess_jax.optimistix import BandedNewton
+    >>> fun = lambda y, shift: ((y[1:] - y[:-1]) ** 2).sum() + jnp.cosh(y - shift).sum()
+    >>> optimistix.minimise(fun, BandedNewton(1), jnp.zeros(4), jnp.float32(1)).value.round(decimals=3)
+    Array([1., 1., 1., 1.], dtype=float32)
     """
 
     rtol: float

@@ -37,6 +37,11 @@ class Cyclic(NamedTuple):
     ab: `(w + 1, n)`, `ab[r, j] = H[(j + r) mod n, j]`, n > 2 w (T > 2 k in stages; an entry that then has two cells is
     their sum). `matvec`, `to_dense`, `factor`, `solve`, `inverse_band`
     and `rcond` take it in the place of a band. A pytree.
+
+    >>> to_dense(Cyclic(jnp.array([[4.0, 4, 4], [1, 2, 3]])))
+    Array([[4., 1., 3.],
+           [1., 4., 2.],
+           [3., 2., 4.]], dtype=float32)
     """
 
     ab: Array
@@ -49,6 +54,13 @@ class Bordered(NamedTuple):
 
     band: `(w + 1, n)`, or a `Cyclic` of it.  border: `(p, n)`.  corner: `(p, p)`, symmetric, both triangles.
     `matvec`, `to_dense`, `factor`, `solve`, `inverse_band` and `rcond` take it in the place of a band. A pytree.
+
+    >>> band, border = jnp.array([[4.0, 4, 4], [1, 1, 0]]), jnp.array([[7.0, 8, 9]])
+    >>> to_dense(Bordered(band, border, corner=jnp.array([[50.0]])))
+    Array([[ 4.,  1.,  0.,  7.],
+           [ 1.,  4.,  1.,  8.],
+           [ 0.,  1.,  4.,  9.],
+           [ 7.,  8.,  9., 50.]], dtype=float32)
     """
 
     band: Any  # Array | Cyclic, which a type checker would ask for at every use
@@ -157,6 +169,9 @@ def matvec(ab: ArrayLike | Structure, x: ArrayLike) -> Array:
       x: `(n,)` or `(n, k)`; with a border of p, `(n + p,)` or `(n + p, k)`.
 
     Returns: H x, of x's shape; about (4 w + 2) n flops per column, and 4 p n for a border.
+
+    >>> matvec(jnp.array([[4.0, 4, 4], [1, 1, 0]]), jnp.array([1.0, 2, 3]))
+    Array([ 6., 12., 14.], dtype=float32)
     """
     H = as_matrix(ab)
     return _product(H, as_vector(x, H, "x"))
@@ -185,6 +200,11 @@ def to_dense(ab: ArrayLike | Structure) -> Array:
 
     Args: ab, a band `(w + 1, n)`, `Cyclic` or `Bordered`.
     Returns: `(n, n)`; `(n + p, n + p)` with a border of p.
+
+    >>> to_dense(jnp.array([[4.0, 4, 4], [1, 1, 0]]))
+    Array([[4., 1., 0.],
+           [1., 4., 1.],
+           [0., 1., 4.]], dtype=float32)
     """
     H = as_matrix(ab)
     if isinstance(H, Cyclic):
@@ -212,6 +232,10 @@ def from_dense(h: ArrayLike, w: int, *, periodic: bool = False, border: int = 0)
 
     Raises ValueError outside jit when a non-zero entry of `h`, in either triangle, lies further than w from the
     diagonal (around the ring where periodic) and not in the border (under jit such entries are dropped).
+
+    >>> from_dense(jnp.array([[4.0, 1, 0], [1, 4, 1], [0, 1, 4]]), 1)
+    Array([[4., 4., 4.],
+           [1., 1., 0.]], dtype=float32)
     """
     h = jnp.asarray(h)
     p = as_index(border, "border")

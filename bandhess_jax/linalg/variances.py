@@ -20,6 +20,9 @@ def marginal_variances(factor: Factor | BorderedFactor) -> Array:
 
     Args: factor, what `bandhess_jax.factor` gives for a band, `Cyclic` or `Bordered`.
     Returns: `(n,)`, NaN where H is not positive definite. Cost and derivatives: as `inverse_band`.
+
+    >>> marginal_variances(factor(jnp.array([[2.0, 2, 2], [-1, -1, 0]]))).round(decimals=4)
+    Array([0.75, 1.  , 0.75], dtype=float32)
     """
     return diagonal(inverse_band(factor))
 
@@ -32,6 +35,10 @@ def quadratic_variances(factor: Factor | BorderedFactor, A: ArrayLike) -> Array:
       A: `(T, r, d)`: r rows for every stage, on its d scalars.
 
     Returns: `(T, r)`, NaN where H is not positive definite. Cost: as `inverse_band`, and 2 T r d (d + 1) flops.
+
+    >>> A = jnp.array([[[1.0]], [[2]], [[3]]])  # a row for each of the stages, of one scalar
+    >>> quadratic_variances(factor(jnp.array([[2.0, 2, 2], [-1, -1, 0]])), A).round(decimals=4)[:, 0]
+    Array([0.75, 4.  , 6.75], dtype=float32)
     """
     Z, A = inverse_band(factor), jnp.asarray(A)
     band = Z.band if isinstance(Z, Bordered) else Z
