@@ -44,6 +44,7 @@ def settings_as_before() -> Iterator[None]:
 @pytest.mark.parametrize(
     "page", [pytest.param(page, id=name(page), marks=[] if name(page) in FEW else pytest.mark.site) for page in PAGES]
 )
+@pytest.mark.promotes("pages are for readers who have set nothing")
 def test_blocks_run(page: Path) -> None:
     run(page, page.read_text(encoding="utf-8"))
 

@@ -264,7 +264,7 @@ def problem(
     beyond = ops.windows(ops.join(free, ops.full((rows - 1,), 0.0, lower)), ops.range(n, lower), rows)
     return Problem(
         edges, bounded, unit, ops.minimum(c.push * unit, c.push_width * width), ops.where(fixed > 0, lower, 0.0), free,
-        (beyond.T * free) > 0, inequality, first, always, elastic, ops.noise(lower, 2) * free,
+        (beyond.T * free[None]) > 0, inequality, first, always, elastic, ops.noise(lower, 2) * free,
         ops.number(limits[0], lower), ops.number(limits[1], lower),
     )  # fmt: skip
 
