@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test newest lint docs figures gallery bench gpu kernels sanitize clean
+.PHONY: demo test newest wheels lint docs figures gallery bench gpu kernels sanitize clean
 
 demo: $(VENV)/ready
 	$(RUN) examples/demo.py --out demo_out
@@ -14,6 +14,10 @@ test: $(VENV)/ready kernels
 # A newer Python where the machine has one, with the newest jax that pip finds.
 newest: $(VENV)/ready kernels
 	$(RUN) .ci/newest.py
+
+# Before a release: source distribution and wheel, in environments with one framework each, and without a compiler.
+wheels: $(VENV)/ready
+	$(RUN) .ci/wheels.py
 
 # The compiled CPU kernels, in place: an editable install does not notice that their source changed.
 kernels: $(VENV)/kernels

@@ -7,7 +7,11 @@ from typing import Any, NamedTuple
 
 
 class Status(IntEnum):
-    """How an optimiser ended."""
+    """How an optimiser ended.
+
+    >>> Status(2), str(Status.MAX_STEPS), Status.CONVERGED == 0
+    (<Status.MAX_STEPS: 2>, 'MAX_STEPS', True)
+    """
 
     CONVERGED = 0
     """The stopping formula holds, and curvature is positive in every direction, whatever rounding did."""
@@ -44,7 +48,12 @@ class Status(IntEnum):
 
 
 class StepInfo(NamedTuple):
-    """What a callback sees: the iterate after `step` accepted steps, and the shift and radius that led to it."""
+    """What a callback sees: the iterate after `step` accepted steps, and the shift and radius that led to it.
+
+    >>> report = lambda info: print(f"step {info.step}: f = {info.value}")  # newton(fun, x0, 1, callback=report)
+    >>> report(StepInfo(step=0, value=3.5, grad_norm=1.0, shift=0.0, radius=1.0))
+    step 0: f = 3.5
+    """
 
     step: Any
     value: Any
@@ -54,7 +63,13 @@ class StepInfo(NamedTuple):
 
 
 class History(NamedTuple):
-    """The way, one entry per accepted step; entry 0 is the start. Arrays `(rows,)`."""
+    """The way, one entry per accepted step; entry 0 is the start. Arrays `(rows,)`.
+
+    >>> way = History(value=[9.0, 1.0], grad_norm=[6.0, 2.0], step=[0.0, 2.0], shift=[0.0, 0.0], radius=[2.0, 4.0],
+    ...               ratio=[float("nan"), 1.0])  # as newton(fun, x0, 1, history=True).history is after a step
+    >>> [f"f = {value}, max|g| = {size}" for value, size in zip(way.value, way.grad_norm)]
+    ['f = 9.0, max|g| = 6.0', 'f = 1.0, max|g| = 2.0']
+    """
 
     value: Any
     """f there."""
@@ -71,7 +86,13 @@ class History(NamedTuple):
 
 
 class SQPHistory(NamedTuple):
-    """The way of `sqp`, one entry per accepted step; entry 0 is the start. Arrays `(rows,)`."""
+    """The way of `sqp`, one entry per accepted step; entry 0 is the start. Arrays `(rows,)`.
+
+    >>> way = SQPHistory(value=[9.0, 1.0], grad_norm=[6.0, 0.0], constraint_norm=[1.0, 0.0], step=[0.0, 2.0],
+    ...                  fraction=[0.0, 1.0], shift=[0.0, 0.0], barrier=[0.0, 0.0])  # sqp(..., history=True).history
+    >>> list(zip(way.value, way.constraint_norm))
+    [(9.0, 1.0), (1.0, 0.0)]
+    """
 
     value: Any
     """f there."""

@@ -23,6 +23,8 @@ early, and then a dummy fills its place:
     linalg/       factorisations, and what follows from them
     optimise/     newton/, sqp/ for constraints, root/ for residuals
 
+The examples of docstrings begin with `import jax.numpy as jnp` and `from bandhess_jax import *`.
+
 A function that is given to an eager call is compiled once; calls with arrays of the same shapes do not retrace. What it
 reads from outside is part of the program, and is looked at in every call, so that a change compiles anew:
 

@@ -11,18 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bandhess_common.checks import as_index, check_args, check_function_or_none
-
-from .extraction.objective import Objective
-from .extraction.products import Extraction
-from .optimise.sqp.constraints import check_bounds
-from .optimise.sqp.derivatives import Derivatives, derivatives
-from .optimise.sqp.problem import Problem
-from .optimise.sqp.rows import stages_in_window, windows
+from .band.stages import Layout
+from .optimise.sqp.callbacks import Callbacks
+from .optimise.sqp.derivatives import Derivatives
 
 __all__ = ["BandedProblem", "problem"]
 
@@ -32,31 +26,29 @@ class BandedProblem:
 
     x0, lb, ub: the start and the bounds of the variables; cl, cu: those of the constraints. Dummies of ragged leaves
     are variables fixed at 0. `unravel` makes a tree like x0 of a vector.
+
+    >>> import jax.numpy as jnp, bandhess_jax.ipopt  # jax_enable_x64 is set
+    >>> given = bandhess_jax.ipopt.problem(lambda x: (x**4).sum(), lambda x: x[:1] - 1, jnp.ones(3), 0)
+    >>> given.hessianstructure()
+    (array([0, 1, 2]), array([0, 1, 2]))
+    >>> given.hessian(given.x0, [0.0], 1.0)
+    array([12., 12., 12.])
     """
 
-    def __init__(self, functions: Problem, x0: jax.Array, extraction: Extraction) -> None:
-        layout = functions.objective.layout
-        self.n, self.m = layout.n, functions.equalities.size + functions.inequalities.size
-        self.x0, self.unravel = np.asarray(x0), layout.unravel
-        sides = functions.sides
-        self.lb, self.ub = np.asarray(sides.lower), np.asarray(sides.upper)
+    def __init__(self, callbacks: Callbacks) -> None:
+        self._callbacks = callbacks
+        self._last: tuple[tuple, Derivatives] | None = None
+        layout, equalities = callbacks.layout, callbacks.equalities
+        self.n, self.m = layout.n, len(callbacks.first)
+        self.x0, self.unravel = np.asarray(callbacks.x0), layout.unravel
+        self.lb, self.ub = np.asarray(callbacks.lower), np.asarray(callbacks.upper)
         self.cl = np.zeros(self.m)
-        self.cu = np.where(np.arange(self.m) < functions.equalities.size, 0.0, np.inf)
-        self._layout, self._k = layout, extraction.bandwidth
-        if self.m:
-            self._first = jax.jit(lambda x: windows(lambda x: functions.rows(x)[1], x, layout, self._k))(x0)
-        else:
-            self._first = jnp.zeros(0, jnp.int32)
-        self._values = jax.jit(functions.rows)
-        self._derivatives = jax.jit(
-            lambda x, sigma, y, first: derivatives(functions.rows, x, sigma, y, first, layout, extraction, True)
-        )
-        self._last: tuple | None = None
+        self.cu = np.where(np.arange(self.m) < equalities, 0.0, np.inf)
 
     def _at(self, x: np.ndarray, sigma: float, y: np.ndarray) -> Derivatives:
         key = (x.tobytes(), float(sigma), y.tobytes())
         if self._last is None or self._last[0] != key:
-            found = self._derivatives(x, float(sigma), y, self._first)
+            found = self._callbacks.derivatives(x, float(sigma), y)
             self._check(int(found.narrow))
             self._last = (key, found)
         return self._last[1]
@@ -64,13 +56,15 @@ class BandedProblem:
     def _check(self, narrow: int) -> None:
         if narrow:
             where = f"row {narrow - 2} of the constraints" if narrow > 1 else "the Hessian of the Lagrangian"
-            raise ValueError(f"{where} reaches outside the band of bandwidth {self._k}: give a larger bandwidth")
+            raise ValueError(
+                f"{where} reaches outside the band of bandwidth {self._callbacks.bandwidth}: give a larger bandwidth"
+            )
 
     def objective(self, x: np.ndarray) -> float:
-        return float(self._values(x)[0])
+        return float(self._callbacks.values(x)[0])
 
     def constraints(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(self._values(x)[1])
+        return np.asarray(self._callbacks.values(x)[1])
 
     def gradient(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(self._at(x, 1.0, np.zeros(self.m)).grad)
@@ -80,13 +74,14 @@ class BandedProblem:
         return np.asarray(self._at(x, 1.0, np.zeros(self.m)).rows).ravel()
 
     def jacobianstructure(self) -> tuple[np.ndarray, np.ndarray]:
-        width = stages_in_window(self._layout, self._k) * self._layout.d
-        columns = np.asarray(self._first)[:, None] + np.arange(width)
+        width = self._callbacks.width
+        columns = np.asarray(self._callbacks.first)[:, None] + np.arange(width)
         return np.repeat(np.arange(self.m), width), columns.ravel()
 
     def _cells(self) -> tuple[np.ndarray, np.ndarray]:
         """`(r, j)`: the cells of the band that stand for entries of the matrix."""
-        d, rows = self._layout.d, (self._k + 1) * self._layout.d
+        d = self._callbacks.layout.d
+        rows = (self._callbacks.bandwidth + 1) * d
         r, j = np.indices((rows, self.n))
         r, j = np.nonzero((r + j < self.n) & (r + j % d < rows))
         return r, j
@@ -134,15 +129,13 @@ def problem(
       or a constraint reaches outside the band.
 
     Cost: a set of derivatives takes the products of one banded Hessian and Jacobian, in one compiled program.
+
+    >>> import jax.numpy as jnp, bandhess_jax.ipopt  # jax_enable_x64 is set
+    >>> given = bandhess_jax.ipopt.problem(lambda x: (x**4).sum(), lambda x: x[:1] - 1, jnp.ones(3), 0)
+    >>> given.n, given.m, given.objective(given.x0)
+    (3, 1, 3.0)
     """
-    check_args(args)
-    for function, name in ((constraints, "constraints"), (inequalities, "inequalities")):
-        check_function_or_none(function, name)
-    objective = Objective.of(fun, 0, False, (x0, *args), "x0")
-    layout = objective.layout
-    if layout.dtype != np.float64:
-        raise TypeError(f"x0 must be float64 for IPOPT, got {layout.dtype}; set jax_enable_x64")
-    check_bounds(bounds, layout)
-    extraction = Extraction.of(as_index(bandwidth, "bandwidth"), "direct", "auto").resolve(layout, (x0, args))
-    functions, flat = Problem.of(objective, (fun, constraints, inequalities), x0, bounds, args)
-    return BandedProblem(functions, flat, extraction)
+    dtype = Layout.of(x0, "x0").dtype
+    if dtype != np.float64:
+        raise TypeError(f"x0 must be float64 for IPOPT, got {dtype}; set jax_enable_x64")
+    return BandedProblem(Callbacks.of((fun, constraints, inequalities), x0, bandwidth, bounds, args))

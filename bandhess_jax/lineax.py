@@ -31,7 +31,13 @@ __all__ = ["BandedCholesky", "BandedLU", "BandedLinearOperator"]
 
 
 class BandedLinearOperator(lx.AbstractLinearOperator):
-    """A banded matrix on vectors `(n,)`."""
+    """A banded matrix on vectors `(n,)`.
+
+    >>> import jax.numpy as jnp, lineax
+    >>> from bandhess_jax.lineax import BandedLinearOperator
+    >>> BandedLinearOperator(jnp.array([[4.0, 4, 4], [1, 1, 0]])).mv(jnp.array([1.0, 2, 3]))
+    Array([ 6., 12., 14.], dtype=float32)
+    """
 
     ab: Array
     l_and_u: tuple[int, int] | None = eqx.field(static=True)
@@ -150,6 +156,12 @@ class BandedCholesky(lx.AbstractLinearSolver):
     """Solves with positive (or negative) definite operators, by the factor that is fastest on the platform.
 
     O(n w^2) for the factor, O(n w) for a solve. Where H is not definite the result is `lineax.RESULTS.singular`.
+
+    >>> import jax.numpy as jnp, lineax
+    >>> from bandhess_jax.lineax import BandedCholesky, BandedLinearOperator
+    >>> operator = BandedLinearOperator(jnp.array([[4.0, 4, 4], [1, 1, 0]]), lineax.positive_semidefinite_tag)
+    >>> lineax.linear_solve(operator, jnp.array([5.0, 6, 5]), BandedCholesky()).value.round(decimals=4)
+    Array([1., 1., 1.], dtype=float32)
     """
 
     bandwidth: int | None = None
@@ -193,7 +205,14 @@ class BandedCholesky(lx.AbstractLinearSolver):
 
 class BandedLU(lx.AbstractLinearSolver):
     """Solves with square operators by LU with partial pivoting, in O(n l (l + u)). Where a pivot is exactly 0 the
-    result is `lineax.RESULTS.singular`."""
+    result is `lineax.RESULTS.singular`.
+
+    >>> import jax.numpy as jnp, lineax
+    >>> from bandhess_jax.lineax import BandedLinearOperator, BandedLU
+    >>> operator = BandedLinearOperator(jnp.array([[0.0, 1, 1], [4, 4, 4], [2, 2, 0]]), l_and_u=(1, 1))
+    >>> lineax.linear_solve(operator, jnp.array([5.0, 7, 6]), BandedLU()).value.round(decimals=4)
+    Array([1., 1., 1.], dtype=float32)
+    """
 
     lower: int | None = None
     """Of operators that are not `BandedLinearOperator`s: how many stages below the diagonal, and above it, their

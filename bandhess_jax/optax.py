@@ -30,7 +30,13 @@ FIRST, GROW, TRIES = 1e-3, 4.0, 40  # the first shift in units of max|diagonal|;
 
 
 class ScaleByBandedNewtonState(NamedTuple):
-    """The shift that made the last Hessian positive definite, a scalar: 0 near a minimum."""
+    """The shift that made the last Hessian positive definite, a scalar: 0 near a minimum.
+
+    >>> import jax.numpy as jnp
+    >>> from bandhess_jax.optax import scale_by_banded_newton
+    >>> scale_by_banded_newton(0).init(jnp.ones(3))
+    ScaleByBandedNewtonState(shift=Array(0., dtype=float32))
+    """
 
     shift: Array
 
@@ -50,6 +56,13 @@ def scale_by_banded_newton(
       (Nocedal and Wright 2006, algorithm 3.3); where none does (H is not finite) the result is NaN.
 
     Cost: a banded Hessian, and a factorisation per shift tried.
+
+    >>> import jax.numpy as jnp
+    >>> from bandhess_jax.optax import scale_by_banded_newton
+    >>> solver, x = scale_by_banded_newton(0), jnp.array([1.0, 2, 3])
+    >>> direction, state = solver.update(4 * x**3, solver.init(x), x, value_fn=lambda x: (x**4).sum())
+    >>> direction.round(decimals=4)  # g / H = x / 3
+    Array([0.3333, 0.6667, 1.    ], dtype=float32)
     """
 
     def init(params: Any) -> ScaleByBandedNewtonState:
@@ -98,6 +111,15 @@ def banded_newton(
       chunk_size: likewise.
 
     Returns: a transformation whose update needs the parameters, `value=`, `grad=` and `value_fn=`.
+
+    >>> import jax, jax.numpy as jnp, optax
+    >>> from bandhess_jax.optax import banded_newton
+    >>> fun, x = lambda x: ((x[1:] - x[:-1]) ** 2).sum() + ((x - 1) ** 2).sum(), jnp.zeros(4)
+    >>> solver = banded_newton(1)
+    >>> value, grad = jax.value_and_grad(fun)(x)
+    >>> updates, state = solver.update(grad, solver.init(x), x, value=value, grad=grad, value_fn=fun)
+    >>> optax.apply_updates(x, updates).round(decimals=3)
+    Array([1., 1., 1., 1.], dtype=float32)
     """
     search = optax.scale_by_backtracking_linesearch(20) if linesearch is None else linesearch
     direction = scale_by_banded_newton(bandwidth, probing=probing, chunk_size=chunk_size)

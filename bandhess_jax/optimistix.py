@@ -22,12 +22,10 @@ from jax import Array
 from bandhess_common.checks import as_positive
 from bandhess_common.status import Status
 
-from .extraction.objective import Objective
 from .extraction.probing.protocol import Probing
-from .extraction.products import ChunkSize, Extraction
-from .optimise.newton.api import Problem, User, _functions
-from .optimise.newton.point import Options
-from .optimise.newton.trust_region import State, advance, initial
+from .extraction.products import ChunkSize
+from .optimise.newton.trust_region import State
+from .optimise.newton.turns import Turns
 
 __all__ = ["BandedNewton"]
 
@@ -48,6 +46,12 @@ class BandedNewton(optx.AbstractMinimiser):
     A step of optimistix is a turn of the trust region: a trial of a step, accepted or not, so `max_steps` bounds
     factorisations rather than accepted steps. `solution.stats` has `status` (a `Status`, as an array), `grad_norm` and
     `accepted_steps`. With throw=False, a wrong bandwidth shows there.
+
+    >>> import jax.numpy as jnp, optimistix
+    >>> from bandhess_jax.optimistix import BandedNewton
+    >>> fun = lambda y, shift: ((y[1:] - y[:-1]) ** 2).sum() + jnp.cosh(y - shift).sum()
+    >>> optimistix.minimise(fun, BandedNewton(1), jnp.zeros(4), jnp.float32(1)).value.round(decimals=3)
+    Array([1., 1., 1., 1.], dtype=float32)
     """
 
     rtol: float
@@ -80,30 +84,20 @@ class BandedNewton(optx.AbstractMinimiser):
         self.tol = None if tol is None else as_positive(tol, "tol")
         self.rtol, self.atol, self.norm = self.tol or 0.0, 0.0, optx.max_norm
 
-    def _problem(self, y: Any) -> Problem:
-        objective = Objective.of(lambda y: y, 0, False, (y,), "y0")
-        layout = objective.layout
-        extraction = Extraction.of(self.bandwidth, self.probing, self.chunk_size).resolve(layout, (y, ()))
-        tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if self.tol is None else self.tol
-        width = (extraction.bandwidth + 1) * layout.d
-        # max_steps is optimistix' matter
-        options = Options(layout, width, "none", tol, 2**31 - 2, self.check_band, False, False)
-        return Problem(objective, extraction, "exact", options)
+    def _turns(self, y: Any) -> Turns:
+        return Turns.of(y, self.bandwidth, self.tol, self.check_band, self.probing, self.chunk_size)
 
     def init(
         self, fn: Any, y: Any, args: Any, options: Any, f_struct: Any, aux_struct: Any, tags: frozenset[object]
     ) -> State:
-        problem = self._problem(y)
-        return initial(problem.options, problem.objective.layout.ravel(y))
+        return self._turns(y).start(y)
 
     def step(
         self, fn: Any, y: Any, args: Any, options: Any, state: State, tags: frozenset[object]
     ) -> tuple[Any, State, Any]:
-        problem = self._problem(y)
-        user = User(lambda y: fn(y, args)[0], (), "exact", None, ())
-        functions, _, consts, given = _functions(problem, user, state.point.x)
-        state = advance(problem.options, functions(consts, given), None, None, state, state.turns + 1)
-        y = problem.objective.layout.unravel(state.point.x)
+        turns = self._turns(y)
+        state = turns.take(lambda y: fn(y, args)[0], state)
+        y = turns.place(state)
         return y, state, fn(y, args)[1]
 
     def terminate(

@@ -22,6 +22,8 @@ early, and then a dummy fills its place:
     extraction/   from a function to its band: probing/ by products, diagonals/ by carrying the diagonals along
     linalg/       factorisations, and what follows from them
     optimise/     newton/, sqp/ for constraints, root/ for residuals
+
+The examples of docstrings begin with `import torch` and `from bandhess_torch import *`.
 """
 
 try:

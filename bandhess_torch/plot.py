@@ -24,7 +24,13 @@ def _numpy(x: Any) -> np.ndarray:
 
 
 def spy(ab: Any, *, ax: Any = None, **options: Any) -> Any:
-    """Where H has entries that are not 0: ab is a lower band `(w + 1, n)`, `Cyclic` or `Bordered`."""
+    """Where H has entries that are not 0: ab is a lower band `(w + 1, n)`, `Cyclic` or `Bordered`.
+
+    >>> import torch, bandhess_torch
+    >>> ax = bandhess_torch.plot.spy(torch.ones((2, 6)))
+    >>> ax.get_title()
+    'n = 6, 16 entries'
+    """
     return plot.spy(plot.cells(ab, _numpy), ax, options)
 
 
@@ -41,15 +47,34 @@ def spy_text(ab: Any, *, width: int = 64) -> str:
 
 
 def band(ab: Any, *, ax: Any = None, **options: Any) -> Any:
-    """The storage `(w + 1, n)` as an image, by log10 |entry|; unused cells and zeros are blank."""
+    """The storage `(w + 1, n)` as an image, by log10 |entry|; unused cells and zeros are blank.
+
+    >>> import torch, bandhess_torch
+    >>> ax = bandhess_torch.plot.band(torch.ones((2, 6)))
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('column', 'diagonal')
+    """
     return plot.band(_numpy(ab), ax, options)
 
 
 def convergence(result: Any, *, ax: Any = None, **options: Any) -> Any:
-    """f less its last value, max|gradient| and the constraints' violation over the steps, of a result with history."""
+    """f less its last value, max|gradient| and the constraints' violation over the steps, of a result with history.
+
+    >>> import torch, bandhess_torch
+    >>> result = bandhess_torch.newton(lambda x: torch.cosh(x).sum(), torch.ones(4), 0, history=True)
+    >>> ax = bandhess_torch.plot.convergence(result)
+    >>> [line.get_label() for line in ax.lines]
+    ['f - last f', 'max|gradient|']
+    """
     return plot.convergence(plot.history_of(result, _numpy), ax, options)
 
 
 def trajectory(x: Any, *, ax: Any = None, **options: Any) -> Any:
-    """Each component of a tree of stages, such as `result.x`, over the stages."""
+    """Each component of a tree of stages, such as `result.x`, over the stages.
+
+    >>> import torch, bandhess_torch
+    >>> ax = bandhess_torch.plot.trajectory({"q": torch.zeros((5, 2)), "u": torch.zeros(4)})
+    >>> [line.get_label() for line in ax.lines]
+    ['q[0]', 'q[1]', 'u']
+    """
     return plot.trajectory(plot.named_leaves(x, _numpy), ax, options)

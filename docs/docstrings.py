@@ -6,6 +6,11 @@ Args:                                **Args**
 
 Returns: the band; see               **Returns** the band; see
   `hessian`.                         `hessian`.
+
+>>> to_dense(ab)                     ```pycon
+Array(...)                           >>> to_dense(ab)
+                                     Array(...)
+                                     ```
 """
 
 from __future__ import annotations
@@ -42,6 +47,11 @@ def markdown(text: str) -> str:
     lines, shown = inspect.cleandoc(text).splitlines(), []
     while lines:
         line = lines.pop(0)
+        if line.startswith(">>>"):
+            end = lines.index("") if "" in lines else len(lines)
+            shown += ["```pycon", line, *lines[:end], "```"]
+            del lines[:end]
+            continue
         found = TITLE.match(line)
         if not found:
             shown.append(line)

@@ -1,9 +1,12 @@
 """Settings of the test session, and the `backend` fixture. A missing framework fails the suite: it is never skipped."""
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Generator
+from typing import Any
 
 import jax
 import pytest
@@ -14,6 +17,10 @@ from bandhess_common.diagonals import fallback
 
 # For the tests alone: the library reads and changes no configuration (test_api.py checks that it does not).
 jax.config.update("jax_enable_x64", True)
+
+# For every test but those marked `promotes`: the library mixes neither dtypes nor ranks, so that users may forbid it.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 fallback.strict = True  # what a rule of the diagonals raises by mistake is seen, and not left to probing
 
@@ -51,6 +58,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             for mark in item.iter_markers("cpu_only"):
                 item.add_marker(pytest.mark.skip(reason=mark.args[0]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """JAX's defaults for a test, and the fixtures made for it, whose own code needs them."""
+    with contextlib.ExitStack() as settings:
+        if item.get_closest_marker("promotes"):
+            settings.enter_context(jax.numpy_dtype_promotion("standard"))
+            settings.enter_context(jax.numpy_rank_promotion("allow"))
+        return (yield)
 
 
 @pytest.fixture(scope="session", params=sorted(BACKENDS))

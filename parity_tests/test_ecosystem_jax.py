@@ -1,5 +1,6 @@
 """Within JAX's ecosystem: lineax, optimistix, optax, and programs that are exported."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -212,8 +213,16 @@ def test_optax() -> None:
         concave.update(B, state, B)
 
 
+def through_bytes(fun: Callable, *args: Any) -> Callable:
+    """fun as `jax.export` makes it of portable programs, written and read again: no custom call of ours is left."""
+    with bj.portable():
+        exported = jax.export.export(jax.jit(fun))(*args)
+    assert "@bandhess" not in exported.mlir_module()
+    return jax.export.deserialize(exported.serialize()).call
+
+
 def test_exported_programs() -> None:
-    """`jax.export` of a program with newton inside, and its derivative, made in portable(): no custom call is left."""
+    """A program with newton inside, and its derivative."""
 
     def fun(x: Any, target: Any) -> Any:
         return jnp.sum((x[1:] - x[:-1]) ** 2 + jnp.cosh(x[1:] - target)) + x[0] ** 2
@@ -226,11 +235,24 @@ def test_exported_programs() -> None:
         (value, found), slope = jax.value_and_grad(least, has_aux=True)(target)
         return found | {"value": value, "slope": slope, "solve": bj.solve(AB, B * target)}
 
-    with bj.portable():
-        exported = jax.export.export(jax.jit(both))(jax.ShapeDtypeStruct((), jnp.float64))
-    assert "@bandhess" not in exported.mlir_module()
-    found, expected = exported.call(jnp.float64(2.0)), jax.jit(both)(jnp.float64(2.0))
+    exported = through_bytes(both, jax.ShapeDtypeStruct((), jnp.float64))
+    found, expected = exported(jnp.float64(2.0)), jax.jit(both)(jnp.float64(2.0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected)
     assert found["status"] == bj.Status.CONVERGED
     with pytest.raises(ValueError, match="custom call"):
         jax.export.export(jax.jit(both))(jax.ShapeDtypeStruct((), jnp.float64))
+
+
+def test_an_exported_result() -> None:
+    """Of sqp, whole, as docs/how-to/compile.md has it."""
+    name = "bandhess_jax.SQPResult"
+    jax.export.register_namedtuple_serialization(bj.SQPResult, serialized_name=name)
+
+    def held(target: Any) -> bj.SQPResult:
+        return bj.sqp(lambda x: jnp.sum((x - target) ** 2) / 2, lambda x: x[:1] - 1, jnp.zeros(3), 0)
+
+    result = through_bytes(held, B[:3])(B[:3])
+    assert isinstance(result, bj.SQPResult)
+    assert result.status == bj.Status.CONVERGED
+    np.testing.assert_allclose(result.x, [1, *B[1:3]], atol=1e-9)
+    np.testing.assert_allclose(result.multipliers, B[:1] - 1, atol=1e-9)  # L = f + y (x0 - 1)

@@ -37,6 +37,7 @@ def test_there_are_scripts_for_both_packages() -> None:
     "script",
     [pytest.param(path, id=path.stem, marks=[] if path.stem in FEW else pytest.mark.site) for path in SCRIPTS],
 )
+@pytest.mark.promotes("scripts are for readers who have set nothing")
 def test_script_runs(
     script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -44,6 +44,8 @@ ALONE = {
     "bandhess_jax/ipopt": "JAX's compiled derivatives for cyipopt",
     "bandhess_jax/optimistix": "the ecosystem of JAX",
     "bandhess_jax/optax": "the ecosystem of JAX; PyTorch's is optim",
+    "bandhess_jax/optimise/newton/turns": "the loop that optimistix owns",
+    "bandhess_jax/optimise/sqp/callbacks": "the functions that IPOPT is given",
     "bandhess_jax/optimise/sqp/solve": "a call is one program, or runs in pieces; in PyTorch api has it in a screen",
     "bandhess_torch/framework/autograd": "reading what autograd recorded, as framework/programs reads jaxprs",
     "bandhess_torch/framework/transforms": "autograd.Functions under vmap, which JAX' rules do",

@@ -65,7 +65,7 @@ def test_chunk_size_bounds_the_batch(backend: Backend) -> None:
         # nothing but probes goes through.
         def band(like):
             return backend.package.from_matvec(
-                lambda v: backend.xp.cumsum(scale * v * scale, 0)[-1], like, k, chunk_size=chunk_size
+                lambda v: backend.xp.cumsum(scale * v[None] * scale, 0)[-1], like, k, chunk_size=chunk_size
             )
 
         return backend.largest_array(band, like)

@@ -1,4 +1,7 @@
-"""A small part of each room under JAX's strict modes: nothing raises, and the values stay."""
+"""A small part of each room under JAX's strict modes: nothing raises, and the values stay.
+
+Strict promotion of dtypes and ranks is on for the whole suite (`conftest.py`).
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -63,8 +66,6 @@ def debug_nans() -> Iterator[None]:
 
 MODES = {
     "nans": debug_nans,
-    "dtypes": lambda: jax.numpy_dtype_promotion("strict"),
-    "ranks": lambda: jax.numpy_rank_promotion("raise"),
     "leaks": jax.checking_leaks,
 }
 

@@ -43,9 +43,9 @@ def _cells(ops: Operations, free: Array, rows: int, shared: int) -> Array:
     n = free.shape[0]
     banded = free * ops.real(ops.range(n, free) < n - shared, free)
     beyond = ops.windows(ops.join(banded, ops.full((rows - 1,), 0.0, free)), ops.range(n, free), rows)
-    cells = ops.put(beyond.T * banded, 0, free)
+    cells = ops.put(beyond.T * banded[None], 0, free)
     if shared:
-        border = free[n - shared :, None] * free
+        border = free[n - shared :, None] * free[None]
         whole = ops.put(ops.full((rows + shared, n), 0.0, free), slice(0, rows), cells)
         cells = ops.put(whole, slice(rows, None), border)
     return cells > 0

@@ -37,7 +37,7 @@ def masked(k: Kit, rows: Array) -> Array:
     if not k.shared:
         return rows * ops.windows(k.p.free, k.p.first, L)
     own = rows[:, :L] * ops.windows(k.p.free, k.p.first, L)
-    return ops.put(rows * k.p.free[k.banded - L :], (slice(None), slice(0, L)), own)
+    return ops.put(rows * k.p.free[None, k.banded - L :], (slice(None), slice(0, L)), own)
 
 
 def matvec(k: Kit, W: Array, v: Array) -> Array:

@@ -43,6 +43,13 @@ def from_blocks(diagonal: ArrayLike, *below: ArrayLike, periodic: bool = False) 
       periodic: each has T blocks, the last ones those around the ring: give a `Cyclic`.
 
     Returns: ab `((k + 1) d, T d)` for k arrays of blocks below the diagonal.
+
+    >>> diagonal, below = jnp.array([[[4.0, 1], [1, 4]], [[5, 2], [2, 5]]]), jnp.array([[[7.0, 8], [0, 9]]])
+    >>> from_blocks(diagonal, below)
+    Array([[4., 4., 5., 5.],
+           [1., 8., 2., 0.],
+           [7., 9., 0., 0.],
+           [0., 0., 0., 0.]], dtype=float32)
     """
     blocks = [jnp.asarray(each) for each in (diagonal, *below)]
     T, d = check_block_shapes([block.shape for block in blocks], periodic)
@@ -64,6 +71,11 @@ def from_sparse(matrix: Any, w: int | None = None) -> Array:
 
     Returns: ab `(w + 1, n)`. Raises ValueError where `matrix` is not square, and outside jit where an entry that is not
     zero lies further than w from the diagonal (under jit it is dropped).
+
+    >>> import scipy.sparse
+    >>> from_sparse(scipy.sparse.diags_array([[1.0, 2], [4, 5, 6], [1, 2]], offsets=[-1, 0, 1]))
+    Array([[4., 5., 6.],
+           [1., 2., 0.]], dtype=float32)
     """
     from jax.experimental.sparse import BCOO  # which brings much of SciPy with it
 

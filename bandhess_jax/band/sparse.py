@@ -18,6 +18,11 @@ def to_bcoo(ab: ArrayLike) -> BCOO:
 
     Both triangles, row by row, every cell of the band included though it be 0: n + v (2 n - v - 1) entries, with
     v = min(w, n - 1). Differentiable; works under jit.
+
+    >>> to_bcoo(jnp.array([[4.0, 4, 4], [1, 1, 0]])).todense()
+    Array([[4., 1., 0.],
+           [1., 4., 1.],
+           [0., 1., 4.]], dtype=float32)
     """
     from jax.experimental.sparse import BCOO
 

@@ -148,6 +148,13 @@ def ravel_stages(tree: Any, *, stage_axes: Any = 0) -> tuple[Array, Callable[[Ar
 
     Raises: ValueError where the leaves have no common stage axis, TypeError where they are not real and floating, or
     of several dtypes.
+
+    >>> flat, unravel = ravel_stages({"q": jnp.array([[1.0, 2], [4, 5]]), "u": jnp.array([3.0])})
+    >>> flat
+    Array([1., 2., 3., 4., 5., 0.], dtype=float32)
+    >>> unravel(flat)["q"]
+    Array([[1., 2.],
+           [4., 5.]], dtype=float32)
     """
     layout = Layout.of(tree, "tree", stage_axes)
     return layout.ravel(tree), layout.unravel

@@ -38,6 +38,11 @@ class Cyclic(NamedTuple):
     ab: `(w + 1, n)`, `ab[r, j] = H[(j + r) mod n, j]`, n > 2 w (T > 2 k in stages; an entry that then has two cells is
     their sum). `matvec`, `to_dense`, `factor`, `solve`, `inverse_band`
     and `rcond` take it in the place of a band. A pytree.
+
+    >>> to_dense(Cyclic(jnp.array([[4.0, 4, 4], [1, 2, 3]])))
+    Array([[4., 1., 3.],
+           [1., 4., 2.],
+           [3., 2., 4.]], dtype=float32)
     """
 
     ab: Array
@@ -50,6 +55,13 @@ class Bordered(NamedTuple):
 
     band: `(w + 1, n)`, or a `Cyclic` of it.  border: `(p, n)`.  corner: `(p, p)`, symmetric, both triangles.
     `matvec`, `to_dense`, `factor`, `solve`, `inverse_band` and `rcond` take it in the place of a band. A pytree.
+
+    >>> band, border = jnp.array([[4.0, 4, 4], [1, 1, 0]]), jnp.array([[7.0, 8, 9]])
+    >>> to_dense(Bordered(band, border, corner=jnp.array([[50.0]])))
+    Array([[ 4.,  1.,  0.,  7.],
+           [ 1.,  4.,  1.,  8.],
+           [ 0.,  1.,  4.,  9.],
+           [ 7.,  8.,  9., 50.]], dtype=float32)
     """
 
     band: Any  # Array | Cyclic, which a type checker would ask for at every use
@@ -153,7 +165,7 @@ def scaled(H: Matrix, scale: Array) -> Matrix:
     if isinstance(H, Bordered):
         n = H.border.shape[1]
         first, last = scale[:n], scale[n:, None]
-        return Bordered(scaled(H.band, first), H.border * last * first, H.corner * last * last.T)
+        return Bordered(scaled(H.band, first), H.border * last * first[None], H.corner * last * last.T)
     rows, n = H.shape
     return H * scale[None] * jnp.stack([jnp.pad(scale[d:], (0, min(d, n))) for d in range(rows)])
 
@@ -178,6 +190,9 @@ def matvec(ab: ArrayLike | Structure, x: ArrayLike, *, sharding: NamedSharding |
         (without it XLA places the product of a sharded band, and gathers x for w > 16).
 
     Returns: H x, of x's shape; about (4 w + 2) n flops per column, and 4 p n for a border.
+
+    >>> matvec(jnp.array([[4.0, 4, 4], [1, 1, 0]]), jnp.array([1.0, 2, 3]))
+    Array([ 6., 12., 14.], dtype=float32)
     """
     H = as_matrix(ab)
     return _product(H, as_vector(x, H, "x"), sharding)
@@ -206,6 +221,11 @@ def to_dense(ab: ArrayLike | Structure) -> Array:
 
     Args: ab, a band `(w + 1, n)`, `Cyclic` or `Bordered`.
     Returns: `(n, n)`; `(n + p, n + p)` with a border of p.
+
+    >>> to_dense(jnp.array([[4.0, 4, 4], [1, 1, 0]]))
+    Array([[4., 1., 0.],
+           [1., 4., 1.],
+           [0., 1., 4.]], dtype=float32)
     """
     H = as_matrix(ab)
     if isinstance(H, Cyclic):
@@ -233,6 +253,10 @@ def from_dense(h: ArrayLike, w: int, *, periodic: bool = False, border: int = 0)
 
     Raises ValueError outside jit when a non-zero entry of `h`, in either triangle, lies further than w from the
     diagonal (around the ring where periodic) and not in the border (under jit such entries are dropped).
+
+    >>> from_dense(jnp.array([[4.0, 1, 0], [1, 4, 1], [0, 1, 4]]), 1)
+    Array([[4., 4., 4.],
+           [1., 1., 0.]], dtype=float32)
     """
     h = jnp.asarray(h)
     p = as_index(border, "border")

@@ -74,6 +74,10 @@ def band_error(
     float64, 3.5e-4 in float32. Works under jit. Changes of what `fun` reads from outside are noticed but in modules,
     sets, files and jitted functions (`help(bandhess_jax)` has the whole list). stage_axes and periodic are those by
     which `hessian` gave ab.
+
+    >>> fun, x = lambda x: (x[1:] ** 2 * x[:-1]).sum(), jnp.array([1.0, 2, 4, 8])
+    >>> [float(band_error(fun)(hessian(fun, k)(x), x)) < 1e-5 for k in (0, 1)]
+    [False, True]
     """
     argnums = check_argnums(argnums)
 
@@ -184,6 +188,10 @@ def detect_bandwidth(
     Cost: 10 products and (2 k + 1) d more for a bandwidth k that those columns show, else up to 8 k d, whatever n is;
     a dense Hessian is refused after the first 10. (A refusal spends T d more if these are at most 256, to say what
     `reorder_bandwidth` would find.)
+
+    >>> fun = lambda x: ((x[2:] - 2 * x[1:-1] + x[:-2]) ** 2).sum()
+    >>> detect_bandwidth(fun)(jnp.ones(8))
+    2
     """
     argnums = check_argnums(argnums)
     if max_bandwidth is not None:
@@ -220,6 +228,11 @@ def reorder_bandwidth(fun: Callable, *, argnums: int = 0) -> Callable[..., tuple
       `inverse = np.argsort(permutation)`. A leaf with T - 1 stages must be filled up to T before it can be reordered.
 
     Cost: up to 3 T d products and 10 more, and a pattern of (T d)^2 cells for a dense Hessian.
+
+    >>> fun = lambda x: (x[0] - x[3]) ** 2 + (x[3] - x[1]) ** 2 + (x[1] - x[2]) ** 2
+    >>> order, k = reorder_bandwidth(fun)(jnp.ones(4))
+    >>> order.tolist(), k
+    ([2, 1, 3, 0], 1)
     """
     argnums = check_argnums(argnums)
 

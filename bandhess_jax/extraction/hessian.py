@@ -59,6 +59,11 @@ def value_grad_hessian(
 
     Cost: one linearised gradient, then (2k + 1) d products with its linear part, or one pass of its diagonals where it
     consists of slices, paddings, sums and products with coefficients (`extraction/diagonals`): up to five times faster.
+
+    >>> fun = lambda x: (x**4).sum() / 12
+    >>> value, grad, ab = value_grad_hessian(fun, 0)(jnp.array([1.0, 2, 3]))
+    >>> ab
+    Array([[1., 4., 9.]], dtype=float32)
     """
     argnums = check_argnums(argnums)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
@@ -93,6 +98,11 @@ def hessian(
 
     Cost: at most (2k + 1) d Hessian-vector products, and one for each shared scalar. Composes with `jit`, `vmap`,
     `grad`.
+
+    >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum()
+    >>> hessian(fun, 1)(jnp.array([1.0, 2, 4, 8]))
+    Array([[ 2.,  4.,  4.,  2.],
+           [-2., -2., -2.,  0.]], dtype=float32)
     """
     pieces = value_grad_hessian(
         fun,
@@ -150,6 +160,11 @@ def gauss_newton(
 
     Cost: one linearisation, then a forward and a transposed product per probe. A `jax.custom_vjp` inside raises
     TypeError, as it has no forward derivative.
+
+    >>> residuals = lambda x: x[1:] - x[:-1] ** 2
+    >>> gauss_newton(residuals, 1)(jnp.array([1.0, 2, 4, 8]))
+    Array([[ 4., 17., 65.,  1.],
+           [-2., -4., -8.,  0.]], dtype=float32)
     """
     if not callable(residuals):
         raise TypeError(f"residuals must be a function, got {type(residuals).__name__}")

@@ -255,6 +255,11 @@ def from_matvec(
     "direct" for "random"; never more than T d for the first two. "direct" forms none where diagonals can be
     carried through the program instead (`extraction/diagonals`). Each shared scalar takes one more; a ring takes
     ceil(T / floor(T / (2k + 1))) d.
+
+    >>> times = lambda v: jnp.convolve(v, jnp.array([1.0, 4, 1]), mode="same")
+    >>> from_matvec(times, jnp.zeros(4), 1)
+    Array([[4., 4., 4., 4.],
+           [1., 1., 1., 0.]], dtype=float32)
     """
     layout = Layout.of(like, "like", stage_axes, periodic)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (like, matvec))

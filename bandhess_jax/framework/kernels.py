@@ -63,6 +63,10 @@ def portable() -> contextlib.AbstractContextManager[None]:
 
     Functions jitted and called outside are traced anew inside, and the other way round (in versions of JAX that have
     no `jax.make_user_context`, make a new `jax.jit` for the inside).
+
+    >>> with portable():
+    ...     cpu_kernels()
+    'pure: inside portable()'
     """
     return _portable(True)
 
@@ -73,6 +77,9 @@ def cpu_kernels() -> str:
     Compiled kernels are built by `pip install` where a C++ compiler is at hand. They take float32 and float64; inside
     `portable()`, for other dtypes and on other platforms the pure-JAX programs serve, with the same results to
     rounding.
+
+    >>> cpu_kernels().split(":")[0] in ("compiled", "pure")
+    True
     """
     if _portable.value:
         return "pure: inside portable()"

@@ -20,6 +20,10 @@ def cholesky_ex(ab: ArrayLike) -> tuple[Array, Array]:
 
     info (int32, scalar) is 0, or the 1-based order of the first leading minor that is not positive definite (LAPACK
     `pbtrf`), read as the first pivot that is not in (0, inf), NaN included. cb is all NaN where info is not 0.
+
+    >>> cb, info = cholesky_ex(jnp.array([[4.0, 1, 4], [2, 2, 0]]))
+    >>> int(info)
+    2
     """
     return _cholesky(as_band(ab))
 
@@ -51,6 +55,10 @@ def cholesky(ab: ArrayLike) -> Array:
       `jnp.linalg.cholesky` (`cholesky_ex` tells where).
 
     Cost: n (w^2 + 3 w + 1) flops, one scan; differentiable in both modes at the same order (LAPACK `pbtrf`).
+
+    >>> cholesky(jnp.array([[4.0, 5, 5], [2, 2, 0]])).round(decimals=4)
+    Array([[2., 2., 2.],
+           [1., 1., 0.]], dtype=float32)
     """
     return cholesky_ex(ab)[0]
 
@@ -60,6 +68,10 @@ def cho_solve(cb: ArrayLike, b: ArrayLike) -> Array:
 
     Args: cb `(w + 1, n)` from `cholesky`; b `(n,)` or `(n, k)`.
     Returns: x, of b's shape. Cost: (4 w + 2) n flops per column, two scans (LAPACK `pbtrs`).
+
+    >>> cb = cholesky(jnp.array([[4.0, 4, 4], [1, 1, 0]]))
+    >>> cho_solve(cb, jnp.array([5.0, 6, 5])).round(decimals=4)
+    Array([1., 1., 1.], dtype=float32)
     """
     return solve_triangular(cb, solve_triangular(cb, b), transpose=True)
 
@@ -69,6 +81,9 @@ def logdet(cb: ArrayLike, *, sharding: NamedSharding | None = None) -> Array:
 
     sharding: None, or as `factor` has it, for a cb from `cholesky`: each device sums its columns' logarithms. What
     `factor` gave with a sharding has its own `.logdet()`.
+
+    >>> round(float(logdet(cholesky(jnp.array([[4.0, 4, 4], [1, 1, 0]])))), 4)  # the determinant is 56
+    4.0254
     """
     cb = as_band(cb, "cb", form=False)
     if sharding is not None:

@@ -28,7 +28,12 @@ from .lu import Elimination, eliminate, scan_columns, solve_eliminated, swapped
 
 
 class LU(NamedTuple):
-    """A factorised general band, from `lu_factor`: opaque, a pytree that passes through jit, vmap and scan."""
+    """A factorised general band, from `lu_factor`: opaque, a pytree that passes through jit, vmap and scan.
+
+    >>> lu = lu_factor(jnp.array([[0.0, 1, 1], [4, 4, 4], [1, 1, 0]]), 1, 1)
+    >>> bool(lu.ok)
+    True
+    """
 
     ab: Array
     parts: tuple[Array, ...]
@@ -80,6 +85,12 @@ def lu_solve(lu: LU, b: ArrayLike, *, transpose: bool = False) -> Array:
     ab and b, to any order, at the cost of one more solve with the same factor.
 
     Cost: 2 n (2 l + u) flops per column (LAPACK `gbtrs`).
+
+    >>> lu = lu_factor(jnp.array([[0.0, 1, 1], [4, 4, 4], [2, 2, 0]]), 1, 1)
+    >>> lu_solve(lu, jnp.array([5.0, 7, 6])).round(decimals=4)
+    Array([1., 1., 1.], dtype=float32)
+    >>> lu_solve(lu, jnp.array([6.0, 7, 5]), transpose=True).round(decimals=4)
+    Array([1., 1., 1.], dtype=float32)
     """
     b = as_rhs(b, lu.ab)
     if b.size == 0:
@@ -92,6 +103,11 @@ def slogdet(lu: LU) -> tuple[Array, Array]:
 
     Cost: n flops; its derivative, in both modes and to any order, one more elimination and a scan of 4 n l (l + u)
     flops backwards. The derivative is NaN where A is singular.
+
+    >>> lu = lu_factor(jnp.array([[0.0, 1, 1], [4, 4, 4], [1, 1, 0]]), 1, 1)
+    >>> sign, log_size = slogdet(lu)  # the determinant is 56
+    >>> float(sign), round(float(log_size), 4)
+    (1.0, 4.0254)
     """
     upper, _, swaps = lu.parts
     singular = jnp.any(upper[:, 0] == 0)

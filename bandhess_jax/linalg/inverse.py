@@ -100,6 +100,10 @@ def inverse_band(
 
     Cost: n (2 w^2 + 5 w) flops, one scan (Takahashi's selected inverse). Differentiable in both modes, at the same
       order, in memory for a few bands. A structure costs (2 w + 4) n p flops more.
+
+    >>> inverse_band(cholesky(jnp.array([[2.0, 2, 2], [-1, -1, 0]]))).round(decimals=4)
+    Array([[0.75, 1.  , 0.75],
+           [0.5 , 0.5 , 0.  ]], dtype=float32)
     """
     if isinstance(cb, bordered.BorderedFactor):
         return bordered.inverse(cb, inverse_band)

@@ -145,6 +145,10 @@ def ldl(ab: ArrayLike) -> Array:
 
     Cost: n (w^2 + 3 w) flops, one scan; differentiable in both modes at the same order (LAPACK has it for w = 1,
       `pttrf`; Golub and Van Loan 2013, section 4.3.6).
+
+    >>> ldl(jnp.array([[4.0, 5, 5], [2, 2, 0]]))
+    Array([[4. , 4. , 4. ],
+           [0.5, 0.5, 0. ]], dtype=float32)
     """
     columns = ldl_columns(clear_unused(as_band(ab)))
     pivots = columns[:, 0]
@@ -158,6 +162,10 @@ def ldl_solve(ldb: ArrayLike, b: ArrayLike) -> Array:
     Args: ldb `(w + 1, n)` from `ldl`; b `(n,)` or `(n, k)`.
     Returns: x, of b's shape; infinite or NaN where a pivot is 0, as division is. Cost: (4 w + 1) n flops per column,
       two scans. Differentiable in both arguments at the cost of further solves.
+
+    >>> ldb = ldl(jnp.array([[1.0, 1, 1], [2, 2, 0]]))  # indefinite
+    >>> ldl_solve(ldb, jnp.array([3.0, 5, 3])).round(decimals=4)
+    Array([1., 1., 1.], dtype=float32)
     """
     ldb = clear_unused(as_band(ldb, "ldb", form=False))
     b = as_rhs(b, ldb)
@@ -203,6 +211,9 @@ def inertia(ldb: ArrayLike) -> tuple[Array, Array, Array]:
       pivot counts as 0 where it is 0 to rounding and nothing stands below it.
 
     Cost: some 2 n w^2 flops. Not differentiable: integers.
+
+    >>> [int(count) for count in inertia(ldl(jnp.array([[1.0, 1, 1], [2, 2, 0]])))]
+    [2, 1, 0]
     """
     ldb = lax.stop_gradient(clear_unused(as_band(ldb, "ldb", form=False)))
     pivots, unit = ldb[0], ldb.at[0].set(1)

@@ -30,6 +30,10 @@ def rcond(cb: ArrayLike | BorderedFactor, ab: ArrayLike | Structure) -> Array:
       above 3 times the truth, and below it by rounding only. 1 for n = 0; NaN where cb is (H not positive definite).
 
     Cost: 5 to 11 solves with the factor. Not differentiable: its gradient is zero.
+
+    >>> ab = jnp.array([[1.0, 1, 0.5], [0, 0, 0]])
+    >>> round(float(rcond(cholesky(ab), ab)), 4)
+    0.5
     """
     if isinstance(ab, Structure) or isinstance(cb, BorderedFactor):
         if not (isinstance(ab, Structure) and isinstance(cb, BorderedFactor)):

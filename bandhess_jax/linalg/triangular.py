@@ -25,6 +25,12 @@ def solve_triangular(cb: ArrayLike, b: ArrayLike, *, transpose: bool = False) ->
 
     Returns: x, of b's shape. Cost: (2 w + 1) n flops per column, one scan (LAPACK `tbtrs`). Differentiable in both
       arguments at the cost of further substitutions.
+
+    >>> cb = jnp.array([[2.0, 2, 2], [1, 1, 0]])
+    >>> solve_triangular(cb, jnp.array([2.0, 3, 3]))
+    Array([1., 1., 1.], dtype=float32)
+    >>> solve_triangular(cb, jnp.array([3.0, 3, 2]), transpose=True)
+    Array([1., 1., 1.], dtype=float32)
     """
     cb = clear_unused(as_band(cb, "cb", form=False))
     b = as_rhs(b, cb)

@@ -65,6 +65,10 @@ def solveh_banded(
       where H is not positive definite (under jit x is NaN).
 
     Cost: as `bandhess_jax.solve`; twice the flops of complex arithmetic for complex bands (LAPACK `pbsv`).
+
+    >>> from bandhess_jax.scipy import solveh_banded
+    >>> solveh_banded([[0.0, 1, 1], [4, 4, 4]], [5.0, 6, 5]).round(decimals=4)
+    Array([1., 1., 1.], dtype=float32)
     """
     arrays = _arrays("solveh_banded", ab=ab, b=b)
     x, failed = _run(_solveh_banded, (bool(lower),), check_finite, arrays)
@@ -89,6 +93,11 @@ def cholesky_banded(ab: ArrayLike, overwrite_ab: bool = False, lower: bool = Fal
       the result is NaN).
 
     Cost: as `bandhess_jax.cholesky`; twice the flops of complex arithmetic for complex bands (LAPACK `pbtrf`).
+
+    >>> from bandhess_jax.scipy import cholesky_banded
+    >>> cholesky_banded([[0.0, 2, 2], [4, 5, 5]]).round(decimals=4)
+    Array([[0., 1., 1.],
+           [2., 2., 2.]], dtype=float32)
     """
     cb, info = _run(_cholesky_banded, (bool(lower),), check_finite, _arrays("cholesky_banded", ab=ab))
     if _known(info):
@@ -110,6 +119,10 @@ def cho_solve_banded(
     Returns: x, `(..., n)` or `(..., n, k)`.
     Raises: ValueError for shapes that do not match.
     Cost: as `bandhess_jax.cho_solve` (LAPACK `pbtrs`).
+
+    >>> from bandhess_jax.scipy import cho_solve_banded
+    >>> cho_solve_banded(([[0.0, 1, 1], [2, 2, 2]], False), [6.0, 9, 7]).round(decimals=4)  # U^H U x = b
+    Array([1., 1., 1.], dtype=float32)
     """
     cb, lower = cb_and_lower
     return _run(_cho_solve_banded, (bool(lower),), check_finite, _arrays("cho_solve_banded", cb=cb, b=b))[0]
@@ -141,6 +154,10 @@ def solve_banded(
 
     Cost: 2 n l (l + u + 1) flops, and 2 n (2 l + u) per right-hand side, three scans (LAPACK `gbsv`). A derivative
       costs one more solve with the same factor.
+
+    >>> from bandhess_jax.scipy import solve_banded
+    >>> solve_banded((1, 1), [[0.0, 1, 1], [4, 4, 4], [2, 2, 0]], [5.0, 7, 6]).round(decimals=4)
+    Array([1., 1., 1.], dtype=float32)
     """
     nlower, nupper = l_and_u
     arrays = _arrays("solve_banded", ab=ab, b=b)
@@ -189,6 +206,10 @@ def solve_cyclic_banded(
 
     Cost: the ring is folded to a plain band with 2 max(l, u) diagonals on either side: with m = max(l, u),
       4 n m (4 m + 1) flops and 12 n m per right-hand side. A derivative costs one more solve.
+
+    >>> from bandhess_jax.scipy import solve_cyclic_banded
+    >>> solve_cyclic_banded((1, 1), [[1.0, 1, 1, 1], [4, 4, 4, 4], [2, 2, 2, 2]], [7.0, 7, 7, 7]).round(decimals=4)
+    Array([1., 1., 1., 1.], dtype=float32)
     """
     l, u = as_index(l_and_u[0], "l_and_u[0]"), as_index(l_and_u[1], "l_and_u[1]")
     arrays = _arrays("solve_cyclic_banded", ab=ab, b=b)

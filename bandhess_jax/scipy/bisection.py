@@ -26,7 +26,7 @@ from .banded import _real_band
 
 def product(ab: Array, x: Array) -> Array:
     """H x for a Hermitian lower band `(w + 1, n)` and x `(n, m)`."""
-    n, y = x.shape[0], ab[0].real[:, None] * x
+    n, y = x.shape[0], ab[0].real.astype(x.dtype)[:, None] * x
     for d in range(1, min(ab.shape[0], n)):
         cells = ab[d, : n - d, None]
         y = y + jnp.pad(cells * x[: n - d], ((d, 0), (0, 0))) + jnp.pad(cells.conj() * x[d:], ((0, d), (0, 0)))
@@ -92,7 +92,7 @@ def ritz(ab: Array, values: Array) -> tuple[Array, Array]:
     x = hash_noise(jnp.zeros(n * m, values.dtype), 1).reshape(n, m).astype(ab.dtype)
     for _ in range(ROUNDS):
         x = shifted_solve(ab, near, x)
-        x = jnp.linalg.qr(x / jnp.max(jnp.abs(x), axis=0))[0]
+        x = jnp.linalg.qr(x / jnp.max(jnp.abs(x), axis=0, keepdims=True).astype(x.dtype))[0]
     found, rotation = jnp.linalg.eigh(x.conj().T @ product(ab, x))
     return found, x @ rotation
 
@@ -106,7 +106,7 @@ def eigenpairs(ab: Array, first: int, count: int) -> tuple[Array, Array]:
     """
     ab = clear_unused(ab)
     size = radius(ab)
-    scaled = ab / jnp.where(size > 0, size, 1)
+    scaled = ab / jnp.where(size > 0, size, 1).astype(ab.dtype)
     low, high = enclose(scaled, first, count)
     middle = low + (high - low) / 2
     values, vectors = ritz(scaled, middle)
@@ -121,9 +121,10 @@ def _eigenpairs_jvp(first: int, count: int, primals: tuple, tangents: tuple) -> 
     moved = product(clear_unused(dab), vectors)
     inside = vectors.conj().T @ moved
     gaps = values[None, :] - values[:, None]
-    mixed = jnp.where(jnp.eye(count, dtype=bool), 0, inside / jnp.where(jnp.eye(count, dtype=bool), 1, gaps))
+    itself = jnp.eye(count, dtype=bool)
+    mixed = jnp.where(itself, 0, inside / jnp.where(itself, 1, gaps).astype(inside.dtype))
     outside = _beyond(clear_unused(ab), values, vectors, moved)
-    return (values, vectors), (jnp.diagonal(inside).real, vectors @ mixed.astype(ab.dtype) - outside)
+    return (values, vectors), (jnp.diagonal(inside).real, vectors @ mixed - outside)
 
 
 def _beyond(ab: Array, values: Array, vectors: Array, b: Array) -> Array:
@@ -135,15 +136,14 @@ def _beyond(ab: Array, values: Array, vectors: Array, b: Array) -> Array:
 
     def matvec(x: Array) -> Array:
         y = aside(x)
-        return aside(product(ab, y) - values * y) + (x - y)
+        return aside(product(ab, y) - values.astype(y.dtype)[None] * y) + (x - y)
 
     def apply(_: object, b: Array) -> Array:
         inner = aside
         y = inner(b)
         shifts = constant[1] + near * radius(constant[0])
         x = inner(shifted_solve(constant[0], shifts, y))
-        return inner(x + shifted_solve(constant[0], shifts, y - inner(product(constant[0], x) - constant[1] * x))) + (
-            b - y
-        )
+        left = y - inner(product(constant[0], x) - constant[1].astype(x.dtype)[None] * x)
+        return inner(x + shifted_solve(constant[0], shifts, left)) + (b - y)
 
     return aside(lax.custom_linear_solve(matvec, aside(b), apply, apply))

@@ -50,6 +50,11 @@ def eig_banded(
     Derivatives: of values and vectors in both modes, to any order, where the eigenvalues are distinct. Cost: a
       selected one some 160 banded factorisations (80 in float32), batched, and O(n m^2) for vectors; "a" is O(n^3)
       with an (n, n) matrix.
+
+    >>> from bandhess_jax.scipy import eig_banded
+    >>> w, v = eig_banded([[2.0, 3, 5], [0, 0, 0]], lower=True)
+    >>> w.round(decimals=4)
+    Array([2., 3., 5.], dtype=float32)
     """
     arrays = _arrays("eig_banded", ab=a_band)
     ab, kind = arrays["ab"], check_select(select)
@@ -70,7 +75,12 @@ def eigvals_banded(
     select_range: Any = None,
     check_finite: bool = True,
 ) -> Array:
-    """The values of `eig_banded`."""
+    """The values of `eig_banded`.
+
+    >>> from bandhess_jax.scipy import eigvals_banded
+    >>> eigvals_banded([[0.0, -1, -1], [2, 2, 2]], select="i", select_range=(1, 1)).round(decimals=4)  # the middle one
+    Array([2.], dtype=float32)
+    """
     return eig_banded(a_band, lower, True, overwrite_a_band, select, select_range, 0, check_finite)
 
 
@@ -99,6 +109,11 @@ def eigh_tridiagonal(
     Returns: w `(m,)`, or `(w, v)` with v `(n, m)`.
     Raises: ValueError for sizes that do not match, a wrong selection or driver; TypeError for complex entries.
     Cost and derivatives: as `eig_banded`.
+
+    >>> from bandhess_jax.scipy import eigh_tridiagonal
+    >>> w, v = eigh_tridiagonal([2.0, 2], [-1.0])
+    >>> w.round(decimals=4)
+    Array([1., 3.], dtype=float32)
     """
     d, e = jnp.asarray(d), jnp.asarray(e)
     if jnp.iscomplexobj(d) or jnp.iscomplexobj(e):
@@ -120,7 +135,12 @@ def eigvalsh_tridiagonal(
     tol: float = 0.0,
     lapack_driver: str = "auto",
 ) -> Array:
-    """The values of `eigh_tridiagonal`."""
+    """The values of `eigh_tridiagonal`.
+
+    >>> from bandhess_jax.scipy import eigvalsh_tridiagonal
+    >>> eigvalsh_tridiagonal([2.0, 2], [-1.0]).round(decimals=4)
+    Array([1., 3.], dtype=float32)
+    """
     return eigh_tridiagonal(d, e, True, select, select_range, check_finite, tol, lapack_driver)
 
 

@@ -41,6 +41,13 @@ def from_blocks(diagonal: Tensor, *below: Tensor, periodic: bool = False) -> Ten
       periodic: each has T blocks, the last ones those around the ring: give a `Cyclic`.
 
     Returns: ab `((k + 1) d, T d)` for k arrays of blocks below the diagonal.
+
+    >>> diagonal, below = torch.tensor([[[4.0, 1], [1, 4]], [[5, 2], [2, 5]]]), torch.tensor([[[7.0, 8], [0, 9]]])
+    >>> from_blocks(diagonal, below)
+    tensor([[4., 4., 5., 5.],
+            [1., 8., 2., 0.],
+            [7., 9., 0., 0.],
+            [0., 0., 0., 0.]])
     """
     blocks = [diagonal, *below]
     T, d = check_block_shapes([tuple(block.shape) for block in blocks], periodic)
@@ -63,6 +70,11 @@ def from_sparse(matrix: Any, w: int | None = None) -> Tensor:
 
     Returns: ab `(w + 1, n)`. Raises ValueError where `matrix` is not square, or has an entry that is not zero further
     than w from the diagonal.
+
+    >>> import scipy.sparse
+    >>> from_sparse(scipy.sparse.diags_array([[1.0, 2], [4, 5, 6], [1, 2]], offsets=[-1, 0, 1]))
+    tensor([[4., 5., 6.],
+            [1., 2., 0.]], dtype=torch.float64)
     """
     if isinstance(matrix, Tensor) and matrix.layout != torch.strided:
         coo = matrix.to_sparse_coo().coalesce()

@@ -18,6 +18,11 @@ def to_sparse(ab: Tensor, *, layout: torch.layout = torch.sparse_coo) -> Tensor:
     Returns: both triangles, row by row, every cell of the band included though it be 0: n + v (2 n - v - 1) entries,
       with v = min(w, n - 1). Differentiable by `backward`. RuntimeError inside `torch.func.vmap`, which has no
       sparse tensors.
+
+    >>> to_sparse(torch.tensor([[4.0, 4, 4], [1, 1, 0]])).to_dense()
+    tensor([[4., 1., 0.],
+            [1., 4., 1.],
+            [0., 1., 4.]])
     """
     if layout not in (torch.sparse_coo, torch.sparse_csr):
         raise ValueError(f"layout must be torch.sparse_coo or torch.sparse_csr, got {layout!r}")

@@ -200,6 +200,13 @@ def ravel_stages(tree: Any, *, stage_axes: Any = 0) -> tuple[Tensor, Callable[[T
 
     Raises: ValueError where the leaves have no common stage axis, TypeError where they are not real and floating, or
     of several dtypes or devices.
+
+    >>> flat, unravel = ravel_stages({"q": torch.tensor([[1.0, 2], [4, 5]]), "u": torch.tensor([3.0])})
+    >>> flat
+    tensor([1., 2., 3., 4., 5., 0.])
+    >>> unravel(flat)["q"]
+    tensor([[1., 2.],
+            [4., 5.]])
     """
     layout = Layout.of(tree, "tree", stage_axes)
     return layout.ravel(tree), layout.unravel

@@ -37,6 +37,11 @@ class Cyclic(NamedTuple):
     ab: `(w + 1, n)`, `ab[r, j] = H[(j + r) mod n, j]`, n > 2 w (T > 2 k in stages; an entry that then has two cells is
     their sum). `matvec`, `to_dense`, `factor`, `solve`, `inverse_band`
     and `rcond` take it in the place of a band. A pytree.
+
+    >>> to_dense(Cyclic(torch.tensor([[4.0, 4, 4], [1, 2, 3]])))
+    tensor([[4., 1., 3.],
+            [1., 4., 2.],
+            [3., 2., 4.]])
     """
 
     ab: Tensor
@@ -49,6 +54,13 @@ class Bordered(NamedTuple):
 
     band: `(w + 1, n)`, or a `Cyclic` of it.  border: `(p, n)`.  corner: `(p, p)`, symmetric, both triangles.
     `matvec`, `to_dense`, `factor`, `solve`, `inverse_band` and `rcond` take it in the place of a band. A pytree.
+
+    >>> band, border = torch.tensor([[4.0, 4, 4], [1, 1, 0]]), torch.tensor([[7.0, 8, 9]])
+    >>> to_dense(Bordered(band, border, corner=torch.tensor([[50.0]])))
+    tensor([[ 4.,  1.,  0.,  7.],
+            [ 1.,  4.,  1.,  8.],
+            [ 0.,  1.,  4.,  9.],
+            [ 7.,  8.,  9., 50.]])
     """
 
     band: Any  # Tensor | Cyclic, which a type checker would ask for at every use
@@ -182,6 +194,9 @@ def matvec(ab: Tensor | Structure, x: Tensor) -> Tensor:
       x: `(n,)` or `(n, k)`; with a border of p, `(n + p,)` or `(n + p, k)`.
 
     Returns: H x, of x's shape; about (4 w + 2) n flops per column, and 4 p n for a border.
+
+    >>> matvec(torch.tensor([[4.0, 4, 4], [1, 1, 0]]), torch.tensor([1.0, 2, 3]))
+    tensor([ 6., 12., 14.])
     """
     H = as_matrix(ab)
     x = as_vector(x, H, "x")
@@ -206,6 +221,11 @@ def to_dense(ab: Tensor | Structure) -> Tensor:
 
     Args: ab, a band `(w + 1, n)`, `Cyclic` or `Bordered`.
     Returns: `(n, n)`; `(n + p, n + p)` with a border of p.
+
+    >>> to_dense(torch.tensor([[4.0, 4, 4], [1, 1, 0]]))
+    tensor([[4., 1., 0.],
+            [1., 4., 1.],
+            [0., 1., 4.]])
     """
     H = as_matrix(ab)
     if isinstance(H, Cyclic):
@@ -235,6 +255,10 @@ def from_dense(h: Tensor, w: int, *, periodic: bool = False, border: int = 0) ->
     Raises ValueError when a non-zero entry of `h`, in either triangle, lies further than w from the
     diagonal (around the ring where periodic) and not in the border (inside
     torch.func.vmap such entries are dropped).
+
+    >>> from_dense(torch.tensor([[4.0, 1, 0], [1, 4, 1], [0, 1, 4]]), 1)
+    tensor([[4., 4., 4.],
+            [1., 1., 0.]])
     """
     p = as_index(border, "border")
     if p:

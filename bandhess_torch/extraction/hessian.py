@@ -47,6 +47,11 @@ def value_grad_hessian(
     Cost: one gradient with its graph, then (2k + 1) d products pulled back through it, or on long vectors its diagonals
     where the graph consists of slices, paddings, sums and products with coefficients (`extraction/diagonals`).
     The first call of a process raises the limit up to which glibc's malloc keeps freed memory to 62 MiB, once for all.
+
+    >>> fun = lambda x: (x**4).sum() / 12
+    >>> value, grad, ab = value_grad_hessian(fun, 0)(torch.tensor([1.0, 2, 3]))
+    >>> ab
+    tensor([[1., 4., 9.]])
     """
     argnums = check_argnums(argnums)
     extraction = Extraction.of(bandwidth, probing, chunk_size)
@@ -84,6 +89,11 @@ def hessian(
 
     Cost: at most (2k + 1) d Hessian-vector products, and one for each shared scalar. Composes with
     `torch.func.vmap`, `grad`, and autograd.
+
+    >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum()
+    >>> hessian(fun, 1)(torch.tensor([1.0, 2, 4, 8]))
+    tensor([[ 2.,  4.,  4.,  2.],
+            [-2., -2., -2.,  0.]])
     """
     pieces = value_grad_hessian(
         fun,
@@ -130,6 +140,11 @@ def gauss_newton(
     Returns: the function; its value is `ab`, shaped as `hessian`'s: positive semidefinite up to rounding.
 
     Cost: one graph of the residuals and of their pullback, then a forward and a transposed product per probe.
+
+    >>> residuals = lambda x: x[1:] - x[:-1] ** 2
+    >>> gauss_newton(residuals, 1)(torch.tensor([1.0, 2, 4, 8]))
+    tensor([[ 4., 17., 65.,  1.],
+            [-2., -4., -8.,  0.]])
     """
     if not callable(residuals):
         raise TypeError(f"residuals must be a function, got {type(residuals).__name__}")

@@ -219,6 +219,10 @@ def jacobian_error(
     `band_error`'s kin, for what `jacobian` gives with the same lower and upper: `max_i |J v - ab v|_i / (|ab| |v|)_i`,
     a scalar, for one random Gaussian v (0/0 = 0, x/0 = inf). At rounding level nothing lies outside the band and
     nothing inside is misplaced, with probability 1; `root` refuses a band above sqrt(eps).
+
+    >>> fun, y = lambda y: y**2, torch.tensor([1.0, 2, 3])
+    >>> float(jacobian_error(fun, 0, 0)(jacobian(fun, 0, 0)(y), y)) < 1e-5
+    True
     """
     argnums, lower, upper = check_argnums(argnums), as_index(lower, "lower"), as_index(upper, "upper")
 

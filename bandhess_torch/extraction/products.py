@@ -188,6 +188,11 @@ def from_matvec(
     Cost: products: (2k + 1) d for "direct", (k + 1) d for "substitution", 2 (k + 1) d - 1 for "fourier", twice those of
     "direct" for "random"; never more than T d for the first two. Each shared scalar takes one more; a ring takes
     ceil(T / floor(T / (2k + 1))) d.
+
+    >>> times = lambda v: torch.nn.functional.conv1d(v[None], torch.tensor([[[1.0, 4, 1]]]), padding=1)[0]
+    >>> from_matvec(times, torch.zeros(4), 1)
+    tensor([[4., 4., 4., 4.],
+            [1., 1., 1., 0.]])
     """
     layout = Layout.of(like, "like", stage_axes, periodic)
     extraction = Extraction.of(bandwidth, probing, chunk_size).fit(layout)

@@ -27,6 +27,9 @@ def cpu_kernels() -> str:
 
     Compiled kernels are built by `pip install` where a C++ compiler is at hand. They take float32 and float64. Where
     they are missing LAPACK serves, through SciPy, with the same results to rounding, one system after the other.
+
+    >>> cpu_kernels().split(":")[0] in ("compiled", "pure")
+    True
     """
     return "pure: " + why_not() if why_not() else "compiled"
 

@@ -90,6 +90,10 @@ def cholesky_ex(ab: Tensor) -> tuple[Tensor, Tensor]:
 
     info (int32, scalar) is 0, or the 1-based order of the first leading minor that is not positive definite (LAPACK
     `pbtrf`), read as the first pivot that is not in (0, inf), NaN included. cb is all NaN where info is not 0.
+
+    >>> cb, info = cholesky_ex(torch.tensor([[4.0, 1, 4], [2, 2, 0]]))
+    >>> int(info)
+    2
     """
     return apply(_Cholesky, as_band(ab), False)
 
@@ -107,6 +111,10 @@ def cholesky(ab: Tensor) -> Tensor:
       `torch.linalg.cholesky` (`cholesky_ex` reports it instead).
 
     Cost: n (w^2 + 3 w + 1) flops (LAPACK `pbtrf`); differentiable in both modes, in O(n max(w, 16)^2).
+
+    >>> cholesky(torch.tensor([[4.0, 5, 5], [2, 2, 0]])).round(decimals=4)
+    tensor([[2., 2., 2.],
+            [1., 1., 0.]])
     """
     return apply(_Cholesky, as_band(ab), True)[0]
 
@@ -117,10 +125,18 @@ def cho_solve(cb: Tensor, b: Tensor) -> Tensor:
 
     Args: cb `(w + 1, n)` from `cholesky`; b `(n,)` or `(n, k)`.
     Returns: x, of b's shape. Cost: (4 w + 2) n flops per column (LAPACK `pbtrs`).
+
+    >>> cb = cholesky(torch.tensor([[4.0, 4, 4], [1, 1, 0]]))
+    >>> cho_solve(cb, torch.tensor([5.0, 6, 5])).round(decimals=4)
+    tensor([1., 1., 1.])
     """
     return solve_triangular(cb, solve_triangular(cb, b), transpose=True)
 
 
 def logdet(cb: Tensor) -> Tensor:
-    """log det H from its factor cb `(w + 1, n)`: twice the sum of the logarithms of L's diagonal; a scalar."""
+    """log det H from its factor cb `(w + 1, n)`: twice the sum of the logarithms of L's diagonal; a scalar.
+
+    >>> round(float(logdet(cholesky(torch.tensor([[4.0, 4, 4], [1, 1, 0]])))), 4)  # the determinant is 56
+    4.0254
+    """
     return 2 * as_band(cb, "cb", form=False)[0].log().sum()

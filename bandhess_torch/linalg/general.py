@@ -29,7 +29,12 @@ from .lu import eliminate, pivots_of, solve_eliminated
 
 
 class LU(NamedTuple):
-    """A factorised general band, from `lu_factor`: opaque, a pytree that passes through `torch.func`'s transforms."""
+    """A factorised general band, from `lu_factor`: opaque, a pytree that passes through `torch.func`'s transforms.
+
+    >>> lu = lu_factor(torch.tensor([[0.0, 1, 1], [4, 4, 4], [1, 1, 0]]), 1, 1)
+    >>> bool(lu.ok)
+    True
+    """
 
     ab: Tensor
     parts: tuple[Tensor, ...]
@@ -91,6 +96,12 @@ def lu_solve(lu: LU, b: Tensor, *, transpose: bool = False) -> Tensor:
     ab and b, to any order, at the cost of one more solve with the same factor.
 
     Cost: 2 n (2 l + u) flops per column (LAPACK `gbtrs`).
+
+    >>> lu = lu_factor(torch.tensor([[0.0, 1, 1], [4, 4, 4], [2, 2, 0]]), 1, 1)
+    >>> lu_solve(lu, torch.tensor([5.0, 7, 6])).round(decimals=4)
+    tensor([1., 1., 1.])
+    >>> lu_solve(lu, torch.tensor([6.0, 7, 5]), transpose=True).round(decimals=4)
+    tensor([1., 1., 1.])
     """
     b = as_rhs(b, lu.ab)
     if b.numel() == 0:
@@ -105,6 +116,11 @@ def slogdet(lu: LU) -> tuple[Tensor, Tensor]:
 
     Cost: n flops; its derivative, in both modes, once (that derivative has none), a loop over the columns in NumPy,
     4 n l (l + u) flops. The derivative is NaN where A is singular.
+
+    >>> lu = lu_factor(torch.tensor([[0.0, 1, 1], [4, 4, 4], [1, 1, 0]]), 1, 1)
+    >>> sign, log_size = slogdet(lu)  # the determinant is 56
+    >>> float(sign), round(float(log_size), 4)
+    (1.0, 4.0254)
     """
     l, u = _reach(lu.ab, lu.parts)
     pivots = pivots_of(lu.parts, l, u)

@@ -38,6 +38,10 @@ def inverse_band(cb: Tensor | Factor | bordered.BorderedFactor) -> Tensor | Stru
 
     Cost: O(n max(w, 16)^2) (Takahashi's selected inverse, in blocks). Differentiable in both modes, at the same order.
       A structure costs (2 w + 4) n p flops more.
+
+    >>> inverse_band(cholesky(torch.tensor([[2.0, 2, 2], [-1, -1, 0]]))).round(decimals=4)
+    tensor([[0.7500, 1.0000, 0.7500],
+            [0.5000, 0.5000, 0.0000]])
     """
     if isinstance(cb, bordered.BorderedFactor):
         return bordered.inverse(cb, inverse_band)

@@ -129,6 +129,10 @@ def ldl(ab: Tensor) -> Tensor:
 
     Cost: n (w^2 + 3 w) flops.
       Differentiable in both modes, in O(n max(w, 16)^2).
+
+    >>> ldl(torch.tensor([[4.0, 5, 5], [2, 2, 0]]))
+    tensor([[4.0000, 4.0000, 4.0000],
+            [0.5000, 0.5000, 0.0000]])
     """
     return apply(_Ldl, clear_unused(as_band(ab)))
 
@@ -140,6 +144,10 @@ def ldl_solve(ldb: Tensor, b: Tensor) -> Tensor:
     Args: ldb `(w + 1, n)` from `ldl`; b `(n,)` or `(n, k)`.
     Returns: x, of b's shape; infinite or NaN where a pivot is 0, as division is. Cost: (4 w + 3) n flops per column
       (LAPACK `tbtrs` twice). Differentiable in both arguments at the cost of further substitutions.
+
+    >>> ldb = ldl(torch.tensor([[1.0, 1, 1], [2, 2, 0]]))  # indefinite
+    >>> ldl_solve(ldb, torch.tensor([3.0, 5, 3])).round(decimals=4)
+    tensor([1., 1., 1.])
     """
     ldb = as_band(ldb, "ldb", form=False)
     b = as_rhs(b, ldb)
@@ -177,6 +185,9 @@ def inertia(ldb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
       pivot counts as 0 where it is 0 to rounding and nothing stands below it.
 
     Cost: some 2 n w^2 flops. Not differentiable: integers.
+
+    >>> [int(count) for count in inertia(ldl(torch.tensor([[1.0, 1, 1], [2, 2, 0]])))]
+    [2, 1, 0]
     """
     ldb = clear_unused(as_band(ldb, "ldb", form=False)).detach()
     pivots, unit = ldb[0], torch.cat([torch.ones_like(ldb[:1]), ldb[1:]])

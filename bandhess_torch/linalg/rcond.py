@@ -32,6 +32,10 @@ def rcond(cb: Tensor | BorderedFactor, ab: Tensor | Structure) -> Tensor:
       above 3 times the truth, and below it by rounding only. 1 for n = 0; NaN where cb is (H not positive definite).
 
     Cost: 11 solves with the factor. Not differentiable: it has no gradient.
+
+    >>> ab = torch.tensor([[1.0, 1, 0.5], [0, 0, 0]])
+    >>> round(float(rcond(cholesky(ab), ab)), 4)
+    0.5
     """
     if isinstance(ab, Structure) or isinstance(cb, BorderedFactor):
         if not (isinstance(ab, Structure) and isinstance(cb, BorderedFactor)):

@@ -139,7 +139,13 @@ class _Check(torch.autograd.Function):
 
 
 class Factor(NamedTuple):
-    """A factorised positive definite band. Its fields are private. A pytree, as every named tuple."""
+    """A factorised positive definite band. Its fields are private. A pytree, as every named tuple.
+
+    >>> bool(factor(torch.tensor([[4.0, 4, 4], [1, 1, 0]])).ok)
+    True
+    >>> bool(factor(torch.tensor([[1.0, 1, 1], [2, 2, 0]])).ok)  # indefinite
+    False
+    """
 
     ab: Tensor
     parts: tuple[Tensor, ...]
@@ -193,6 +199,12 @@ def factor(ab: Tensor | Structure) -> Factor | bordered.BorderedFactor:
     Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`; for a structure an object of the same members, which
       `inverse_band` and `rcond` take, too. Cost: as `cholesky`, and a solve with p right-hand sides for a border of p
       (w for a closed band).
+
+    >>> f = factor(torch.tensor([[4.0, 4, 4], [1, 1, 0]]))
+    >>> f.solve(torch.tensor([5.0, 6, 5])).round(decimals=4)
+    tensor([1., 1., 1.])
+    >>> bool(f.ok), round(float(f.logdet()), 4)
+    (True, 4.0254)
     """
     return bordered.factor(ab, factor_band) if isinstance(ab, Structure) else factor_band(ab)
 
@@ -249,6 +261,9 @@ def solve(ab: Tensor | Structure, b: Tensor, *, refine: int = 0) -> Tensor:
       border of p counts as p right-hand sides more, a closed band as a border of w. The derivative costs one more
       solve: with `v = solve(ab, xbar)`, `bbar = v`, and `abbar[d, j]` is `-(v[j + d] x[j] + v[j] x[j + d])` (once, for
       d = 0), summed over right-hand sides.
+
+    >>> solve(torch.tensor([[4.0, 4, 4], [1, 1, 0]]), torch.tensor([5.0, 6, 5])).round(decimals=4)
+    tensor([1., 1., 1.])
     """
     refine = as_index(refine, "refine")
     if isinstance(ab, Structure):

@@ -88,6 +88,12 @@ def solve_triangular(cb: Tensor, b: Tensor, *, transpose: bool = False) -> Tenso
 
     Returns: x, of b's shape. Cost: (2 w + 1) n flops per column (LAPACK `tbtrs`). Differentiable in both arguments at
       the cost of further substitutions.
+
+    >>> cb = torch.tensor([[2.0, 2, 2], [1, 1, 0]])
+    >>> solve_triangular(cb, torch.tensor([2.0, 3, 3]))
+    tensor([1., 1., 1.])
+    >>> solve_triangular(cb, torch.tensor([3.0, 3, 2]), transpose=True)
+    tensor([1., 1., 1.])
     """
     cb = as_band(cb, "cb", form=False)
     return columns(lambda b: apply(_Substitution, b, cb, bool(transpose)), as_rhs(b, cb))

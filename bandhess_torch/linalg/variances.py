@@ -21,6 +21,9 @@ def marginal_variances(factor: Factor | BorderedFactor) -> Tensor:
     Args: factor, what `bandhess_torch.factor` gives for a band, `Cyclic` or `Bordered`.
     Returns: `(n,)`, NaN where H is not positive definite. Cost and derivatives: as `inverse_band`, whose band is formed
       only where a derivative is recorded; a border of p costs 2 n p^2 flops more.
+
+    >>> marginal_variances(factor(torch.tensor([[2.0, 2, 2], [-1, -1, 0]]))).round(decimals=4)
+    tensor([0.7500, 1.0000, 0.7500])
     """
     if isinstance(factor, Factor):
         return _variances(factor)
@@ -44,6 +47,10 @@ def quadratic_variances(factor: Factor | BorderedFactor, A: Tensor) -> Tensor:
       A: `(T, r, d)`: r rows for every stage, on its d scalars.
 
     Returns: `(T, r)`, NaN where H is not positive definite. Cost: as `inverse_band`, and 2 T r d (d + 1) flops.
+
+    >>> A = torch.tensor([[[1.0]], [[2]], [[3]]])  # a row for each of the stages, of one scalar
+    >>> quadratic_variances(factor(torch.tensor([[2.0, 2, 2], [-1, -1, 0]])), A).round(decimals=4)[:, 0]
+    tensor([0.7500, 4.0000, 6.7500])
     """
     Z = inverse_band(factor)
     band = Z.band if isinstance(Z, Bordered) else Z

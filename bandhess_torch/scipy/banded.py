@@ -41,7 +41,15 @@ __all__ = ["LinAlgError", "cho_solve_banded", "cholesky_banded", "solve_banded",
 
 
 class LinAlgError(np.linalg.LinAlgError, torch.linalg.LinAlgError):
-    """A matrix is not positive definite, or singular."""
+    """A matrix is not positive definite, or singular: NumPy's error, as SciPy raises it, and PyTorch's.
+
+    >>> from bandhess_torch.scipy import LinAlgError, solveh_banded
+    >>> try:
+    ...     solveh_banded([[0.0, 2, 2], [1, 1, 1]], [1.0, 1, 1])
+    ... except LinAlgError as error:
+    ...     print(error)
+    2th leading minor not positive definite
+    """
 
 
 @eager
@@ -69,6 +77,10 @@ def solveh_banded(
       definite.
 
     Cost: as `bandhess_torch.solve`; twice the flops of complex arithmetic for complex bands (LAPACK `pbsv`).
+
+    >>> from bandhess_torch.scipy import solveh_banded
+    >>> solveh_banded([[0.0, 1, 1], [4, 4, 4]], [5.0, 6, 5]).round(decimals=4)
+    tensor([1., 1., 1.], dtype=torch.float64)
     """
     return _run(_solveh_banded, (bool(lower),), check_finite, _tensors("solveh_banded", ab=ab, b=b))
 
@@ -88,6 +100,11 @@ def cholesky_banded(
     Returns: `(..., w + 1, n)`, U in upper form or L in lower form; unused cells are 0.
     Raises: LinAlgError, naming the leading minor, where H is not positive definite.
     Cost: as `bandhess_torch.cholesky`; twice the flops of complex arithmetic for complex bands (LAPACK `pbtrf`).
+
+    >>> from bandhess_torch.scipy import cholesky_banded
+    >>> cholesky_banded([[0.0, 2, 2], [4, 5, 5]]).round(decimals=4)
+    tensor([[0., 1., 1.],
+            [2., 2., 2.]], dtype=torch.float64)
     """
     return _run(_cholesky_banded, (bool(lower),), check_finite, _tensors("cholesky_banded", ab=ab))
 
@@ -110,6 +127,10 @@ def cho_solve_banded(
     Returns: x, `(..., n)` or `(..., n, k)`.
     Raises: ValueError for shapes that do not match.
     Cost: as `bandhess_torch.cho_solve` (LAPACK `pbtrs`).
+
+    >>> from bandhess_torch.scipy import cho_solve_banded
+    >>> cho_solve_banded(([[0.0, 1, 1], [2, 2, 2]], False), [6.0, 9, 7]).round(decimals=4)  # U^H U x = b
+    tensor([1., 1., 1.], dtype=torch.float64)
     """
     cb, lower = cb_and_lower
     return _run(_cho_solve_banded, (bool(lower),), check_finite, _tensors("cho_solve_banded", cb=cb, b=b))
@@ -141,6 +162,10 @@ def solve_banded(
 
     Cost: 2 n l (l + u + 1) flops, and 2 n (2 l + u) per right-hand side (LAPACK `gbsv`). A derivative costs one more
       solve with the same factor.
+
+    >>> from bandhess_torch.scipy import solve_banded
+    >>> solve_banded((1, 1), [[0.0, 1, 1], [4, 4, 4], [2, 2, 0]], [5.0, 7, 6]).round(decimals=4)
+    tensor([1., 1., 1.], dtype=torch.float64)
     """
     nlower, nupper = l_and_u
     tensors = _tensors("solve_banded", ab=ab, b=b)
@@ -187,6 +212,10 @@ def solve_cyclic_banded(
 
     Cost: the ring is folded to a plain band with 2 max(l, u) diagonals on either side: with m = max(l, u),
       4 n m (4 m + 1) flops and 12 n m per right-hand side. A derivative costs one more solve.
+
+    >>> from bandhess_torch.scipy import solve_cyclic_banded
+    >>> solve_cyclic_banded((1, 1), [[1.0, 1, 1, 1], [4, 4, 4, 4], [2, 2, 2, 2]], [7.0, 7, 7, 7]).round(decimals=4)
+    tensor([1., 1., 1., 1.], dtype=torch.float64)
     """
     l, u = as_index(l_and_u[0], "l_and_u[0]"), as_index(l_and_u[1], "l_and_u[1]")
     arrays = _tensors("solve_cyclic_banded", ab=ab, b=b)

@@ -51,6 +51,11 @@ def eig_banded(
     Derivatives: of values and vectors, first ones in reverse mode (of all, what torch.linalg.eigh has), where the
       eigenvalues are distinct. Cost: a selected one some 160 banded factorisations (80 in float32), batched, and
       O(n m^2) for vectors; "a" is O(n^3) with an (n, n) matrix.
+
+    >>> from bandhess_torch.scipy import eig_banded
+    >>> w, v = eig_banded([[2.0, 3, 5], [0, 0, 0]], lower=True)
+    >>> w.round(decimals=4)
+    tensor([2., 3., 5.], dtype=torch.float64)
     """
     ab, kind = _tensors("eig_banded", ab=a_band)["ab"], check_select(select)
     if check_finite and not _is_finite(ab):
@@ -73,7 +78,12 @@ def eigvals_banded(
     select_range: Any = None,
     check_finite: bool = True,
 ) -> Tensor:
-    """The values of `eig_banded`."""
+    """The values of `eig_banded`.
+
+    >>> from bandhess_torch.scipy import eigvals_banded
+    >>> eigvals_banded([[0.0, -1, -1], [2, 2, 2]], select="i", select_range=(1, 1)).round(decimals=4)  # the middle one
+    tensor([2.], dtype=torch.float64)
+    """
     return eig_banded(a_band, lower, True, overwrite_a_band, select, select_range, 0, check_finite)
 
 
@@ -102,6 +112,11 @@ def eigh_tridiagonal(
     Returns: w `(m,)`, or `(w, v)` with v `(n, m)`.
     Raises: ValueError for sizes that do not match, a wrong selection or driver; TypeError for complex entries.
     Cost and derivatives: as `eig_banded`.
+
+    >>> from bandhess_torch.scipy import eigh_tridiagonal
+    >>> w, v = eigh_tridiagonal([2.0, 2], [-1.0])
+    >>> w.round(decimals=4)
+    tensor([1., 3.])
     """
     d, e = (torch.as_tensor(a) for a in (d, e))
     if d.is_complex() or e.is_complex():
@@ -124,7 +139,12 @@ def eigvalsh_tridiagonal(
     tol: float = 0.0,
     lapack_driver: str = "auto",
 ) -> Tensor:
-    """The values of `eigh_tridiagonal`."""
+    """The values of `eigh_tridiagonal`.
+
+    >>> from bandhess_torch.scipy import eigvalsh_tridiagonal
+    >>> eigvalsh_tridiagonal([2.0, 2], [-1.0]).round(decimals=4)
+    tensor([1., 3.])
+    """
     return eigh_tridiagonal(d, e, True, select, select_range, check_finite, tol, lapack_driver)
 
 

@@ -18,6 +18,13 @@ class Direct:
     Column (t, i) has colour (t mod (2k + 1)) d + i. `(2k + 1) d` products (never more than T d); exact: every entry
     is read off as it stands. Where the program allows it, the same entries come without products, by its diagonals
     (`extraction/diagonals`); a subclass forms them, unless it declares `exact_entries`, too.
+
+    >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum()
+    >>> hessian(fun, 1, probing=Direct())(jnp.array([1.0, 2, 4, 8]))
+    Array([[ 2.,  4.,  4.,  2.],
+           [-2., -2., -2.,  0.]], dtype=float32)
+    >>> Direct().count(T=100, d=2, k=1)  # products at most
+    6
     """
 
     exact_entries: ClassVar[bool] = True

@@ -31,6 +31,12 @@ class Fourier:
     Error: every product has entries of full size, so that rounding, and any noise in the products, spreads evenly over
     the diagonals: about eps times the largest entries of the row, the same at every offset. Use it where the products
     are noisy in every entry alike, or where a gather is dear; otherwise direct probing takes fewer products for d > 1.
+
+    >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum()
+    >>> hessian(fun, 1, probing=Fourier())(jnp.array([1.0, 2, 4, 8])).round(decimals=3)[0]
+    Array([2., 4., 4., 2.], dtype=float32)
+    >>> Fourier().count(T=100, d=2, k=1)  # products
+    7
     """
 
     def count(self, T: int, d: int, k: int) -> int:

@@ -29,7 +29,11 @@ from .substitution import Substitution
 
 @runtime_checkable
 class Probing(Protocol):
-    """What every probing provides; the file explains the four methods."""
+    """What every probing provides; the file explains the four methods.
+
+    >>> isinstance(Direct(), Probing)
+    True
+    """
 
     def count(self, T: int, d: int, k: int) -> int: ...
     def probe(self, c: Array, T: int, d: int, k: int, dtype: Any) -> Array: ...

@@ -61,6 +61,13 @@ class Substitution:
     by matrix products, sequential scans, host callbacks. XLA forms of an elementwise product the rows alone that are
     kept, and direct probing keeps (k + 1) d of every (2k + 1) d: as many entries in all as here. Not where a small
     entry between larger ones on both sides must be right to its last digits.
+
+    >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum()
+    >>> hessian(fun, 1, probing=Substitution())(jnp.array([1.0, 2, 4, 8]))
+    Array([[ 2.,  4.,  4.,  2.],
+           [-2., -2., -2.,  0.]], dtype=float32)
+    >>> Substitution().count(T=100, d=2, k=1)  # products
+    4
     """
 
     def count(self, T: int, d: int, k: int) -> int:

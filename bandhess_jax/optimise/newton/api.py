@@ -32,7 +32,13 @@ from .trust_region import State, advance, initial
 
 
 class NewtonResult(NamedTuple):
-    """x in the argument's structure, f(x), max|grad f(x)|, accepted steps, a `Status`, and a `History` if asked for."""
+    """x in the argument's structure, f(x), max|grad f(x)|, accepted steps, a `Status`, and a `History` if asked for.
+
+    >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum() + jnp.cosh(x - 1).sum()
+    >>> result = newton(fun, jnp.zeros(4), 1)
+    >>> result.success, round(float(result.value), 4)
+    (True, 4.0)
+    """
 
     x: Any
     value: Any
@@ -100,7 +106,7 @@ class Given(NamedTuple):
     band: tuple  # what the user's band function closes over
 
 
-def _functions(problem: Problem, user: User, x: Array) -> tuple[Callable, Callable, list[Array], Given]:
+def functions_of(problem: Problem, user: User, x: Array) -> tuple[Callable, Callable, list[Array], Given]:
     """`(functions, value, consts, given)`: consts are the arrays that the objective depends on, value is
     `(x, consts, given) -> f` and functions `(consts, given) -> Functions`. The user's are traced once, here."""
     objective, extraction, kind, options = problem
@@ -144,7 +150,7 @@ def _functions(problem: Problem, user: User, x: Array) -> tuple[Callable, Callab
 def _newton(problem: Problem, user: User, x0: Any) -> tuple:
     """`(x, value, grad_norm, steps, status, history)`."""
     layout, report = problem.objective.layout, user.report if user.callbacks else None
-    functions, value, consts, given = _functions(problem, user, lax.stop_gradient(layout.ravel(x0)))
+    functions, value, consts, given = functions_of(problem, user, lax.stop_gradient(layout.ravel(x0)))
 
     def minimise(consts: list[Array], given: Given) -> tuple:
         start = initial(problem.options, given.x0)
@@ -169,7 +175,7 @@ def _packed_start(*args: Any) -> Packed:
 def _turns(problem: Problem, user: User, x0: Any, state: Packed, last: Array) -> Piece:
     layout, report = problem.objective.layout, user.report if user.callbacks else None
     s = unpack(state, _start(problem, user, x0))
-    functions, _, consts, given = _functions(problem, user, s.point.x)
+    functions, _, consts, given = functions_of(problem, user, s.point.x)
     s = advance(problem.options, functions(consts, given), given.scale, report, s, last)
     point = s.point
     shown = layout.unravel(point.x), point.pack[0], point.grad_norm, s.steps, s.status, s.history
@@ -300,6 +306,13 @@ def newton(
     Cost: a step takes one `value_grad_hessian`, about 1 to 5 banded Cholesky factorisations, and one value per trial;
     a derivative one Hessian, two factorisations, one solve. One `lax.while_loop`: works under jit and vmap (lanes
     that end stay as they are).
+
+    >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum() + jnp.cosh(x - 1).sum()
+    >>> result = newton(fun, jnp.zeros(4), 1)
+    >>> result.status
+    <Status.CONVERGED: 0>
+    >>> result.x.round(decimals=3)
+    Array([1., 1., 1., 1.], dtype=float32)
     """
     check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)

@@ -81,7 +81,7 @@ def _turn(residuals: Residuals, fun: Callable, limits: Limits, check_band: bool,
     grown = jnp.where(ratio > GOOD, jnp.maximum(s.radius, GROW * s.length), s.radius)
     radius = jnp.where(finite & (ratio >= POOR), grown, shrunk)
     largest = jnp.where(accepted, jnp.maximum(s.largest, point.size), s.largest)
-    steps = s.steps + accepted
+    steps = s.steps + accepted.astype(jnp.int32)
 
     eps = float(jnp.finfo(x.dtype).eps)
     regular = jnp.isfinite(point.newton).all()

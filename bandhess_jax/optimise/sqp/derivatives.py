@@ -53,7 +53,7 @@ def _jacobian(push: Callable[[Array], Array], layout: Layout, extraction: Extrac
     column = jnp.arange(layout.n, dtype=jnp.int32) % width
 
     def product(c: Array) -> Array:
-        return push((column == c).astype(layout.dtype))
+        return push((column == c.astype(jnp.int32)).astype(layout.dtype))
 
     return multiply(product, width, extraction.chunk_size, layout.n)
 

@@ -62,7 +62,7 @@ def range(n: int, like: Array) -> Array:
 
 
 def _columns(first: Array, L: int) -> Array:
-    return first[:, None] + jnp.arange(L, dtype=jnp.int32)
+    return first[:, None] + jnp.arange(L, dtype=jnp.int32)[None]
 
 
 def windows(v: Array, first: Array, L: int) -> Array:

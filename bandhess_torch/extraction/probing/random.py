@@ -34,6 +34,12 @@ class Random:
 
     `(2k + 1) d + oversampling` products. Error: noise-free, some eps; with noise sigma in each product's entries,
     sigma / sqrt(oversampling - 1) on the diagonal, and by the averaging sigma / sqrt(2 (oversampling - 1)) off it.
+
+    >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum()
+    >>> hessian(fun, 1, probing=Random(oversampling=6))(torch.tensor([1.0, 2, 4, 8])).round(decimals=3)[0]
+    tensor([2., 4., 4., 2.])
+    >>> Random().count(T=100, d=2, k=1)  # products
+    12
     """
 
     oversampling: int | None = None

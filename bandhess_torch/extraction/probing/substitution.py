@@ -75,6 +75,13 @@ class Substitution:
     as the file explains: some sqrt(T / k) eps times the largest entries on that way. Measured at n = 1e5 on entries of
     size 1: 4e-14 in float64, 2e-5 in float32 (direct: 2e-16, 1e-7). Use it where products are dear, in float64;
     not where a small entry between larger ones on both sides must be right to its last digits.
+
+    >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum()
+    >>> hessian(fun, 1, probing=Substitution())(torch.tensor([1.0, 2, 4, 8]))
+    tensor([[ 2.,  4.,  4.,  2.],
+            [-2., -2., -2.,  0.]])
+    >>> Substitution().count(T=100, d=2, k=1)  # products
+    4
     """
 
     def count(self, T: int, d: int, k: int) -> int:

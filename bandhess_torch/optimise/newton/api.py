@@ -30,7 +30,13 @@ from .trust_region import minimise
 
 
 class NewtonResult(NamedTuple):
-    """x in the argument's structure, f(x), max|grad f(x)|, accepted steps, a `Status`, and a `History` if asked for."""
+    """x in the argument's structure, f(x), max|grad f(x)|, accepted steps, a `Status`, and a `History` if asked for.
+
+    >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum() + torch.cosh(x - 1).sum()
+    >>> result = newton(fun, torch.zeros(4), 1)
+    >>> result.success, round(float(result.value), 4)
+    (True, 4.0)
+    """
 
     x: Any
     value: Any
@@ -237,6 +243,13 @@ def newton(
 
     Cost: a step takes one `value_grad_hessian`, about 1 to 5 banded Cholesky factorisations, and one value per trial;
     a derivative one Hessian, two factorisations, one solve. `torch.func.vmap` solves one lane after the other.
+
+    >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum() + torch.cosh(x - 1).sum()
+    >>> result = newton(fun, torch.zeros(4), 1)
+    >>> result.status
+    <Status.CONVERGED: 0>
+    >>> result.x.round(decimals=3)
+    tensor([1., 1., 1., 1.])
     """
     check_args(args)
     objective = Objective.of(fun, 0, None, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)

@@ -22,7 +22,14 @@ from .implicit import Implicit, implicit_root
 
 
 class RootResult(NamedTuple):
-    """x in the argument's structure, max|F(x)|, accepted steps, and a `Status`."""
+    """x in the argument's structure, max|F(x)|, accepted steps, and a `Status`.
+
+    >>> result = root(lambda y: y**2 - 4, torch.tensor([1.0, 3, 5]), 0, 0)
+    >>> result.x.round(decimals=3)
+    tensor([2., 2., 2.])
+    >>> float(result.residual_norm) < 1e-3
+    True
+    """
 
     x: Any
     residual_norm: Any

@@ -43,7 +43,15 @@ class SQPResult(NamedTuple):
     """x in the argument's structure, f(x), max|grad L|, accepted steps, a `Status`, multipliers in the structure of
     the constraints (L = f + multipliers . c), the largest violation, an `SQPHistory` if asked for, the multipliers
     (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities, the barrier parameter at the end, and what
-    what the status means here (None inside torch.func.vmap)."""
+    what the status means here (None inside torch.func.vmap).
+
+    >>> fun, ends = lambda x: ((x[1:] - x[:-1]) ** 2).sum(), lambda x: torch.stack([x[0] - 1, x[-1] - 4])
+    >>> result = sqp(fun, ends, torch.zeros(4), 1)
+    >>> [f"{each:.3f}" for each in result.multipliers]
+    ['2.000', '-2.000']
+    >>> result.success
+    True
+    """
 
     x: Any
     value: Any
@@ -217,6 +225,13 @@ def sqp(
     value's derivative is that of the Lagrangian (the envelope theorem). A derivative is NaN where the status is not
     CONVERGED or PRECISION_FLOOR, and, but for the value's, where the conditions at the solution are singular to
     rounding (the Hessian on the null space of the constraints). `torch.func.vmap` solves one lane after the other.
+
+    >>> fun, ends = lambda x: ((x[1:] - x[:-1]) ** 2).sum(), lambda x: torch.stack([x[0] - 1, x[-1] - 4])
+    >>> result = sqp(fun, ends, torch.zeros(4), 1)
+    >>> result.status
+    <Status.CONVERGED: 0>
+    >>> [f"{each:.3f}" for each in result.x]
+    ['1.000', '2.000', '3.000', '4.000']
     """
     check_args(args)
     objective = Objective.of(fun, 0, None, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)

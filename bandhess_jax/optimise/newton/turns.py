@@ -1,0 +1,64 @@
+"""The loop of `newton` in the hands of another, turn by turn: what `bandhess_jax.optimistix` is made of.
+
+turns = Turns.of(y, bandwidth, tol, check_band, probing, chunk_size)
+state = turns.start(y)
+while state.open:
+    state = turns.take(fun, state)
+y, status = turns.place(state), state.status
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from ...extraction.objective import Objective
+from ...extraction.probing.protocol import Probing
+from ...extraction.products import ChunkSize, Extraction
+from .api import Problem, User, functions_of
+from .point import Options
+from .trust_region import State, advance, initial
+
+ENDLESS = 2**31 - 2  # accepted steps: to count them is the loop's owner's matter
+
+
+class Turns(NamedTuple):
+    """Hashable: it holds shapes and options alone, and may be made anew for every turn."""
+
+    problem: Problem
+
+    @classmethod
+    def of(
+        cls,
+        y: Any,
+        bandwidth: int,
+        tol: float | None,
+        check_band: bool,
+        probing: str | Probing,
+        chunk_size: ChunkSize,
+    ) -> Turns:
+        """For trees like y; the other arguments are those of `newton`, checked here but for tol."""
+        objective = Objective.of(lambda y: y, 0, False, (y,), "y0")
+        layout = objective.layout
+        extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (y, ()))
+        tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else tol
+        width = (extraction.bandwidth + 1) * layout.d
+        options = Options(layout, width, "none", tol, ENDLESS, bool(check_band), False, False)
+        return cls(Problem(objective, extraction, "exact", options))
+
+    def start(self, y: Any) -> State:
+        """At y, where nothing is known yet."""
+        return initial(self.problem.options, self.problem.objective.layout.ravel(y))
+
+    def take(self, fun: Callable[[Any], Any], state: State) -> State:
+        """The next turn: a step is tried, refined or turned down, or the end checked. Once `state.open` is False,
+        `state.status` is a `Status` and nothing changes any more."""
+        user = User(fun, (), "exact", None, ())
+        functions, _, consts, given = functions_of(self.problem, user, state.point.x)
+        return advance(self.problem.options, functions(consts, given), None, None, state, state.turns + 1)
+
+    def place(self, state: State) -> Any:
+        """The best point so far, in the structure of y."""
+        return self.problem.objective.layout.unravel(state.point.x)
