@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from bandhess_common.ring import Arcs
 
@@ -32,14 +32,15 @@ class Ring:
         return Arcs.of(T, k).colours * d
 
     def probe(self, c: Array, T: int, d: int, k: int, dtype: Any) -> Array:
-        return (_colour(jnp.arange(T * d), T, d, k) == c).astype(dtype)
+        # Where XLA sees what a probe consists of, it takes rolls of one apart, and devices gather it.
+        return lax.optimization_barrier((_colour(jnp.arange(T * d), T, d, k) == c).astype(dtype))
 
     def keep(self, c: Array, y: Array, T: int, d: int, k: int) -> Array:
         return y
 
     def decode(self, kept: Array, T: int, d: int, k: int) -> Array:
         known = read_off(kept, lambda j: _colour(j % (T * d), T, d, k), (k + 1) * d)
-        return clear_beyond_stages(jnp.stack([jnp.roll(row, -r) for r, row in enumerate(known)]), d)
+        return clear_beyond_stages(jnp.stack([known[0], *(jnp.roll(known[r], -r) for r in range(1, len(known)))]), d)
 
 
 def _colour(j: Array, T: int, d: int, k: int) -> Array:
