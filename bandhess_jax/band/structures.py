@@ -23,11 +23,12 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
 from bandhess_common.checks import as_index, check_border, check_closed, check_vector
 
-from . import storage
+from . import mesh, storage
 from .storage import as_band, as_rhs
 
 
@@ -149,20 +150,22 @@ def row_sums(H: Array | Structure) -> Array:
     return matvec(magnitude(H), jnp.ones_like(diagonal(H)))
 
 
-def matvec(ab: ArrayLike | Structure, x: ArrayLike) -> Array:
+def matvec(ab: ArrayLike | Structure, x: ArrayLike, *, sharding: NamedSharding | None = None) -> Array:
     """H x.
 
     Args:
       ab: H as a band `(w + 1, n)`, lower band storage, or `Cyclic` or `Bordered`.
       x: `(n,)` or `(n, k)`; with a border of p, `(n + p,)` or `(n + p, k)`.
+      sharding: None, or as `factor` has it: a device sends 2 w numbers of a plain band's product, whatever w is
+        (without it XLA places the product of a sharded band, and gathers x for w > 16).
 
     Returns: H x, of x's shape; about (4 w + 2) n flops per column, and 4 p n for a border.
     """
     H = as_matrix(ab)
-    return _product(H, as_vector(x, H, "x"))
+    return _product(H, as_vector(x, H, "x"), sharding)
 
 
-def _product(H: Array | Structure, x: Array) -> Array:
+def _product(H: Array | Structure, x: Array, sharding: NamedSharding | None = None) -> Array:
     if isinstance(H, Cyclic):  # a plain band, of a ring that was opened and continued for w entries at both ends
         w, n = H.ab.shape[0] - 1, H.ab.shape[1]
         around = [jnp.concatenate([part[..., n - w :], part, part[..., :w]], -1) for part in (H.ab, x.T)]
@@ -170,9 +173,9 @@ def _product(H: Array | Structure, x: Array) -> Array:
     if isinstance(H, Bordered):
         n = H.border.shape[1]
         first, last = x[:n], x[n:]
-        above = _product(H.band, first) + dot(H.border.T, last)
+        above = _product(H.band, first, sharding) + dot(H.border.T, last)
         return jnp.concatenate([above, dot(H.border, first) + dot(H.corner, last)])
-    return storage.matvec(H, x)
+    return storage.matvec(H, x) if sharding is None else mesh.product(H, x, sharding)
 
 
 def dot(a: Array, b: Array) -> Array:

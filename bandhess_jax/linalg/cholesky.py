@@ -5,8 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
+from ..band.mesh import parts_of
 from ..band.storage import as_band, clear_unused
 from ..framework.kernels import kernel
 from .ldl import first_bad_pivot, ldl_columns
@@ -62,6 +64,13 @@ def cho_solve(cb: ArrayLike, b: ArrayLike) -> Array:
     return solve_triangular(cb, solve_triangular(cb, b), transpose=True)
 
 
-def logdet(cb: ArrayLike) -> Array:
-    """log det H from its factor cb `(w + 1, n)`: twice the sum of the logarithms of L's diagonal; a scalar."""
-    return 2 * jnp.sum(jnp.log(as_band(cb, "cb", form=False)[0]))
+def logdet(cb: ArrayLike, *, sharding: NamedSharding | None = None) -> Array:
+    """log det H from its factor cb `(w + 1, n)`: twice the sum of the logarithms of L's diagonal; a scalar.
+
+    sharding: None, or as `factor` has it, for a cb from `cholesky`: each device sums its columns' logarithms. What
+    `factor` gave with a sharding has its own `.logdet()`.
+    """
+    cb = as_band(cb, "cb", form=False)
+    if sharding is not None:
+        cb = parts_of(sharding, cb.shape[1], cb.shape[0] - 1).placed(cb, 1)
+    return 2 * jnp.sum(jnp.log(cb[0]))

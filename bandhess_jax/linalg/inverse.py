@@ -13,14 +13,15 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
 from ..band.storage import as_band, clear_unused
 from ..band.structures import Structure
 from ..framework.kernels import kernel
-from . import bordered
+from . import bordered, sharded
 from .cholesky import cholesky
-from .solve import Factor
+from .solve import Factor, factor
 
 
 @jax.custom_jvp
@@ -83,12 +84,16 @@ def _inverse_columns_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Ar
     return columns, lax.scan(column, jnp.zeros((w, w), unit.dtype), steps, reverse=True)[1]
 
 
-def inverse_band(cb: ArrayLike | Factor | bordered.BorderedFactor) -> Array | Structure:
+def inverse_band(
+    cb: ArrayLike | Factor | bordered.BorderedFactor, *, sharding: NamedSharding | None = None
+) -> Array | Structure:
     """The band of H^-1, from a factor of H: row 0 holds the marginal variances of N(0, H^-1).
 
     Args:
       cb: `(w + 1, n)` from `cholesky` (values in unused cells are never read); or what `factor` gives for a band,
         `Cyclic` or `Bordered`.
+      sharding: None, or as `factor` has it, for a cb from `cholesky`: H is formed and factorised again, in parts. What
+        `factor` gave with a sharding is inverted where it is.
 
     Returns: `(w + 1, n)`: `[d, j]` is (H^-1)[j + d, j], 0 in unused cells. H^-1 itself is dense; what lies outside the
       band is not formed. NaN where cb is. For a structure, the same one: of `Bordered` the band of the inverse, its
@@ -99,7 +104,11 @@ def inverse_band(cb: ArrayLike | Factor | bordered.BorderedFactor) -> Array | St
     """
     if isinstance(cb, bordered.BorderedFactor):
         return bordered.inverse(cb, lambda ab: inverse_band(cholesky(ab)))
+    if isinstance(cb, sharded.ShardedFactor):
+        return sharded.inverse(cb, inverse_band)
     if isinstance(cb, Factor):
         cb = cholesky(cb.ab)
     cb = clear_unused(as_band(cb, "cb", form=False))
+    if sharding is not None:
+        return inverse_band(factor(sharded.squared(cb), sharding=sharding))
     return clear_unused(inverse_columns((cb[1:] / cb[:1]).T, 1 / cb[0] ** 2).T)
