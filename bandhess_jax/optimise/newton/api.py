@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.sharding import NamedSharding
 
 from bandhess_common.checks import as_index, as_positive, check_args
 from bandhess_common.progress import print_progress
@@ -28,6 +29,7 @@ from ...framework.jit import Host, jit_call, prepare
 from ...framework.packing import Packed, pack, unpack
 from .implicit import close, implicit_solution
 from .point import Functions, Options
+from .split import fill, filled, split_stages
 from .trust_region import State, advance, initial
 
 
@@ -110,7 +112,7 @@ def _functions(problem: Problem, user: User, x: Array) -> tuple[Callable, Callab
     def user_band(x: Array) -> Any:
         H = user.hessian(layout.unravel(x), *user.args)  # type: ignore[operator]
         H = as_clean(jax.tree.map(lambda a: jnp.asarray(a, layout.dtype), H), "hessian's result")
-        check_fits(H, layout, "hessian's result", options.width)
+        check_fits(H := fill(layout, H), layout, "hessian's result", options.width)
         return H
 
     squares = kind == "gauss_newton"
@@ -144,18 +146,20 @@ def _functions(problem: Problem, user: User, x: Array) -> tuple[Callable, Callab
 def _newton(problem: Problem, user: User, x0: Any) -> tuple:
     """`(x, value, grad_norm, steps, status, history)`."""
     layout, report = problem.objective.layout, user.report if user.callbacks else None
-    functions, value, consts, given = _functions(problem, user, lax.stop_gradient(layout.ravel(x0)))
+    options = problem.options
+    functions, value, consts, given = _functions(problem, user, lax.stop_gradient(options.split(layout.ravel(x0))))
 
     def minimise(consts: list[Array], given: Given) -> tuple:
-        start = initial(problem.options, given.x0)
-        s = advance(problem.options, functions(consts, given), given.scale, report, start, None)
+        start = initial(options, given.x0)
+        s = advance(options, functions(consts, given), given.scale, report, start, None)
         # As numbers that tangents know of: steps and status become integers again below.
         integers = (a.astype(jnp.float32) for a in (s.status, s.steps))
         return s.point.x, s.point.pack[0], *integers, s.point.grad_norm, s.history
 
-    solution = implicit_solution(minimise, value, layout, problem.extraction) if consts else minimise
+    solution = implicit_solution(minimise, value, layout, problem.extraction, options.sharding) if consts else minimise
     x, f, status, steps, grad_norm, history = solution(consts, given)
-    return layout.unravel(x), f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
+    x = split_stages(layout, options.sharding, layout.unravel(x))
+    return x, f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
 
 
 def _start(problem: Problem, _: User, x0: Any) -> State:
@@ -248,6 +252,7 @@ def newton(
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,
+    sharding: NamedSharding | None = None,
 ) -> NewtonResult:
     """Minimise `fun(x, *args)` by Newton's method with its exact banded Hessian.
 
@@ -276,6 +281,11 @@ def newton(
       stage_axes: as in `hessian`: None marks leaves of any shape that all stages share (a final time, masses,
         coefficients), and which `result.x` has in their places.
       periodic: as in `hessian`: the last stage meets the first.
+      sharding: None, or `NamedSharding(mesh, P("stages"))`, which names the mesh axis that the stages are split over:
+        all vectors and bands of the loop are, and what the devices gather does not grow with T. Leaves of x0 and of the
+        result are split where the devices divide their stages, and whole on every device where they do not (the loop
+        then adds stages of its own). One program: max_seconds is not for it, nor bandwidth=None where several processes
+        run. `sqp` has no such argument.
 
     Returns: `NewtonResult`. CONVERGED is a proof. H(x), less 8 eps of its diagonal entries (what rounding may have
       added), is positive definite, and with it
@@ -303,7 +313,8 @@ def newton(
     """
     check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)
-    layout = objective.layout
+    layout = filled(objective.layout, sharding)
+    objective, x0 = objective._replace(layout=layout), split_stages(layout, sharding, x0)
     kind = "given" if callable(hessian) else hessian
     if kind not in ("given", "exact", "gauss_newton"):
         raise ValueError(f'hessian must be "exact", "gauss_newton" or a function (x, *args) -> ab, got {hessian!r}')
@@ -323,6 +334,7 @@ def newton(
         check_band,
         bool(history),
         jax.config.jax_debug_nans,  # type: ignore[attr-defined]
+        sharding,
     )
     problem = Problem(objective, extraction, kind, options)
     callbacks = tuple(Host(each) for each in (print_progress if verbose else None, callback) if each)
@@ -331,7 +343,13 @@ def newton(
         out = _empty(problem, user, x0)
     else:
         limit = None if max_seconds is None else as_positive(max_seconds, "max_seconds")
-        out = _eager(problem, user, x0, limit) or jit_call(_newton, problem, user, x0)
+        if limit is not None and sharding is not None:
+            raise ValueError(
+                "max_seconds must be None with sharding, as the clocks of several processes do not agree; bound the "
+                "work with max_steps"
+            )
+        pieces = None if sharding is not None else _eager(problem, user, x0, limit)
+        out = pieces or jit_call(_newton, problem, user, x0)
     x, value, grad_norm, steps, status, way = out
     if not isinstance(status, jax.core.Tracer):
         if callbacks:
