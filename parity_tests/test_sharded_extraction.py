@@ -1,27 +1,16 @@
 """Bands of arrays whose stages lie on eight devices: what the programs send, and that one device gives the same."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from collectives import Collective, collectives
 from sharded_extraction import DEVICES, cases
+from sharded_process import run
 
 HALO = 100  # numbers: what two neighbours of a stage are, with 15 probes; a device has 384 at least
 
 
 @pytest.fixture(scope="module")
 def measured() -> dict:
-    """Of each case, in one process with eight devices."""
-    program = Path(__file__).with_name("sharded_extraction.py")
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environment, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return run("sharded_extraction.py", DEVICES)
 
 
 @pytest.mark.parametrize("name", cases())

@@ -348,8 +348,10 @@ def newton(
                 "max_seconds must be None with sharding, as the clocks of several processes do not agree; bound the "
                 "work with max_steps"
             )
-        pieces = None if sharding is not None else _eager(problem, user, x0, limit)
-        out = pieces or jit_call(_newton, problem, user, x0)
+        if sharding is not None:
+            out = prepare(_newton, problem, user, x0)(quick=True)
+        else:
+            out = _eager(problem, user, x0, limit) or jit_call(_newton, problem, user, x0)
     x, value, grad_norm, steps, status, way = out
     if not isinstance(status, jax.core.Tracer):
         if callbacks:
