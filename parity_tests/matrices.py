@@ -1,12 +1,17 @@
 """Positive definite bands, and what LAPACK and plain loops make of them."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from backends import Backend
 from oracles import store, unstore
 from scipy.linalg import lapack
+
+if TYPE_CHECKING:  # sharded_worker.py starts sooner without PyTorch
+    from backends import Backend
 
 # (n, w): empty, single, diagonal, usual, full, wider than the matrix, wide.
 SIZES = [(0, 2), (1, 2), (7, 0), (8, 3), (5, 4), (3, 6), (30, 17)]

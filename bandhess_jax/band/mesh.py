@@ -42,11 +42,17 @@ class Parts:
         return PartitionSpec(*(self.axis if i == split else None for i in range(ndim)))
 
     def placed(self, a: Array, split: int) -> Array:
-        """`a` on the devices, split where its length allows it (inside jit the programs below say where)."""
+        """`a` on the devices, split where its length allows it (inside jit the programs below say where).
+
+        An array of one process is taken to be the same in all of them, as it is for `jax.jit`.
+        """
         if isinstance(a, jax.core.Tracer):
             return a
         even = a.shape[split] == self.count * self.columns and self.pay
-        return jax.device_put(a, NamedSharding(self.mesh, self.spec(a.ndim, split) if even else PartitionSpec()))
+        sharding = NamedSharding(self.mesh, self.spec(a.ndim, split) if even else PartitionSpec())
+        if a.is_fully_addressable and not sharding.is_fully_addressable:  # jax.device_put gathers a, and refuses NaN
+            return jax.make_array_from_callback(a.shape, sharding, lambda index: a[index])
+        return jax.device_put(a, sharding)
 
     def run(self, local: Callable, inputs: tuple[PartitionSpec, ...], outputs: Any) -> Callable:
         """`local(self, ...)` on every device at once.

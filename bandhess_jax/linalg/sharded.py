@@ -17,9 +17,10 @@ follow by L^T x = y - F x_left - B^T x_own. This is Cholesky in another order, s
 definite exactly where all of the factors exist; what fails on one device is NaN in the separators' system, which all
 of them see.
 
-Cost: n (w^2 + 2 w^2 + 2 w^2) flops for L, F and F^T F, of which the serial factor has the first alone: the partition
-does the work of some four or five serial sweeps, and pays from as many devices on. A solve costs (6 w + 2) n a
-right-hand side, for 4 w + 2. The spikes double the factor's memory.
+Cost: n (w^2 + 2 w^2 + 2 w^2) flops for L, F and F^T F, of which a serial factor has the first alone; (8 w + 2) n for
+a right-hand side, twice the serial solve's. So it pays from some devices on (docs/explanation/partition.md has how
+many). A device holds three bands of its columns: H's, L's and the spike. On GPUs its columns are eliminated one after
+the other: right, but slow.
 
 The selected inverse Z: that of the separators' system gives Z_ss, for the separators on both sides of an interior; with
 V = L^-T [F, B^T] the interior has (L L^T)^-1 + V Z_ss V^T, and -V Z_ss couples it to them. Both terms are positive
@@ -31,7 +32,7 @@ Source: Wang 1981 (ACM TOMS 7, 170) for the parts; Polizzi and Sameh 2006 (Paral
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -183,27 +184,32 @@ class ShardedFactor:
 register_dataclass(ShardedFactor, data_fields=["ab", "cells", "spikes", "separators"], meta_fields=["parts"])
 
 
+def _everywhere(parts: Parts, a: Array) -> Array:
+    return lax.with_sharding_constraint(a, NamedSharding(parts.mesh, PartitionSpec()))
+
+
 def factor(ab: ArrayLike, sharding: NamedSharding, factor_band: Callable) -> Any:
-    """`factor` with `sharding`; a band too short to be split is factorised on every device."""
+    """`factor` with `sharding`; a band too short to be split is factorised on every device, by `factor_band`."""
     ab = as_band(ab)
     parts = parts_of(sharding, ab.shape[1], ab.shape[0] - 1)
     ab = parts.placed(ab, 1)
-    if parts.pay:
-        cells, spikes, separators = _factor(parts, ab)
-        return ShardedFactor(ab, cells, spikes, separators, parts)
-    return factor_band(lax.with_sharding_constraint(ab, NamedSharding(parts.mesh, PartitionSpec())))
+    if not parts.pay:
+        return factor_band(_everywhere(parts, ab))
+    cells, spikes, separators = _factor(parts, ab)
+    return ShardedFactor(ab, cells, spikes, separators, parts)
 
 
-def solve(ab: ArrayLike, b: ArrayLike, sharding: NamedSharding, factor_band: Callable) -> Array:
-    """`solve` with `sharding`. The factor is taken of a constant: a gradient then factorises nothing again."""
+def solve(ab: ArrayLike, b: ArrayLike, sharding: NamedSharding, solve_band: Callable) -> Array:
+    """`solve` with `sharding`; a band too short to be split is solved with on every device, by `solve_band`."""
     ab = as_band(ab)
     b = as_rhs(b, ab)
     parts = parts_of(sharding, ab.shape[1], ab.shape[0] - 1)
     ab, b = parts.placed(ab, 1), parts.placed(b, 0)
-    factored = factor(lax.stop_gradient(ab), sharding, factor_band)
-    if parts.pay:
-        return replace(factored, ab=ab).solve(b)
-    return factored._replace(ab=clear_unused(ab)).solve(b)
+    if not parts.pay:
+        return solve_band(_everywhere(parts, ab), _everywhere(parts, b))
+    # The factor is taken of a constant: a gradient then factorises nothing again.
+    cells, spikes, separators = _factor(parts, lax.stop_gradient(ab))
+    return ShardedFactor(ab, cells, spikes, separators, parts).solve(b)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -171,7 +171,7 @@ def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0, sharding:
         solve_band = partial(solve, refine=refine, sharding=sharding)
         return bordered.solve(ab, b, solve_band, partial(factor_band, sharding=sharding))
     if sharding is not None:
-        return sharded.solve(ab, b, sharding, factor_band)
+        return sharded.solve(ab, b, sharding, solve)
     ab = as_band(ab)
     if refine:
         b = as_rhs(b, ab)

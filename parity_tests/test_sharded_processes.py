@@ -1,0 +1,87 @@
+"""Bands split over 2 and 4 processes that talk over loopback, and what becomes of a run that loses one of them."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from matrices import EPS
+
+WORKER = Path(__file__).with_name("sharded_worker.py")
+pytestmark = pytest.mark.cpu_only("gloo's collectives are CPUs'")
+
+
+class Run:
+    """Processes of one run, and the files that they write to."""
+
+    def __init__(self, folder: Path, count: int, *options: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        self.outputs = [folder / f"{number}.out" for number in range(count)]
+        self.errors = [folder / f"{number}.err" for number in range(count)]
+        self.processes = []
+        with ExitStack() as files:
+            for number in range(count):
+                out, err = (files.enter_context(path[number].open("w")) for path in (self.outputs, self.errors))
+                command = [sys.executable, str(WORKER), "process", str(number), str(count), port, *options]
+                self.processes.append(subprocess.Popen(command, stdout=out, stderr=err))
+
+    def facts(self, seconds: float) -> list[dict]:
+        """What all of them have measured, waited for."""
+        until = time.monotonic() + seconds
+        while not all(path.read_text().endswith("}\n") for path in self.outputs):
+            assert time.monotonic() < until, [path.read_text() for path in self.errors]
+            failed = [path.read_text() for path, each in zip(self.errors, self.processes, strict=True) if each.poll()]
+            assert not failed, failed
+            time.sleep(0.05)
+        return [json.loads(path.read_text().splitlines()[-1]) for path in self.outputs]
+
+
+@contextmanager
+def started(count: int, *options: str) -> Iterator[Run]:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), count, *options)
+        try:
+            yield run
+        finally:
+            for each in run.processes:
+                each.kill()
+                each.wait()
+
+
+def check(facts: list[dict], count: int) -> None:
+    assert len(facts) == count
+    for each in facts:
+        assert (each["devices"], each["own"]) == (count, 1)
+        assert max(each["solve"], each["inverse"], each["logdet"]) <= 100 * EPS
+        assert each["ok"] is True
+        assert each["bad"] == [False, False]
+        assert each["nan"] == [True, True]
+
+
+def test_four_processes() -> None:
+    """Of 61 columns."""
+    with started(4) as run:
+        check(run.facts(120), 4)
+        assert [each.wait(60) for each in run.processes] == [0, 0, 0, 0]
+
+
+def test_two_processes_and_the_loss_of_one() -> None:
+    """The survivor ends by itself, with an error that names the lost one, when its heartbeats have been missing for
+    the ten seconds that the run allows; the runtime takes a few more to say so."""
+    with started(2, "lost") as run:
+        check(run.facts(120), 2)
+        first, second = run.processes
+        assert first.poll() is None
+        second.kill()
+        assert first.wait(50) not in (0, None)
+        said = run.errors[0].read_text()
+    assert re.search(r"Task 1 heartbeat timeout|stopped sending heartbeats\):\s+1\s", said), said
