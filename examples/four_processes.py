@@ -12,7 +12,7 @@ import argparse
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import bandhess_jax as bh
 
@@ -38,7 +38,7 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     jax.distributed.initialize(options.coordinator, options.processes, options.process)
 
-    mesh = jax.make_mesh((len(jax.devices()),), ("stages",), axis_types=(AxisType.Auto,))
+    mesh = Mesh(jax.devices(), ("stages",))
     stages = NamedSharding(mesh, PartitionSpec("stages"))
     data = jax.make_array_from_callback((options.stages,), stages, part_of_the_data)
     result = bh.newton(misfit, data, 2, args=(data,), sharding=stages)

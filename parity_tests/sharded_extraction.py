@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from collectives import collectives
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import bandhess_jax as bj
 
@@ -110,7 +110,7 @@ def measure(case: Case, sharding: NamedSharding) -> dict:
 
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
-    mesh = jax.make_mesh((DEVICES,), ("stages",), axis_types=(AxisType.Auto,))
+    mesh = Mesh(jax.devices(), ("stages",))
     sharding = NamedSharding(mesh, PartitionSpec("stages"))
     print(json.dumps({name: measure(case, sharding) for name, case in cases().items()}))
 

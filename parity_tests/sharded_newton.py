@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from collectives import collectives
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import bandhess_jax as bj
 
@@ -85,7 +85,7 @@ def uneven(sharding: NamedSharding) -> dict:
 
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
-    mesh = jax.make_mesh((DEVICES,), ("stages",), axis_types=(AxisType.Auto,))
+    mesh = Mesh(jax.devices(), ("stages",))
     sharding = NamedSharding(mesh, PartitionSpec("stages"))
     print(json.dumps({"even": even(sharding), "uneven": uneven(sharding)}))
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from collectives import Collective
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from sharded_newton import DEVICES, ROWS, D, T
 from sharded_process import run
 
@@ -59,7 +59,7 @@ def test_nan_on_one_device_is_seen_by_all(measured: dict) -> None:
 
 
 def one_device() -> NamedSharding:
-    return NamedSharding(jax.make_mesh((1,), ("stages",), axis_types=(AxisType.Auto,)), PartitionSpec("stages"))
+    return NamedSharding(Mesh(jax.devices()[:1], ("stages",)), PartitionSpec("stages"))
 
 
 @pytest.mark.parametrize(
