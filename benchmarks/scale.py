@@ -8,9 +8,10 @@ device beside its arguments (results and temporaries), and what is sent is count
     all-gather          (P - 1) parts of b bytes received, of P devices
     all-reduce          2 b (P - 1) / P sent and received, around a ring
 
-For `newton` that is a turn's with one trial: its loops stand in the program once. The model takes b from the program for 8
-devices, and compares it with that for 16. (On fewer devices than the bandwidth counts, windows x[w:] are not cut where x
-is, and more is sent.) Indices are 32 bits wide: more than 2^31 scalars are beyond the library, and here for the model alone.
+For `newton` that is a turn's with one trial: its loops stand in the program once. The model takes b from the program
+for 8 devices, and compares it with that for 16. (On fewer devices than the bandwidth counts, windows x[w:] are not cut
+where x is, and more is sent.) Indices are 32 bits wide: more than 2^31 scalars are beyond the library, and for the
+model alone.
 
 python benchmarks/scale.py [--largest 10000000] [--split 1000000]
 """

@@ -1,6 +1,10 @@
 """Newton over eight devices, beside one: run as a program, it prints what test_sharded_newton.py judges."""
 
+import contextlib
 import json
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -72,15 +76,39 @@ def even(sharding: NamedSharding) -> dict:
     }
 
 
+class KilledError(Exception):
+    """In the place of a signal."""
+
+
+def kill_at(save: int) -> None:
+    """The moment when so many states have been written, and the last is not yet the latest."""
+    replace, moves = os.replace, iter(range(1, 2 * save))
+
+    def fail(*paths: Any) -> None:
+        if next(moves, None) is None:
+            os.replace = replace
+            raise KilledError
+        replace(*paths)
+
+    os.replace = fail
+
+
 def uneven(sharding: NamedSharding) -> dict:
-    """A tree of 205 stages and 204 controls, as the user has them, on one device."""
+    """A tree of 205 stages and 204 controls, as the user has them, on one device; killed on its way over all."""
     rng = np.random.default_rng(1)
     x0 = {"q": rng.normal(size=(205, 3)), "u": rng.normal(size=(204, 1))}
-    found, alone = (
-        bj.newton(control, x0, 1, scale="diagonal", history=True, sharding=where) for where in (sharding, None)
-    )
+    options = {"scale": "diagonal", "history": True}
+    alone = bj.newton(control, x0, 1, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = options | {"sharding": sharding, "checkpoint": folder}
+        kill_at(5)
+        with contextlib.suppress(KilledError):
+            bj.newton(control, x0, 1, **saved)
+        written = sorted(int(path.name) for path in Path(folder).iterdir() if path.is_dir())
+        found = bj.newton(control, x0, 1, **saved)
     rows = [np.asarray(of.history.value) for of in (found, alone)]
-    return facts(found, alone) | {"history": float(np.max(np.abs(rows[0] - rows[1]) / np.abs(rows[1])))}
+    way = float(np.max(np.abs(rows[0] - rows[1]) / np.abs(rows[1])))
+    return facts(found, alone) | {"history": way, "written": written}
 
 
 def main() -> None:

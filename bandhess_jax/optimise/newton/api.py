@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import MethodType
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from ...extraction.linearise import linearize_gradient, linearize_residuals
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction, extract
+from ...framework.checkpoint import Checkpoint, resumed
 from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import Host, jit_call, prepare
 from ...framework.packing import Packed, pack, unpack
@@ -166,8 +168,8 @@ def _start(problem: Problem, _: User, x0: Any) -> State:
     return initial(problem.options, lax.stop_gradient(problem.objective.layout.ravel(x0)))
 
 
-def _packed_start(*args: Any) -> Packed:
-    return pack(_start(*args))
+def _packed_start(problem: Problem, user: User, x0: Any) -> Packed:
+    return problem.options.split(pack(_start(problem, user, x0)))
 
 
 def _turns(problem: Problem, user: User, x0: Any, state: Packed, last: Array) -> Piece:
@@ -176,8 +178,9 @@ def _turns(problem: Problem, user: User, x0: Any, state: Packed, last: Array) ->
     functions, _, consts, given = _functions(problem, user, s.point.x)
     s = advance(problem.options, functions(consts, given), given.scale, report, s, last)
     point = s.point
-    shown = layout.unravel(point.x), point.pack[0], point.grad_norm, s.steps, s.status, s.history
-    return Piece(pack(s), s.open, shown)
+    x = split_stages(layout, problem.options.sharding, layout.unravel(point.x))
+    shown = x, point.pack[0], point.grad_norm, s.steps, s.status, s.history
+    return Piece(problem.options.split(pack(s)), s.open, shown)
 
 
 def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> tuple | None:
@@ -199,8 +202,31 @@ def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> 
         if max_seconds is None:
             return None
         check_host(end, "newton")
+    return _shown(end)
+
+
+def _shown(end: Piece) -> tuple:
     *rest, status, history = end.shown
     return *rest, np.int32(Status.TIME_LIMIT) if end.open else status, history
+
+
+def _resumed(problem: Problem, user: User, x0: Any, max_seconds: float | None, folder: str | os.PathLike) -> tuple:
+    """As `_newton`, a turn at a time, saved in the folder after every accepted step."""
+    piece = prepare(_turns, problem, user, x0)
+    if is_traced((x0, user.args, user.scale)) or piece.traced:
+        raise ValueError(
+            "checkpoint needs the host to write files: call newton outside jit, vmap and grad, or leave it out"
+        )
+    about = repr((problem.options._replace(sharding=None), problem.hessian, problem.extraction.bandwidth))
+    return _shown(
+        resumed(
+            lambda state, last: piece(state, more=(np.int32(last),), quick=True),
+            prepare(_packed_start, problem, user, x0)(quick=True),
+            lambda piece: piece.shown[3],
+            Checkpoint(folder, about),
+            max_seconds,
+        )
+    )
 
 
 def _empty(problem: Problem, user: User, x0: Any) -> tuple:
@@ -253,6 +279,7 @@ def newton(
     stage_axes: Any = 0,
     periodic: bool = False,
     sharding: NamedSharding | None = None,
+    checkpoint: str | os.PathLike | None = None,
 ) -> NewtonResult:
     """Minimise `fun(x, *args)` by Newton's method with its exact banded Hessian.
 
@@ -286,6 +313,10 @@ def newton(
         result are split where the devices divide their stages, and whole on every device where they do not (the loop
         then adds stages of its own). One program: max_seconds is not for it, nor bandwidth=None where several processes
         run. `sqp` has no such argument.
+      checkpoint: a folder in which the state is saved after every accepted step; where it has one, of the same fun, x0
+        and args, the run goes on from there, and makes the steps that it would have made. It may be killed at any
+        moment, and several processes share one folder. A turn is then a program's run, and a step writes some
+        ((k + 1) d + 10) n numbers. Outside jit, vmap and grad only.
 
     Returns: `NewtonResult`. CONVERGED is a proof. H(x), less 8 eps of its diagonal entries (what rounding may have
       added), is positive definite, and with it
@@ -348,7 +379,9 @@ def newton(
                 "max_seconds must be None with sharding, as the clocks of several processes do not agree; bound the "
                 "work with max_steps"
             )
-        if sharding is not None:
+        if checkpoint is not None:
+            out = _resumed(problem, user, x0, limit, checkpoint)
+        elif sharding is not None:
             out = prepare(_newton, problem, user, x0)(quick=True)
         else:
             out = _eager(problem, user, x0, limit) or jit_call(_newton, problem, user, x0)

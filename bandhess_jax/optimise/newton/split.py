@@ -56,16 +56,17 @@ def split_stages(layout: Layout, sharding: NamedSharding | None, tree: Any) -> A
 
 
 def split(layout: Layout, sharding: NamedSharding | None, tree: Any) -> Any:
-    """Vectors `(n,)` and whatever else has them for rows: bands, borders, packs."""
+    """Vectors `(n,)` and what has them for rows (bands, borders, packs) over the devices, the rest whole on each."""
     if sharding is None:
         return tree
     over = parts(layout, sharding)
     long = {layout.n, layout.n - layout.p}
 
     def place(a: Array) -> Array:
-        if not a.ndim or a.shape[-1] not in long:
-            return a
-        return lax.with_sharding_constraint(a, NamedSharding(over.mesh, over.spec(a.ndim, a.ndim - 1)))
+        divided = bool(a.ndim) and a.shape[-1] in long
+        return lax.with_sharding_constraint(
+            a, NamedSharding(over.mesh, over.spec(a.ndim, a.ndim - 1 if divided else a.ndim))
+        )
 
     return jax.tree.map(place, tree)
 
