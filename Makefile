@@ -62,6 +62,7 @@ bench: $(VENV)/ready
 	$(RUN) benchmarks/probing.py
 	$(RUN) benchmarks/memory.py
 	$(RUN) benchmarks/structures.py
+	$(RUN) benchmarks/cores.py
 	$(RUN) benchmarks/sqp.py
 	$(RUN) benchmarks/convex.py
 	$(RUN) benchmarks/newton.py
