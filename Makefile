@@ -71,6 +71,7 @@ bench: $(VENV)/ready
 	$(RUN) benchmarks/convex.py
 	$(RUN) benchmarks/newton.py
 	$(RUN) benchmarks/kalman.py
+	$(RUN) benchmarks/scale.py
 
 # With the interpreter as it is, nothing installed: torch, jax, numpy, scipy, pytest, chex and hypothesis must be there.
 gpu:

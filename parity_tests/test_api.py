@@ -23,9 +23,11 @@ CONSTRUCTED = [name for name in CLASSES if name not in ("Factor", "Probing")]
 
 
 def parameters(function: Any) -> list[tuple]:
-    """Names, kinds and defaults; annotations name each framework's own types. Only JAX splits one system (sharding)."""
+    """Names, kinds and defaults; annotations name each framework's own types. Only JAX splits one system over devices
+    (sharding), whose runs are long enough to be saved (checkpoint)."""
     given = [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
-    return [each for each in given if each[0] != "sharding" or each[1:] != (inspect.Parameter.KEYWORD_ONLY, None)]
+    own, form = ("sharding", "checkpoint"), (inspect.Parameter.KEYWORD_ONLY, None)
+    return [each for each in given if each[0] not in own or each[1:] != form]
 
 
 def public_members(cls: type) -> list[str]:

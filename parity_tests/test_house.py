@@ -33,7 +33,9 @@ BELOW = {
 ALONE = {
     "bandhess_jax/band/mesh": "one long system is split over devices in JAX only: PyTorch has no shard_map",
     "bandhess_jax/linalg/sharded": "as band/mesh",
+    "bandhess_jax/optimise/newton/split": "as band/mesh",
     "bandhess_jax/extraction/diagonals/blocks": "programs ravel residuals to one vector; a gradient's graph does not",
+    "bandhess_jax/framework/checkpoint": "a run over many devices goes on where it was killed, as band/mesh",
     "bandhess_jax/framework/clock": "a compiled loop has no clock: time limits run it in chunks",
     "bandhess_jax/framework/packing": "the state of a compiled loop between two calls",
     "bandhess_jax/framework/fusion": "workarounds for what XLA fuses",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding
 
 from .structures import Structure, diagonal, row_sums
 
 
-def gershgorin_discs(ab: Array | Structure) -> tuple[Array, Array]:
+def gershgorin_discs(ab: Array | Structure, sharding: NamedSharding | None = None) -> tuple[Array, Array]:
     """The ends `(n,)` of the intervals, one per row, whose union holds the spectrum."""
     centres = diagonal(ab)
-    radii = row_sums(ab) - jnp.abs(centres)
+    radii = row_sums(ab, sharding) - jnp.abs(centres)
     return centres - radii, centres + radii
 
 

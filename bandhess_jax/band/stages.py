@@ -110,9 +110,9 @@ class Layout(NamedTuple):
     def dummies(self) -> Array:
         """`(n,)`, 1 on dummy variables and 0 elsewhere. Made in-graph from the stage index: no constant of size n."""
         own = [shape for shape, alone in zip(self.shapes, self.shared, strict=True) if not alone]
-        last = np.concatenate([np.full(math.prod(shape[1:]), shape[0] != self.T) for shape in own])
-        at_end = jnp.arange(self.T)[:, None] == self.T - 1
-        flat = (at_end & jnp.asarray(last)[None, :]).astype(self.dtype).reshape(self.T * self.d)
+        ends = np.concatenate([np.full(math.prod(shape[1:]), shape[0]) for shape in own])
+        beyond = jnp.arange(self.T)[:, None] >= jnp.asarray(ends)[None, :]
+        flat = beyond.astype(self.dtype).reshape(self.T * self.d)
         return jnp.pad(flat, (0, self.p)) if self.p else flat
 
 

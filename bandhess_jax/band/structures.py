@@ -175,9 +175,9 @@ def magnitude(H: Array | Structure) -> Any:
     return jax.tree.map(jnp.abs, H)
 
 
-def row_sums(H: Array | Structure) -> Array:
+def row_sums(H: Array | Structure, sharding: NamedSharding | None = None) -> Array:
     """sum_j |H[i, j]|, one a row."""
-    return matvec(magnitude(H), jnp.ones_like(diagonal(H)))
+    return matvec(magnitude(H), jnp.ones_like(diagonal(H)), sharding=sharding)
 
 
 def matvec(ab: ArrayLike | Structure, x: ArrayLike, *, sharding: NamedSharding | None = None) -> Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
 from bandhess_common import detection
@@ -24,9 +25,11 @@ from .objective import Objective
 SMALL = 256  # so many products are spent on advice
 
 
-def probe_error(Hv: Array, ab: Array | Structure, v: Array) -> tuple[Array, Array]:
+def probe_error(
+    Hv: Array, ab: Array | Structure, v: Array, sharding: NamedSharding | None = None
+) -> tuple[Array, Array]:
     """`(|H v - ab v|, |ab| |v|)`, entry by entry."""
-    return jnp.abs(Hv - matvec(ab, v)), matvec(magnitude(ab), jnp.abs(v))
+    return jnp.abs(Hv - matvec(ab, v, sharding=sharding)), matvec(magnitude(ab), jnp.abs(v), sharding=sharding)
 
 
 def is_wrong(error: Array, scale: Array, noise: Array | float = 0.0) -> Array:
@@ -34,14 +37,16 @@ def is_wrong(error: Array, scale: Array, noise: Array | float = 0.0) -> Array:
     return (error > jnp.maximum(eps**0.5, noise) * scale) & (error > 32 * eps * jnp.max(scale, initial=0))
 
 
-def too_narrow(product: Callable[[Array], Array], ab: Array | Structure) -> Array:
+def too_narrow(
+    product: Callable[[Array], Array], ab: Array | Structure, sharding: NamedSharding | None = None
+) -> Array:
     """True where the solvers refuse the band: some entry is off by more than sqrt(eps) of its own row, by more than
     32 eps of the largest row (a row that is rounding noise throughout would otherwise look wrong), and by more than
     64 times what rounding changes in the product itself, which a second product of a rescaled vector shows."""
     v = hash_noise(diagonal(ab), 0)
     # In a loop: one product in the program, whatever it holds.
     Hv, rescaled = lax.map(product, jnp.stack([v, jnp.pi * v]))
-    error, scale = probe_error(Hv, ab, v)
+    error, scale = probe_error(Hv, ab, v, sharding)
     change = jnp.abs(Hv - rescaled / jnp.pi)
     noise = 64 * jnp.max(jnp.where(scale > 0, change / scale, 0), initial=0)
     return jnp.any(is_wrong(error, scale, noise))

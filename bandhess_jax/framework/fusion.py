@@ -68,7 +68,7 @@ def _true(arrays: Sequence[Array]) -> Array:
     """True, which XLA's CPU compiler does not find out, unless it finds out the values of the larger arrays."""
     real = [a for a in arrays if a.size and jnp.issubdtype(a.dtype, jnp.floating)]
     largest = sorted(real, key=lambda a: a.size)[-8:]
-    first = sum((lax.stop_gradient(a.reshape(-1)[0].astype(jnp.float32)) for a in largest), jnp.float32(0))
+    first = sum((lax.stop_gradient(a[(0,) * a.ndim].astype(jnp.float32)) for a in largest), jnp.float32(0))
     return _is_number_or_nan(first)
 
 

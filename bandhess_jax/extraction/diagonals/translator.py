@@ -8,6 +8,7 @@ which asks for nothing; with any other value the operation is unknown.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -17,7 +18,8 @@ from jax import lax
 
 from bandhess_common.diagonals import arithmetic, geometry
 from bandhess_common.diagonals.fallback import UnknownError
-from bandhess_common.diagonals.values import Value
+from bandhess_common.diagonals.values import Value, collect
+from bandhess_common.grids import sizes
 
 
 def translate(name: str, operands: Sequence[Any], params: Any) -> list[Any]:
@@ -124,7 +126,22 @@ def _reduce_sum(a: Value, axes: Sequence[int], out_sharding: Any = None) -> Valu
 
 
 def _reshape(a: Value, new_sizes: Sequence[int], dimensions: Sequence[int] | None, sharding: Any = None) -> Value:
-    return geometry.reshape(a if dimensions is None else geometry.permute(a, dimensions), new_sizes)
+    a = a if dimensions is None else geometry.permute(a, dimensions)
+    return geometry.reshape(_whole(a) if len(new_sizes) == 1 < len(a.shape) else a, new_sizes)
+
+
+def _whole(a: Value) -> Value:
+    """With windows of rows, [1:] say, filled up with zeros to all rows.
+
+    Devices that share the rows of (512, 3) evenly share its ravelled entries alike: those of a window they would not.
+    """
+    T, parts = a.shape[0], []
+    for (o, grid), part in a.parts.items():
+        (_, size, step), *inner = grid
+        if 1 < size < T and step == 1 and math.prod(sizes(inner)) > 1 and jnp.ndim(part.array):
+            part, grid = part.fill(grid, 0, T, a.dtype), ((0, T, 1), *inner)
+        parts.append((o, grid, part))
+    return a._replace(parts=collect(parts))
 
 
 def _dot_general(

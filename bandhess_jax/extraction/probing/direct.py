@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...band.storage import clear_beyond_stages
+
+_FEW = 8  # colours: a chain of selections is as fast as a gather up to here, and fuses
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,21 @@ class Direct:
         return (jnp.arange(T * d) % self.count(T, d, k) == c).astype(dtype)
 
     def keep(self, c: Array, y: Array, T: int, d: int, k: int) -> Array:
-        # Column j = c + m * colours shows itself in rows j .. j + (k + 1) d - 1: strided windows, `(m, row)`.
-        colours = self.count(T, d, k)
-        columns = -(-T * d // colours)
-        padded = jnp.pad(y, (0, (columns + 1) * colours - T * d))
-        return lax.dynamic_slice(padded, (c,), (columns * colours,)).reshape(columns, colours)[:, : (k + 1) * d]
+        return y
 
     def decode(self, kept: Array, T: int, d: int, k: int) -> Array:
-        band = kept.transpose(2, 1, 0).reshape((k + 1) * d, -1)[:, : T * d]
-        return clear_beyond_stages(band, d)
+        colours = self.count(T, d, k)
+        known = read_off(kept, lambda j: j % colours, (k + 1) * d)
+        return clear_beyond_stages(jnp.stack([jnp.pad(row[r:], (0, r)) for r, row in enumerate(known)]), d)
+
+
+def read_off(products: Array, colour: Callable[[Array], Array], rows: int) -> Array:
+    """`[r, i] = H[i, i - r]`, `(rows, n)`, from the products `(colours, n)`: that of column i - r's colour at row i.
+
+    Each entry comes from its own place in a product, so that nothing moves where the stages lie on several devices.
+    """
+    r = lax.broadcasted_iota(jnp.int32, (rows, products.shape[1]), 0)
+    i = lax.broadcasted_iota(jnp.int32, r.shape, 1)
+    if len(products) <= _FEW:
+        return lax.select_n(colour(i - r), *(jnp.broadcast_to(product, r.shape) for product in products))
+    return jnp.take_along_axis(products, colour(i - r), axis=0, mode="promise_in_bounds")

@@ -1,11 +1,12 @@
-"""Fourier probing: the products are demodulated (the twiddle), and an FFT over the probes separates the diagonals.
+"""Fourier probing: the products are demodulated (the twiddle), and a DFT over the probes separates the diagonals.
 
 With B = 2w + 1 and y_c = H e_c for the waves e_c[j] = exp(2 pi i c j / B),
 
     y_c[j] exp(-2 pi i c j / B) = sum_delta H[j, j + delta] exp(2 pi i c delta / B)
 
 so the inverse DFT over c gives the diagonals of H in order, with no gather. H is real: waves c and B - c are conjugate,
-and B real probes serve: 1, then cosine and sine for c = 1 .. w.
+and B real probes serve: 1, then cosine and sine for c = 1 .. w. The inverse DFT is a product with a small matrix: as
+fast as XLA's FFT, for which devices that share the stages would gather all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array, lax
+import numpy as np
+from jax import Array
+
+from ...band.structures import dot
 
 
 def _angle(c: Array, n: int, B: int, dtype: Any) -> Array:
@@ -51,10 +55,13 @@ class Fourier:
         return y
 
     def decode(self, kept: Array, T: int, d: int, k: int) -> Array:
-        B, n = kept.shape
-        angle = _angle(jnp.arange(B // 2 + 1)[:, None], n, B, kept.dtype)
-        cosine, sine = kept[1::2], jnp.zeros_like(kept[1::2]).at[: B // 2].set(kept[2::2])
-        wave = jnp.concatenate([lax.complex(kept[:1], jnp.zeros_like(kept[:1])), lax.complex(cosine, sine)])
-        diagonals = jnp.fft.irfft(jnp.conj(wave * lax.complex(jnp.cos(angle), -jnp.sin(angle))), n=B, axis=0)
-        rows = (k + 1) * d
-        return jnp.pad(diagonals, ((0, max(0, rows - B)), (0, 0)))[:rows].astype(kept.dtype)
+        (B, n), rows = kept.shape, (k + 1) * d
+        waves = np.arange(1, B // 2 + 1)
+        angle = _angle(jnp.asarray(waves)[:, None], n, B, kept.dtype)
+        cosine, sine = kept[1::2], kept[2::2]
+        real = cosine * jnp.cos(angle) + sine * jnp.sin(angle)
+        imaginary = sine * jnp.cos(angle) - cosine * jnp.sin(angle)
+        phase = (np.outer(np.arange(min(rows, B)), waves) % B) * (2 * np.pi / B)
+        inverse = np.concatenate([np.ones((len(phase), 1)), 2 * np.cos(phase), 2 * np.sin(phase)], axis=1) / B
+        diagonals = dot(jnp.asarray(inverse, kept.dtype), jnp.concatenate([kept[:1], real, imaginary]))
+        return jnp.pad(diagonals, ((0, rows - len(phase)), (0, 0)))

@@ -6,7 +6,7 @@
         colour    0 1 2 3   0 1 2 3   0 1 2           the place in the arc
 
 Stages of one colour are a whole arc apart, 2k + 1 at least. Colour c's columns in the longer arcs, and those in the
-shorter ones, lie at equal distances: two sets of windows.
+shorter ones, lie at equal distances.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from jax import Array, lax
 from bandhess_common.ring import Arcs
 
 from ...band.storage import clear_beyond_stages
+from .direct import read_off
 
 
 @dataclass(frozen=True)
@@ -31,25 +32,19 @@ class Ring:
         return Arcs.of(T, k).colours * d
 
     def probe(self, c: Array, T: int, d: int, k: int, dtype: Any) -> Array:
-        arcs, j = Arcs.of(T, k), jnp.arange(T * d)
-        first = arcs.longer * arcs.colours * d  # scalars in the longer arcs
-        place = jnp.where(j < first, j % (arcs.colours * d), (j - first) % max((arcs.colours - 1) * d, 1))
-        return (place == c).astype(dtype)
+        # Where XLA sees what a probe consists of, it takes rolls of one apart, and devices gather it.
+        return lax.optimization_barrier((_colour(jnp.arange(T * d), T, d, k) == c).astype(dtype))
 
-    def keep(self, c: Array, y: Array, T: int, d: int, k: int) -> Any:
-        arcs, rows = Arcs.of(T, k), (k + 1) * d
-        longer, shorter = arcs.longer * arcs.colours * d, arcs.shorter * (arcs.colours - 1) * d
-        # Column j shows itself in rows j .. j + rows - 1 around the ring: y goes on where it began.
-        around = jnp.concatenate([y, y[: arcs.colours * d]])
+    def keep(self, c: Array, y: Array, T: int, d: int, k: int) -> Array:
+        return y
 
-        def windows(start: int, size: int, count: int) -> Array:
-            part = lax.dynamic_slice(around, (start + c,), (size,))
-            return part.reshape(count, size // max(count, 1))[:, :rows] if count else jnp.zeros((0, rows), y.dtype)
+    def decode(self, kept: Array, T: int, d: int, k: int) -> Array:
+        known = read_off(kept, lambda j: _colour(j % (T * d), T, d, k), (k + 1) * d)
+        return clear_beyond_stages(jnp.stack([known[0], *(jnp.roll(known[r], -r) for r in range(1, len(known)))]), d)
 
-        return windows(0, longer, arcs.longer), windows(longer, shorter, arcs.shorter)
 
-    def decode(self, kept: Any, T: int, d: int, k: int) -> Array:
-        rows, colours = (k + 1) * d, kept[0].shape[0]
-        longer = kept[0].transpose(2, 1, 0).reshape(rows, -1)
-        shorter = kept[1][: colours - d].transpose(2, 1, 0).reshape(rows, -1)
-        return clear_beyond_stages(jnp.concatenate([longer, shorter], axis=1), d)
+def _colour(j: Array, T: int, d: int, k: int) -> Array:
+    """Of column j: its place in its arc."""
+    arcs = Arcs.of(T, k)
+    first = arcs.longer * arcs.colours * d  # scalars in the longer arcs
+    return jnp.where(j < first, j % (arcs.colours * d), (j - first) % max((arcs.colours - 1) * d, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import MethodType
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.sharding import NamedSharding
 
 from bandhess_common.checks import as_index, as_positive, check_args
 from bandhess_common.progress import print_progress
@@ -23,11 +25,13 @@ from ...extraction.linearise import linearize_gradient, linearize_residuals
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction, extract
+from ...framework.checkpoint import Checkpoint, resumed
 from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import Host, jit_call, prepare
 from ...framework.packing import Packed, pack, unpack
 from .implicit import close, implicit_solution
 from .point import Functions, Options
+from .split import fill, filled, split_stages
 from .trust_region import State, advance, initial
 
 
@@ -116,7 +120,7 @@ def functions_of(problem: Problem, user: User, x: Array) -> tuple[Callable, Call
     def user_band(x: Array) -> Any:
         H = user.hessian(layout.unravel(x), *user.args)  # type: ignore[operator]
         H = as_clean(jax.tree.map(lambda a: jnp.asarray(a, layout.dtype), H), "hessian's result")
-        check_fits(H, layout, "hessian's result", options.width)
+        check_fits(H := fill(layout, H), layout, "hessian's result", options.width)
         return H
 
     squares = kind == "gauss_newton"
@@ -150,26 +154,28 @@ def functions_of(problem: Problem, user: User, x: Array) -> tuple[Callable, Call
 def _newton(problem: Problem, user: User, x0: Any) -> tuple:
     """`(x, value, grad_norm, steps, status, history)`."""
     layout, report = problem.objective.layout, user.report if user.callbacks else None
-    functions, value, consts, given = functions_of(problem, user, lax.stop_gradient(layout.ravel(x0)))
+    options = problem.options
+    functions, value, consts, given = functions_of(problem, user, lax.stop_gradient(options.split(layout.ravel(x0))))
 
     def minimise(consts: list[Array], given: Given) -> tuple:
-        start = initial(problem.options, given.x0)
-        s = advance(problem.options, functions(consts, given), given.scale, report, start, None)
+        start = initial(options, given.x0)
+        s = advance(options, functions(consts, given), given.scale, report, start, None)
         # As numbers that tangents know of: steps and status become integers again below.
         integers = (a.astype(jnp.float32) for a in (s.status, s.steps))
         return s.point.x, s.point.pack[0], *integers, s.point.grad_norm, s.history
 
-    solution = implicit_solution(minimise, value, layout, problem.extraction) if consts else minimise
+    solution = implicit_solution(minimise, value, layout, problem.extraction, options.sharding) if consts else minimise
     x, f, status, steps, grad_norm, history = solution(consts, given)
-    return layout.unravel(x), f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
+    x = split_stages(layout, options.sharding, layout.unravel(x))
+    return x, f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
 
 
 def _start(problem: Problem, _: User, x0: Any) -> State:
     return initial(problem.options, lax.stop_gradient(problem.objective.layout.ravel(x0)))
 
 
-def _packed_start(*args: Any) -> Packed:
-    return pack(_start(*args))
+def _packed_start(problem: Problem, user: User, x0: Any) -> Packed:
+    return problem.options.split(pack(_start(problem, user, x0)))
 
 
 def _turns(problem: Problem, user: User, x0: Any, state: Packed, last: Array) -> Piece:
@@ -178,8 +184,9 @@ def _turns(problem: Problem, user: User, x0: Any, state: Packed, last: Array) ->
     functions, _, consts, given = functions_of(problem, user, s.point.x)
     s = advance(problem.options, functions(consts, given), given.scale, report, s, last)
     point = s.point
-    shown = layout.unravel(point.x), point.pack[0], point.grad_norm, s.steps, s.status, s.history
-    return Piece(pack(s), s.open, shown)
+    x = split_stages(layout, problem.options.sharding, layout.unravel(point.x))
+    shown = x, point.pack[0], point.grad_norm, s.steps, s.status, s.history
+    return Piece(problem.options.split(pack(s)), s.open, shown)
 
 
 def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> tuple | None:
@@ -201,8 +208,31 @@ def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> 
         if max_seconds is None:
             return None
         check_host(end, "newton")
+    return _shown(end)
+
+
+def _shown(end: Piece) -> tuple:
     *rest, status, history = end.shown
     return *rest, np.int32(Status.TIME_LIMIT) if end.open else status, history
+
+
+def _resumed(problem: Problem, user: User, x0: Any, max_seconds: float | None, folder: str | os.PathLike) -> tuple:
+    """As `_newton`, a turn at a time, saved in the folder after every accepted step."""
+    piece = prepare(_turns, problem, user, x0)
+    if is_traced((x0, user.args, user.scale)) or piece.traced:
+        raise ValueError(
+            "checkpoint needs the host to write files: call newton outside jit, vmap and grad, or leave it out"
+        )
+    about = repr((problem.options._replace(sharding=None), problem.hessian, problem.extraction.bandwidth))
+    return _shown(
+        resumed(
+            lambda state, last: piece(state, more=(np.int32(last),), quick=True),
+            prepare(_packed_start, problem, user, x0)(quick=True),
+            lambda piece: piece.shown[3],
+            Checkpoint(folder, about),
+            max_seconds,
+        )
+    )
 
 
 def _empty(problem: Problem, user: User, x0: Any) -> tuple:
@@ -254,6 +284,8 @@ def newton(
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,
+    sharding: NamedSharding | None = None,
+    checkpoint: str | os.PathLike | None = None,
 ) -> NewtonResult:
     """Minimise `fun(x, *args)` by Newton's method with its exact banded Hessian.
 
@@ -282,6 +314,15 @@ def newton(
       stage_axes: as in `hessian`: None marks leaves of any shape that all stages share (a final time, masses,
         coefficients), and which `result.x` has in their places.
       periodic: as in `hessian`: the last stage meets the first.
+      sharding: None, or `NamedSharding(mesh, P("stages"))`, which names the mesh axis that the stages are split over:
+        all vectors and bands of the loop are, and what the devices gather does not grow with T. Leaves of x0 and of the
+        result are split where the devices divide their stages, and whole on every device where they do not (the loop
+        then adds stages of its own). One program: max_seconds is not for it, nor bandwidth=None where several processes
+        run. `sqp` has no such argument.
+      checkpoint: a folder in which the state is saved after every accepted step; where it has one, of the same fun, x0
+        and args, the run goes on from there, and makes the steps that it would have made. It may be killed at any
+        moment, and several processes share one folder. A turn is then a program's run, and a step writes some
+        ((k + 1) d + 10) n numbers. Outside jit, vmap and grad only.
 
     Returns: `NewtonResult`. CONVERGED is a proof. H(x), less 8 eps of its diagonal entries (what rounding may have
       added), is positive definite, and with it
@@ -316,7 +357,8 @@ def newton(
     """
     check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)
-    layout = objective.layout
+    layout = filled(objective.layout, sharding)
+    objective, x0 = objective._replace(layout=layout), split_stages(layout, sharding, x0)
     kind = "given" if callable(hessian) else hessian
     if kind not in ("given", "exact", "gauss_newton"):
         raise ValueError(f'hessian must be "exact", "gauss_newton" or a function (x, *args) -> ab, got {hessian!r}')
@@ -336,6 +378,7 @@ def newton(
         check_band,
         bool(history),
         jax.config.jax_debug_nans,  # type: ignore[attr-defined]
+        sharding,
     )
     problem = Problem(objective, extraction, kind, options)
     callbacks = tuple(Host(each) for each in (print_progress if verbose else None, callback) if each)
@@ -344,7 +387,17 @@ def newton(
         out = _empty(problem, user, x0)
     else:
         limit = None if max_seconds is None else as_positive(max_seconds, "max_seconds")
-        out = _eager(problem, user, x0, limit) or jit_call(_newton, problem, user, x0)
+        if limit is not None and sharding is not None:
+            raise ValueError(
+                "max_seconds must be None with sharding, as the clocks of several processes do not agree; bound the "
+                "work with max_steps"
+            )
+        if checkpoint is not None:
+            out = _resumed(problem, user, x0, limit, checkpoint)
+        elif sharding is not None:
+            out = prepare(_newton, problem, user, x0)(quick=True)
+        else:
+            out = _eager(problem, user, x0, limit) or jit_call(_newton, problem, user, x0)
     x, value, grad_norm, steps, status, way = out
     if not isinstance(status, jax.core.Tracer):
         if callbacks:

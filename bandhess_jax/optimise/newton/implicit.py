@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import NamedSharding
 
 from bandhess_common.status import Status
 from bandhess_common.stopping import UNSURE
@@ -20,6 +21,7 @@ from ...band.stages import Layout
 from ...band.structures import diagonal, row_sums, shifted
 from ...extraction.products import Extraction, extract
 from ...linalg.solve import factor, solve
+from .split import split
 
 
 def close(fun: Callable, x: Array) -> tuple[Callable, list[Array], list[Array]]:
@@ -48,11 +50,12 @@ def implicit_solution(
     value: Callable[[Array, list[Array], Any], Array],
     layout: Layout,
     extraction: Extraction,
+    sharding: NamedSharding | None,
 ) -> Callable[[list[Array], Any], tuple]:
     """`minimise`, differentiable with respect to consts, to any order in both modes.
 
     minimise takes consts and a tree of other arrays, and returns `(x, value, status, *rest)`, floating arrays all;
-    value is `(x, consts, others) -> f`; layout and extraction are those of its Hessian.
+    value is `(x, consts, others) -> f`; layout, extraction and sharding are those of its Hessian.
 
     Derivatives are NaN where status tells of no solution; those of x also where H is singular to rounding (H less
     8 eps of its diagonal is not positive definite). Those of `rest` are zero.
@@ -69,16 +72,17 @@ def implicit_solution(
         x, _, status, *rest = out
         grad = jax.grad(value)
         product = jax.linearize(lambda x: grad(x, consts, others), x)[1]
-        ab = extract(product, layout, extraction)
+        ab = split(layout, sharding, extract(product, layout, extraction))
         fixed, one = lax.stop_gradient(ab), jnp.ones((), x.dtype)
-        regular = factor(shifted(fixed, -UNSURE * jnp.finfo(x.dtype).eps * jnp.abs(diagonal(fixed)))).ok
+        doubt = UNSURE * jnp.finfo(x.dtype).eps * jnp.abs(diagonal(fixed))
+        regular = factor(shifted(fixed, -doubt), sharding=sharding).ok
         found = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
         # Factors, not choices: transposed, they must make cotangents NaN, too.
         solved, unique = jnp.where(found, one, jnp.nan), jnp.where(regular, one, jnp.nan)
         # Where H has no inverse, another matrix stands in its place, so that a factor of 0 makes 0 of what it gives.
-        repair = jnp.where(regular, 0, 1 + jnp.max(row_sums(fixed)))
+        repair = jnp.where(regular, 0, 1 + jnp.max(row_sums(fixed, sharding)))
         dgrad = jax.jvp(lambda consts: grad(x, consts, others), (consts,), (dconsts,))[1]
-        dx = -solve(shifted(ab, repair), dgrad)
+        dx = -solve(shifted(ab, repair), dgrad, sharding=sharding)
         # g, which is 0 but for the tolerance, takes off the error that x makes.
         partial = jax.jvp(lambda consts: value(x, consts, others), (consts,), (dconsts,))[1]
         dvalue = solved * (partial + jnp.where(regular, one, 0) * jnp.vdot(grad(x, consts, others), dx))

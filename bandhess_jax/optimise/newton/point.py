@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.sharding import NamedSharding
 
 from bandhess_common.stopping import LOST, UNSURE
 
@@ -19,6 +20,7 @@ from ...band.stages import Layout
 from ...band.structures import Bordered, Cyclic, Structure, diagonal, magnitude, matvec, shifted
 from ...band.structures import scaled as scaled_band
 from ...extraction.bandwidth import too_narrow
+from .split import split
 
 
 class Options(NamedTuple):
@@ -32,6 +34,7 @@ class Options(NamedTuple):
     check_band: bool
     history: bool
     blank: bool  # where the history has no entry: NaN, or 0 under jax_debug_nans
+    sharding: NamedSharding | None = None
 
     @property
     def eps(self) -> float:
@@ -44,6 +47,10 @@ class Options(NamedTuple):
     @property
     def dummies(self) -> Array | None:
         return self.layout.dummies() if self.layout.ragged else None
+
+    def split(self, tree: Any) -> Any:
+        """Over the devices, where there are several."""
+        return split(self.layout, self.sharding, tree)
 
     def zero(self) -> Array | Structure:
         """A Hessian of zeros, stored as all others."""
@@ -139,7 +146,7 @@ def _units(options: Options, ab: Any, scale: Array | None, old: Array, first: Ar
 def _image(options: Options, point: Point, product: Callable | None, vector: Array) -> Array:
     """H vector there, in scaled variables: by derivatives where they are known, more exact than the band."""
     if product is None:
-        return matvec(point.ab, vector)
+        return matvec(point.ab, vector, sharding=options.sharding)
     return point.scale * product(point.scale * vector) if options.scale != "none" else product(vector)
 
 
@@ -154,7 +161,7 @@ def visit(
     def again(_: None) -> Any:
         return scaled_band(old.ab, 1 / old.scale) if scaled else old.ab
 
-    ab = lax.cond(ask.closing | ask.refining, again, lambda _: functions.band(x, product), None)
+    ab = lax.cond(ask.closing | ask.refining, again, lambda _: options.split(functions.band(x, product)), None)
     if dummies is not None:
         ab = shifted(ab, -dummies * diagonal(ab))
     checking = (ask.first | ask.closing) & options.check_band
@@ -162,7 +169,7 @@ def visit(
         jnp.where(checking, 1, jnp.where(ask.refining, 2, 0)),
         [
             lambda: (jnp.bool_(False), old.grad),
-            lambda: (too_narrow(product, ab) if options.check_band else jnp.bool_(False), old.grad),
+            lambda: (too_narrow(product, ab, options.sharding) if options.check_band else jnp.bool_(False), old.grad),
             lambda: (jnp.bool_(False), _image(options, old, product, ask.vector)),
         ],
     )
@@ -182,8 +189,8 @@ def visit(
 
 def _facts(options: Options, value: Array, grad: Array, ab: Any, x: Array, p: Array) -> Array:
     """`Facts`, packed: XLA makes kernels of every reduction."""
-    low, high = gershgorin_discs(ab)
-    rounding = options.eps * matvec(magnitude(ab), jnp.abs(x))
+    low, high = gershgorin_discs(ab, options.sharding)
+    rounding = options.eps * matvec(magnitude(ab), jnp.abs(x), sharding=options.sharding)
     signs = np.array([1, -1, -1, 1, 1], grad.dtype)
     largest = jnp.max(jnp.stack([jnp.abs(grad), -diagonal(ab), -low, high, rounding]), axis=1)
     sums = jnp.sum(jnp.stack([grad, x, grad]) * jnp.stack([grad, x, p]), axis=1)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import NamedSharding
 
 from bandhess_common.trust_region import GROW, HARD, NEAR, TRIES
 
@@ -62,11 +63,13 @@ def pack(numbers: tuple, dtype: Any) -> Array:
     return jnp.stack([jnp.asarray(a, dtype) for a in numbers])
 
 
-def minimise_model(g: Array, ab: Any, start: Array, query: Query) -> tuple[Array, Array]:
+def minimise_model(
+    g: Array, ab: Any, start: Array, query: Query, sharding: NamedSharding | None = None
+) -> tuple[Array, Array]:
     """`(p, Answer)`, packed, for g, start `(n,)` and H of order n; start is where an eigenvector is looked for."""
     operands = g, ab, start, pack(query, g.dtype)
-    if solver.PARTITION_EVERYWHERE or isinstance(ab, Structure):
-        return _search(*operands)
+    if solver.PARTITION_EVERYWHERE or isinstance(ab, Structure) or sharding is not None:
+        return _search(*operands, sharding)
     return kernel("subproblem", _search, *operands, results=2)
 
 
@@ -83,13 +86,15 @@ class _Search(NamedTuple):
     answer: Array  # Answer
 
 
-def _search(g: Array, ab: Any, start: Array, numbers: Array) -> tuple[Array, Array]:
+def _search(
+    g: Array, ab: Any, start: Array, numbers: Array, sharding: NamedSharding | None = None
+) -> tuple[Array, Array]:
     query = Query(*numbers)
     soft, enough, zero = query.soft, query.enough, jnp.zeros_like(g)
 
     def trial(s: _Search) -> _Search:
         radius, shift, low, high = s.bracket
-        factored = solver.factor(shifted(ab, shift))
+        factored = solver.factor(shifted(ab, shift), sharding=sharding)
 
         def judge(length: Array, decrement: Array) -> tuple[Array, ...]:
             ok = factored.ok & jnp.isfinite(length)

@@ -70,7 +70,8 @@ def initial(options: Options, x: Array) -> State:
     none, search = jnp.int32(0), jnp.zeros(len(Search._fields), dtype)
     point, answer = Point(x, grad, options.zero(), scale, facts), jnp.zeros(len(Answer._fields), dtype)
     work = jnp.zeros((len(refinement.Work._fields), n), dtype)
-    return State(point, work, search, answer, none, none, jnp.int32(RUNNING), jnp.bool_(True), history)
+    state = State(point, work, search, answer, none, none, jnp.int32(RUNNING), jnp.bool_(True), history)
+    return options.split(state)
 
 
 def _first(cases: list[tuple[Any, Status]], otherwise: Any = RUNNING) -> Array:
@@ -129,7 +130,7 @@ def _search(options: Options, s: State, start: Array) -> tuple[Array, Array]:
     query = Query(at.radius, at.shift, at.low, at.high, at.guess, view.soft, view.enough, grow=s.turns == 1, idle=idle)
     solve = refinement.plain(jnp.maximum(held.shift, view.soft))
     asked = jnp.where(view.refining, pack(solve, dtype), pack(query, dtype))
-    return minimise_model(Work(*s.work).residual, s.point.ab, start, Query(*asked))
+    return minimise_model(Work(*s.work).residual, s.point.ab, start, Query(*asked), options.sharding)
 
 
 class Flags(NamedTuple):
@@ -280,7 +281,7 @@ def advance(
     scale is `(n,)`, the sizes of the variables, where options.scale is "given"; callback is called with a `StepInfo`
     at the start and after every accepted step.
     """
-    start = hash_noise(s.point.x, 0)
+    start = options.split(hash_noise(s.point.x, 0))
     if options.dummies is not None:
         start = start * (1 - options.dummies)
 
@@ -319,6 +320,6 @@ def advance(
             codes = (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED)
             ended = jnp.any(jnp.stack([out.status == code for code in codes]))
             again = (out.steps > 0) & (s.status == RUNNING) & ended
-        return out._replace(turns=s.turns + 1, open=(out.status == RUNNING) | again)
+        return options.split(out._replace(turns=s.turns + 1, open=(out.status == RUNNING) | again))
 
     return lax.while_loop(lambda s: s.open if last is None else s.open & (s.turns < last), turn, s)

@@ -1,0 +1,69 @@
+"""A run that is killed at random moments, and begun again until it ends: python parity_tests/killed_newton.py [20]"""
+
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import bandhess_jax as bj
+
+
+def path(x: Any) -> Any:
+    """Smooth, bent around bumps: a minimum after some dozens of steps."""
+    bend = x[2:] - 2 * x[1:-1] + x[:-2]
+    return 10 * jnp.sum(bend**2) + jnp.sum(jnp.exp(-jnp.sum(x**2, 1))) + jnp.sum((x - 1) ** 2) / 8
+
+
+def start(T: int = 300) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(T, 2))
+
+
+def say(info: Any) -> None:
+    print(int(info.step), flush=True)
+    time.sleep(0.02)
+
+
+def run(folder: str) -> None:
+    """Prints the steps as they are made, and then the minimiser."""
+    jax.config.update("jax_enable_x64", True)
+    result = bj.newton(path, start(), 2, callback=say, checkpoint=folder)
+    print("x", np.asarray(result.x).tobytes().hex(), flush=True)
+
+
+def killed(times: int, seed: int = 0) -> tuple[list[list[int]], bytes]:
+    """The steps that each process made until it was killed, the last ended by itself, and the minimiser's bytes."""
+    draw, ways = random.Random(seed), []
+    with tempfile.TemporaryDirectory() as folder:
+        for k in range(times + 1):
+            command = [sys.executable, __file__, "--run", folder]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout
+                lines = [process.stdout.readline()]  # until then it compiles
+                if k < times:
+                    time.sleep(draw.uniform(0, 0.12))
+                    process.send_signal(signal.SIGKILL)
+                lines += process.stdout.read().splitlines()
+            ways.append([int(line) for line in lines if line.strip().isdecimal()])
+    return ways, bytes.fromhex(lines[-1].removeprefix("x "))
+
+
+def main(times: int) -> None:
+    jax.config.update("jax_enable_x64", True)
+    ways, x = killed(times)
+    for way in ways:
+        print(f"steps {way[0]} to {way[-1]}")
+    print("the same minimiser:", x == np.asarray(bj.newton(path, start(), 2).x).tobytes())
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--run"]:
+        run(sys.argv[2])
+    else:
+        main(int(sys.argv[1]) if sys.argv[1:] else 20)
