@@ -26,6 +26,15 @@ fallback.strict = True  # what a rule of the diagonals raises by mistake is seen
 
 CACHE = "BANDHESS_TEST_CACHE"
 
+# XLA translates the tests' programs, each run once or twice on small arrays, with the least work: by its older emitters,
+# LLVM optimising nothing, each program in one piece. The graph of operations is what a user's program has; the machine
+# code is not. An XLA_FLAGS that is set, be it empty, stands: `XLA_FLAGS= pytest ...` runs what users run, and so do the
+# legs `make docs`, with examples of everything, and `make newest`, with a test file a room.
+QUICK_TO_COMPILE = (
+    "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+    " --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_prefer_vector_width=128"
+)
+
 # JAX compiles for every new shape, so examples are few and sizes come from small sets.
 settings.register_profile("parity", deadline=None, derandomize=True, max_examples=3)
 settings.load_profile("parity")
@@ -38,6 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     share_compiled_programs()
+    if config.getoption("--device") == "cpu":
+        os.environ.setdefault("XLA_FLAGS", QUICK_TO_COMPILE)  # before jax starts its first backend; workers inherit it
     device = config.getoption("--device")
     jax.config.update("jax_platforms", "cpu" if device == "cpu" else f"{device},cpu")  # it fails where there is none
     for backend in BACKENDS.values():
