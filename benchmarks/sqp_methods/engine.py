@@ -60,7 +60,7 @@ def solve(p: Problem, verbose: bool = False, tol: float = 1e-8, max_steps: int =
     eps = float(np.finfo(dtype).eps)
     operands = [*arrays(p.lower, p.upper, fixed), structure.first]
     operands += arrays(p.x0, zero(r), zero(n), zero(n), [tol, max_steps, 0, 0], constants(eps))
-    call("interior_start", list(map(view, operands)), [view(state)], rows=structure.rows, m=model.m)
+    call("interior_start", list(map(view, operands)), [view(state)], rows=structure.rows, m=model.m, shared=0)
 
     def register(name: str) -> float:
         return float(state[REGISTERS.index(name)])
@@ -78,7 +78,7 @@ def solve(p: Problem, verbose: bool = False, tol: float = 1e-8, max_steps: int =
             sigma, y = register("sigma"), vector("y_request")
             g, J, W = model.derivatives(x, sigma, y)
             found = arrays(f, h, sigma * g + J.T @ y, structure.windows(J), structure.band(W), 0.0)
-            call("interior_begin", [view(state), *map(view, found)], [view(state)])
+            call("interior_begin", [view(state), *map(view, found)], [view(state)], shared=0)
             factorisations += 1
             restorations += int(register("elastic") > elastic)
             elastic = register("elastic")
@@ -88,7 +88,7 @@ def solve(p: Problem, verbose: bool = False, tol: float = 1e-8, max_steps: int =
         else:
             values += 1
             found = arrays(f, h)
-            call("interior_trial", [view(state), *map(view, found)], [view(state)], n=n, rows=structure.rows)
+            call("interior_trial", [view(state), *map(view, found)], [view(state)], n=n, rows=structure.rows, shared=0)
     status = Status(int(register("status")))
     return SimpleNamespace(
         problem=problem, status=status.name, steps=int(register("steps")), value=register("value"),
