@@ -223,7 +223,8 @@ def from_matvec(
       like: an array or tree of arrays that gives structure, shapes, dtype and device (or `jax.ShapeDtypeStruct`s).
       bandwidth: k >= 0, in stages: stage t couples to stages t - k .. t + k.
       probing: which probes, and how the band is read off them: "direct", "substitution", "fourier", "random", or
-        an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with their methods.
+        an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with their methods. Of stages
+        split over devices, "substitution" and "random" gather the products, the others nothing.
       chunk_size: probes multiplied at a time: an int bounds the memory to that many products (1 never vmaps, so host
         callbacks work), None takes all in one batched call, "auto" decides by the platform.
       stage_axes: 0 for leaves with a stage axis, None for leaves of any shape that all stages share (a final time,
