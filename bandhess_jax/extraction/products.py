@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bandhess_common.checks import as_chunk_size, as_index, check_exact, check_ring
+from bandhess_common.options import ChunkSize, ProbingName
 
 from ..band.stages import Layout
 from ..band.storage import clear_beyond_stages, clear_unused
@@ -25,8 +26,6 @@ from .probing.ring import Ring
 if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr  # which brings pallas with it
 
-ChunkSize = int | str | None
-
 
 class Extraction(NamedTuple):
     """What decides the extraction's program, checked. Hashable."""
@@ -36,7 +35,7 @@ class Extraction(NamedTuple):
     chunk_size: ChunkSize
 
     @classmethod
-    def of(cls, bandwidth: int, probing: str | Probing, chunk_size: ChunkSize) -> Extraction:
+    def of(cls, bandwidth: int, probing: ProbingName | Probing, chunk_size: ChunkSize) -> Extraction:
         return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), as_chunk_size(chunk_size))
 
     def resolve(self, layout: Layout, operands: Any) -> Extraction:
@@ -210,7 +209,7 @@ def from_matvec(
     like: Any,
     bandwidth: int,
     *,
-    probing: str | Probing = "direct",
+    probing: ProbingName | Probing = "direct",
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,
