@@ -41,9 +41,10 @@ lint: $(VENV)/ready
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-# Runs every block of every page and every script of the gallery, then builds the site, warnings being errors.
+# Runs every block of every page and every script of the gallery, then builds the site, warnings being errors. With
+# XLA_FLAGS empty they are compiled as for users.
 docs: $(VENV)/docs kernels
-	$(RUN) -m pytest --dist load -m 'site or not site' parity_tests/test_docs.py parity_tests/test_gallery.py
+	XLA_FLAGS= $(RUN) -m pytest --dist load -m 'site or not site' parity_tests/test_docs.py parity_tests/test_gallery.py
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 $(VENV)/docs: pyproject.toml constraints.txt | $(VENV)/ready

@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def check(python: str, torch: bool, folder: Path) -> int:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}  # the tests, too, compile as users do
     if not torch:
         print(f"newest: pip finds no {TORCH} for CPUs; the JAX package's part runs alone", flush=True)
         environment["BANDHESS_TEST_ONLY"] = "jax"

@@ -9,6 +9,8 @@ import math
 import operator
 from typing import Any
 
+from .options import ChunkSize
+
 
 def as_index(value: Any, name: str, least: int = 0) -> int:
     """`value` as a Python int that is at least `least`, or an error that names the argument."""
@@ -30,10 +32,12 @@ def as_positive(value: Any, name: str) -> float:
     return float(value)
 
 
-def as_chunk_size(value: Any) -> int | str | None:
+def as_chunk_size(value: Any) -> ChunkSize:
     """`value` as an int >= 1, None or "auto"."""
-    if value is None or (isinstance(value, str) and value == "auto"):
-        return value
+    if value is None:
+        return None
+    if isinstance(value, str) and value == "auto":
+        return "auto"
     try:
         return as_index(value, "chunk_size", least=1)
     except TypeError:

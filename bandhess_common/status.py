@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+A = TypeVar("A")  # each framework's arrays
 
 
 class Status(IntEnum):
@@ -47,7 +49,7 @@ class Status(IntEnum):
             return format(int(self), spec)
 
 
-class StepInfo(NamedTuple):
+class StepInfo(NamedTuple, Generic[A]):
     """What a callback sees: the iterate after `step` accepted steps, and the shift and radius that led to it.
 
     >>> report = lambda info: print(f"step {info.step}: f = {info.value}")  # newton(fun, x0, 1, callback=report)
@@ -55,14 +57,14 @@ class StepInfo(NamedTuple):
     step 0: f = 3.5
     """
 
-    step: Any
-    value: Any
-    grad_norm: Any
-    shift: Any
-    radius: Any
+    step: int | A
+    value: A
+    grad_norm: A
+    shift: A
+    radius: A
 
 
-class History(NamedTuple):
+class History(NamedTuple, Generic[A]):
     """The way, one entry per accepted step; entry 0 is the start. Arrays `(rows,)`.
 
     >>> way = History(value=[9.0, 1.0], grad_norm=[6.0, 2.0], step=[0.0, 2.0], shift=[0.0, 0.0], radius=[2.0, 4.0],
@@ -71,21 +73,21 @@ class History(NamedTuple):
     ['f = 9.0, max|g| = 6.0', 'f = 1.0, max|g| = 2.0']
     """
 
-    value: Any
+    value: A
     """f there."""
-    grad_norm: Any
+    grad_norm: A
     """max|g| there."""
-    step: Any
+    step: A
     """Length of the step that led there, scaled (0 at the start)."""
-    shift: Any
+    shift: A
     """Shift of the Hessian with which the step was taken."""
-    radius: Any
+    radius: A
     """Trust region's radius after it."""
-    ratio: Any
+    ratio: A
     """Actual over predicted decrease (NaN at the start)."""
 
 
-class SQPHistory(NamedTuple):
+class SQPHistory(NamedTuple, Generic[A]):
     """The way of `sqp`, one entry per accepted step; entry 0 is the start. Arrays `(rows,)`.
 
     >>> way = SQPHistory(value=[9.0, 1.0], grad_norm=[6.0, 0.0], constraint_norm=[1.0, 0.0], step=[0.0, 2.0],
@@ -94,17 +96,17 @@ class SQPHistory(NamedTuple):
     [(9.0, 1.0), (1.0, 0.0)]
     """
 
-    value: Any
+    value: A
     """f there."""
-    grad_norm: Any
+    grad_norm: A
     """max|grad L| there."""
-    constraint_norm: Any
+    constraint_norm: A
     """The largest violation there."""
-    step: Any
+    step: A
     """Length of the step that led there, in x (0 at the start)."""
-    fraction: Any
+    fraction: A
     """Which part of the full step that was: less than 1 where a bound or the line search cut it (0 at the start)."""
-    shift: Any
+    shift: A
     """Shift of the Lagrangian's Hessian with which the step was taken."""
-    barrier: Any
+    barrier: A
     """Barrier parameter with which the step was taken (0 without bounds and inequalities)."""

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from bandhess_common.options import ChunkSize, ProbingName
+
 from .band.stages import Layout
 from .extraction.hessian import hessian
 from .extraction.probing.protocol import Probing
@@ -42,7 +44,7 @@ class ScaleByBandedNewtonState(NamedTuple):
 
 
 def scale_by_banded_newton(
-    bandwidth: int, *, probing: str | Probing = "direct", chunk_size: Any = "auto"
+    bandwidth: int, *, probing: ProbingName | Probing = "direct", chunk_size: ChunkSize = "auto"
 ) -> optax.GradientTransformationExtraArgs:
     """(H + shift I)^-1 g in the place of a gradient g, H being the banded Hessian of `value_fn` at the parameters.
 
@@ -99,8 +101,8 @@ def banded_newton(
     bandwidth: int,
     linesearch: optax.GradientTransformationExtraArgs | None = None,
     *,
-    probing: str | Probing = "direct",
-    chunk_size: Any = "auto",
+    probing: ProbingName | Probing = "direct",
+    chunk_size: ChunkSize = "auto",
 ) -> optax.GradientTransformationExtraArgs:
     """Newton directions downhill, with a line search, as `optax.lbfgs` is for its directions.
 

@@ -20,6 +20,7 @@ import optimistix as optx
 from jax import Array
 
 from bandhess_common.checks import as_positive
+from bandhess_common.options import ProbingName
 from bandhess_common.status import Status
 
 from .extraction.probing.protocol import Probing
@@ -59,7 +60,7 @@ class BandedNewton(optx.AbstractMinimiser):
     norm: Callable
     bandwidth: int
     tol: float | None
-    probing: str | Probing
+    probing: ProbingName | Probing
     chunk_size: ChunkSize
     check_band: bool
 
@@ -69,7 +70,7 @@ class BandedNewton(optx.AbstractMinimiser):
         *,
         tol: float | None = None,
         check_band: bool = True,
-        probing: str | Probing = "direct",
+        probing: ProbingName | Probing = "direct",
         chunk_size: ChunkSize = "auto",
     ) -> None:
         """

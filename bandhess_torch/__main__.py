@@ -35,7 +35,7 @@ def minimise(
     ab = hessian(fun, bandwidth)(end.x)
     error = float(band_error(fun)(ab, end.x)) if end.status == Status.BAND_TOO_NARROW else 0.0
     x, value, grad_norm, ab = map(np.asarray, (end.x, end.value, end.grad_norm, ab))
-    return command_line.Outcome(x, value, grad_norm, end.steps, end.status, ab, error)
+    return command_line.Outcome(x, value, grad_norm, int(end.steps), Status(int(end.status)), ab, error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bandhess_common.checks import as_index
+from bandhess_common.options import ProbingName
 
 from .band.stages import Layout
 from .extraction.probing.protocol import Probing
@@ -39,7 +40,7 @@ class BandedNewton(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Any], bandwidth: int, *, lr: float = 1.0, probing: str | Probing = "direct"
+        self, params: Iterable[Any], bandwidth: int, *, lr: float = 1.0, probing: ProbingName | Probing = "direct"
     ) -> None:
         """
         Args:

@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--stages", type=int, default=1_000_000, help="a number that the processes divide")
     parser.add_argument("--coordinator", default="localhost:9907", help="where process 0 listens")
+    parser.add_argument("--checkpoint", help="a folder that all processes see, to go on from after a loss of one")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     jax.distributed.initialize(options.coordinator, options.processes, options.process)
@@ -41,7 +42,7 @@ def main() -> None:
     mesh = Mesh(jax.devices(), ("stages",))
     stages = NamedSharding(mesh, PartitionSpec("stages"))
     data = jax.make_array_from_callback((options.stages,), stages, part_of_the_data)
-    result = bh.newton(misfit, data, 2, args=(data,), sharding=stages)
+    result = bh.newton(misfit, data, 2, args=(data,), sharding=stages, checkpoint=options.checkpoint)
     parts = [part.data.shape for part in result.x.addressable_shards]
     print(f"process {options.process}: {result.status.name}, {result.steps} steps, f = {result.value:.6f}, has {parts}")
 

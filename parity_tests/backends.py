@@ -32,6 +32,7 @@ class JaxBackend:
     dense_hessian = staticmethod(jax.hessian)
     leaves = staticmethod(jax.tree.leaves)
     tree_map = staticmethod(jax.tree.map)
+    complex = staticmethod(jax.lax.complex)
 
     def array(self, x: Any, dtype: Any = None) -> Any:
         return jnp.asarray(x, dtype=None if dtype is None else np.dtype(dtype))

@@ -26,14 +26,17 @@ fallback.strict = True  # what a rule of the diagonals raises by mistake is seen
 
 CACHE = "BANDHESS_TEST_CACHE"
 
-# XLA translates the tests' programs, each run once or twice on small arrays, with the least work: by its older emitters,
-# LLVM optimising nothing, each program in one piece. The graph of operations is what a user's program has; the machine
-# code is not. An XLA_FLAGS that is set, be it empty, stands: `XLA_FLAGS= pytest ...` runs what users run, and so do the
-# legs `make docs`, with examples of everything, and `make newest`, with a test file a room.
+# XLA translates the tests' programs, each run once or twice on small arrays, with the least work: by its older
+# emitters, LLVM optimising nothing, each program in one piece. The graph of operations is what a user's program has;
+# the machine code is not. `XLA_FLAGS= pytest ...` runs what users run, and so do the legs `make docs`, with examples of
+# everything, and `make newest`, with a test file a room.
 QUICK_TO_COMPILE = (
     "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
     " --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_prefer_vector_width=128"
 )
+
+# PyTorch's threads sleep between two operations: those of two workers that wait awake take each other's cores.
+SLEEPING = "PASSIVE"
 
 # JAX compiles for every new shape, so examples are few and sizes come from small sets.
 settings.register_profile("parity", deadline=None, derandomize=True, max_examples=3)
@@ -46,10 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    share_compiled_programs()
-    if config.getoption("--device") == "cpu":
-        os.environ.setdefault("XLA_FLAGS", QUICK_TO_COMPILE)  # before jax starts its first backend; workers inherit it
     device = config.getoption("--device")
+    share_compiled_programs()
+    save_time(device)
     jax.config.update("jax_platforms", "cpu" if device == "cpu" else f"{device},cpu")  # it fails where there is none
     for backend in BACKENDS.values():
         backend.device = device
@@ -62,6 +64,13 @@ def share_compiled_programs() -> None:
         atexit.register(shutil.rmtree, os.environ[CACHE], ignore_errors=True)
     jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+
+def save_time(device: str) -> None:
+    """What is set, be it empty, stands. Workers inherit both; without them PyTorch has started its threads before."""
+    os.environ.setdefault("OMP_WAIT_POLICY", SLEEPING)
+    if device == "cpu":
+        os.environ.setdefault("XLA_FLAGS", QUICK_TO_COMPILE)  # before jax starts its first backend
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

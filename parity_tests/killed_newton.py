@@ -37,29 +37,38 @@ def run(folder: str) -> None:
     print("x", np.asarray(result.x).tobytes().hex(), flush=True)
 
 
-def killed(times: int, seed: int = 0) -> tuple[list[list[int]], bytes]:
-    """The steps that each process made until it was killed, the last ended by itself, and the minimiser's bytes."""
-    draw, ways = random.Random(seed), []
+def one(folder: str, wait: float | None) -> list[str]:
+    """What a process prints that is killed so long after its first line; or that ends by itself."""
+    command = [sys.executable, __file__, "--run", folder]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        lines = [process.stdout.readline().strip()]  # until then it compiles
+        if wait is not None:
+            time.sleep(wait)
+            process.send_signal(signal.SIGKILL)
+        lines += process.stdout.read().splitlines()
+    return [line for line in lines if line.isdecimal() or process.returncode == 0]
+
+
+def killed(times: int, seed: int = 0) -> tuple[list[list[int]], list[bytes]]:
+    """The steps that each process made, and the minimisers' bytes: where a run has ended, another one begins."""
+    draw, ways, ends = random.Random(seed), [], []
     with tempfile.TemporaryDirectory() as folder:
-        for k in range(times + 1):
-            command = [sys.executable, __file__, "--run", folder]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-                assert process.stdout
-                lines = [process.stdout.readline()]  # until then it compiles
-                if k < times:
-                    time.sleep(draw.uniform(0, 0.12))
-                    process.send_signal(signal.SIGKILL)
-                lines += process.stdout.read().splitlines()
-            ways.append([int(line) for line in lines if line.strip().isdecimal()])
-    return ways, bytes.fromhex(lines[-1].removeprefix("x "))
+        while len(ways) <= times or not ends:
+            last = len(ways) >= times
+            lines = one(f"{folder}/{len(ends)}", None if last else draw.uniform(0, 0.12))
+            ways.append([int(line) for line in lines if line.isdecimal()])
+            ends += [bytes.fromhex(line.removeprefix("x ")) for line in lines if line.startswith("x ")]
+    return ways, ends
 
 
 def main(times: int) -> None:
     jax.config.update("jax_enable_x64", True)
-    ways, x = killed(times)
+    ways, ends = killed(times)
     for way in ways:
-        print(f"steps {way[0]} to {way[-1]}")
-    print("the same minimiser:", x == np.asarray(bj.newton(path, start(), 2).x).tobytes())
+        print("steps", *way)
+    x = np.asarray(bj.newton(path, start(), 2).x).tobytes()
+    print(f"{len(ends)} runs ended, at the same minimiser:", all(end == x for end in ends))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def losses(backend: Backend) -> dict[str, tuple[Callable, Callable]]:
     def dense_ldl(h: Any) -> Any:
         L = xp.linalg.cholesky(h)
         pivots = xp.diagonal(L)
-        return xp.sum(lower * (L / pivots)) + xp.sum(band[0] * (pivots**2 - 1))
+        return xp.sum(lower * (L / pivots[None])) + xp.sum(band[0] * (pivots**2 - 1))
 
     return {
         "solve": (lambda ab: xp.sum(b * p.solve(ab, b**2)), lambda h: xp.sum(b * xp.linalg.solve(h, b**2))),

@@ -44,7 +44,7 @@ RULES: dict[str, Callable[[Array], Array]] = {
     "select_n of integers": lambda v: lax.select_n(jnp.arange(11) % 3, v[1:], jnp.zeros(11), 2 * v[:-1]),
     "select_n by a scalar": lambda v: lax.select_n(jnp.int32(2), v[1:], v[:-1], v[1:] - v[0]),
     "transpose": lambda v: jnp.transpose(v.reshape(2, 3, 2), (2, 0, 1)) * coefficients((2, 2, 3)),
-    "broadcast_in_dim": lambda v: v[:3].reshape(3, 1) * coefficients((3, 4)) + v[4:8] + v[11:].reshape(()),
+    "broadcast_in_dim": lambda v: v[:3].reshape(3, 1) * coefficients((3, 4)) + v[4:8][None] + v[11:].reshape(()),
     "squeeze": lambda v: v.reshape(1, 12, 1).squeeze(0)[1:, 0] - 2 * v[5:6].reshape(1, 1)[0, 0],
     "slice with steps": lambda v: lax.slice(v.reshape(3, 4), (0, 1), (3, 4), (2, 2)),
     "slice of gaps": lambda v: (
@@ -59,7 +59,7 @@ RULES: dict[str, Callable[[Array], Array]] = {
     "stack": lambda v: jnp.stack([v[1:], jnp.zeros(11), 2 * v[:-1]], 1),
     "unstack": lambda v: (lambda a, b, c: a - 2 * b[::-1] + 3 * c)(*jnp.unstack(v.reshape(4, 3), axis=1)),
     "reduce_sum": lambda v: (
-        jnp.sum(v.reshape(2, 3, 2) * coefficients((2, 3, 2)), (0, 2)) + jnp.sum(v[:3].reshape(3, 1) + v[:2])
+        jnp.sum(v.reshape(2, 3, 2) * coefficients((2, 3, 2)), (0, 2)) + jnp.sum(v[:3].reshape(3, 1) + v[:2][None])
     ),
     "reduce_sum of gaps": lambda v: jnp.sum(lax.pad(v, 0.0, [(0, 0, 1)])[:21].reshape(7, 3), 1),
     "reshape": lambda v: jnp.pad(v.reshape(4, 3), ((1, 0), (0, 1))).reshape(2, 1, 10)[:, :, 1:].reshape(9, 2),

@@ -148,7 +148,7 @@ def matrices(xp, array):
 
     def fun(x):
         y = xp.tanh(x.reshape(-1, 2) @ layer)
-        gram = xp.einsum("ti,tj->tij", y[:, :2], y[:, :2]) + array(np.eye(2))
+        gram = xp.einsum("ti,tj->tij", y[:, :2], y[:, :2]) + array(np.eye(2))[None]
         return xp.sum((y[1:] - y[:-1]) ** 2) + xp.sum(xp.linalg.slogdet(gram)[1])
 
     return fun
@@ -178,7 +178,7 @@ PARAMETERS = {name: parameter.detach().numpy() for name, parameter in NETWORK.na
 
 def network_jax(x, parameters):
     pairs = jnp.stack([x[1:], x[:-1]], 1)
-    hidden = jnp.tanh(pairs @ parameters["first.weight"].T + parameters["first.bias"])
+    hidden = jnp.tanh(pairs @ parameters["first.weight"].T + parameters["first.bias"][None])
     return jnp.sum(hidden @ parameters["last.weight"].T)
 
 
@@ -231,7 +231,10 @@ def arguments(backend: Backend, case: Case) -> tuple:
     return backend.tree_map(lambda a: backend.array(a) if isinstance(a, np.ndarray) else a, (X, *case.args))
 
 
-@pytest.mark.parametrize("name", CASES)
+MIXES = pytest.mark.promotes("complex numbers made of real ones")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MIXES if name == "complex" else ()) for name in CASES])
 def test_band_of_the_dense_hessian(backend: Backend, name: str) -> None:
     case = CASES[name]
     x, *args = arguments(BACKENDS["torch"], case)
@@ -258,6 +261,7 @@ def test_module_is_left_alone() -> None:
     assert gradient.abs().sum() > 0
 
 
+@pytest.mark.promotes("the function's types are mixed on purpose")
 def test_sums_in_double(backend: Backend) -> None:
     """A float32 argument whose function computes in float64: the value is the function's, the band the argument's."""
     xp, double = backend.xp, backend.dtype("float64")

@@ -109,7 +109,7 @@ def banded(backend: Backend, name: str) -> Any:
     xp, module = backend.xp, backend.package.scipy
 
     def function(ab: Any, b: Any) -> Any:
-        ab, b = ab[0] + 1j * ab[1], b[0] + 1j * b[1]
+        ab, b = backend.complex(ab[0], ab[1]), backend.complex(b[0], b[1])
         if name == "solve_banded":
             return weigh(module.solve_banded((1, 1), ab, b, check_finite=False))
         ab = xp.stack([ab[0], ab[1], ab[2] + 8])

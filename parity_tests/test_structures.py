@@ -1,6 +1,8 @@
 """Closed bands and borders: storage, products, and what optimisers ask of any matrix, against entries one by one."""
 
+import functools
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ def test_storage(backend: Backend, case: tuple) -> None:
     h = symmetric(*case)
     parts = stored(h, *case)
     H = structure(backend, parts, closed)
-    np.testing.assert_array_equal(backend.numpy(backend.package.to_dense(H)), h)
+    np.testing.assert_array_equal(backend.numpy(backend.jit(backend.package.to_dense)(H)), h)
     back = backend.package.from_dense(backend.array(h), w, periodic=closed, border=p)
     expected = [parts[0] if closed else cleared(parts[0]), *(parts[1:] if p else [])]
     for found, value in zip(numbers(backend, back), expected, strict=True):
@@ -42,25 +44,52 @@ def test_products(backend: Backend, case: tuple) -> None:
     n, _, p, closed = case
     h = symmetric(*case)
     H = structure(backend, stored(h, *case), closed)
-    for columns in [(), (3,)]:
-        x = np.random.default_rng(1).integers(-3, 4, (n + p, *columns)).astype(float)
-        np.testing.assert_array_equal(backend.numpy(backend.package.matvec(H, backend.array(x))), h @ x)
+    xs = [np.random.default_rng(1).integers(-3, 4, (n + p, *columns)).astype(float) for columns in [(), (3,)]]
+    matvec = backend.package.matvec
+    found = backend.jit(lambda H, *xs: [matvec(H, x) for x in xs])(H, *map(backend.array, xs))
+    for x, y in zip(xs, found, strict=True):
+        np.testing.assert_array_equal(backend.numpy(y), h @ x)
+
+
+@functools.cache
+def asked(backend: Backend) -> Callable:
+    """Everything in one program, which is compiled once for each shape."""
+    of, to_dense, gershgorin = (
+        room(backend, "band.structures"),
+        backend.package.to_dense,
+        room(backend, "band.spectrum").gershgorin,
+    )
+
+    def ask(H: Any, s: Any) -> dict:
+        return {
+            "diagonal": of.diagonal(H),
+            "shifted": to_dense(of.shifted(H, 3.0)),
+            "shifted by s": to_dense(of.shifted(H, s)),
+            "scaled": to_dense(of.scaled(H, s)),
+            "row sums": of.row_sums(H),
+            "bounds": gershgorin(H),
+        }
+
+    return backend.jit(ask)
 
 
 @cases
 def test_what_optimisers_ask(backend: Backend, case: tuple) -> None:
     n, _, p, closed = case
     h = symmetric(*case) - 20 * inside(*case)  # of both signs
-    H, of, dense = structure(backend, stored(h, *case), closed), room(backend, "band.structures"), np.diag(np.diag(h))
-    s = np.arange(1.0, n + p + 1)
-    to_dense = backend.package.to_dense
-    np.testing.assert_array_equal(backend.numpy(of.diagonal(H)), np.diag(h))
-    np.testing.assert_array_equal(backend.numpy(to_dense(of.shifted(H, 3.0))), h + 3 * np.eye(n + p))
-    np.testing.assert_array_equal(backend.numpy(to_dense(of.shifted(H, backend.array(s)))), h + np.diag(s))
-    np.testing.assert_array_equal(backend.numpy(to_dense(of.scaled(H, backend.array(s)))), s[:, None] * h * s)
-    np.testing.assert_array_equal(backend.numpy(of.row_sums(H)), np.abs(h).sum(1))
-    low, high = room(backend, "band.spectrum").gershgorin(H)
-    radii = np.abs(h - dense).sum(1)
+    H, s = structure(backend, stored(h, *case), closed), np.arange(1.0, n + p + 1)
+    found = asked(backend)(H, backend.array(s))
+    low, high = found.pop("bounds")
+    expected = {
+        "diagonal": np.diag(h),
+        "shifted": h + 3 * np.eye(n + p),
+        "shifted by s": h + np.diag(s),
+        "scaled": s[:, None] * h * s,
+        "row sums": np.abs(h).sum(1),
+    }
+    for name, value in expected.items():
+        np.testing.assert_array_equal(backend.numpy(found[name]), value, err_msg=name)
+    radii = np.abs(h - np.diag(np.diag(h))).sum(1)
     assert (float(low), float(high)) == (np.min(np.diag(h) - radii), np.max(np.diag(h) + radii))
 
 
@@ -69,12 +98,17 @@ def test_a_ring_cut_open(backend: Backend, case: tuple) -> None:
     """The same matrix with a plain band, and back."""
     n, w, p, closed = case
     h = symmetric(*case)
-    H, ring = structure(backend, stored(h, *case), closed), room(backend, "band.ring")
-    arrow = ring.opened(H)
+    H, ring, package = structure(backend, stored(h, *case), closed), room(backend, "band.ring"), backend.package
+
+    def there_and_back(H: Any) -> tuple:
+        arrow = ring.opened(H)
+        return arrow, package.to_dense(package.Bordered(*arrow)), ring.closed(arrow, H)
+
+    arrow, dense, back = backend.jit(there_and_back)(H)
     assert arrow.band.shape == (w + 1, n - w if closed else n)
     assert arrow.border.shape[0] == p + (w if closed else 0)
-    np.testing.assert_array_equal(backend.numpy(backend.package.to_dense(backend.package.Bordered(*arrow))), h)
-    for found, value in zip(numbers(backend, ring.closed(arrow, H)), numbers(backend, H), strict=True):
+    np.testing.assert_array_equal(backend.numpy(dense), h)
+    for found, value in zip(numbers(backend, back), numbers(backend, H), strict=True):
         np.testing.assert_array_equal(found, value)
 
 

@@ -36,6 +36,7 @@ class TorchBackend:
     dense_hessian = staticmethod(torch.func.hessian)
     leaves = staticmethod(torch_tree.tree_leaves)
     tree_map = staticmethod(torch_tree.tree_map)
+    complex = staticmethod(torch.complex)
 
     @staticmethod
     def jit(fun: Any) -> Any:  # eager: there is nothing to compile

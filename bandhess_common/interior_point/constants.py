@@ -85,11 +85,11 @@ class Constants(NamedTuple):
     rho: float = 1e3
     elastic_least: float = 1e-20
     restored: float = 0.9  # of theta
-    restorations: float = 3.0  # after so many the next go on until this part is left: there may be no solution
+    restorations: int = 3  # after so many the next go on until this part is left: there may be no solution
     restored_late: float = 0.05
-    renewals: float = 3.0  # of a restoration whose search failed
+    renewals: int = 3  # of a restoration whose search failed
     creeping: float = 0.5  # restoration begins, too, where theta did not fall to this part of what it was
-    creeping_steps: float = 40.0  # so many steps ago
+    creeping_steps: int = 40  # so many steps ago
     restored_multiplier: float = 1e3  # larger z start from 1 again
     stalled: float = 1e-2  # theta below this many tol is no reason for restoration
     centred: float = 1e-9  # the proximal gradient, in units of rho
@@ -109,7 +109,7 @@ class Constants(NamedTuple):
     )  # relative error of a prediction from x0 beside it, at most, where functions are as quadratic
     predictor_z: float = 10.0  # first multipliers
     predictor_power: float = 3.0  # of the affine step's progress: mu falls by it
-    predictor_steps: float = 6.0  # without half the error, at most: then the filter takes over
+    predictor_steps: int = 6  # without half the error, at most: then the filter takes over
 
 
 def constants(eps: float) -> Constants:

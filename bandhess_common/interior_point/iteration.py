@@ -74,7 +74,7 @@ def advanced(k: Kit, s: State) -> State:
         shifted=ops.where(near, s.shifted + 1, 0),
     )
     s, bend, ends = judged(k, s)
-    spent = s.steps >= k.p.max_steps
+    spent = k.ops.number(s.steps, k.p.max_steps) >= k.p.max_steps
     stuck = ends.settled & mode.elastic
     s = ended(
         k, s,

@@ -115,7 +115,7 @@ def begin(ops: Operations, p: Problem, state: State, a: Derivatives) -> State:
     k = kit(ops, p)
 
     def answered(s: State) -> State:
-        s = s._replace(fresh=0 * s.fresh, narrow=s.narrow + a.narrow)
+        s = s._replace(fresh=0 * s.fresh, narrow=s.narrow + ops.number(a.narrow, s.narrow))
         bad = ~finite(k, a) & (s.stage != SCALE)
         ends = [(a.narrow > 0, Status.BAND_TOO_NARROW), (bad & ~s.pending, Status.NONFINITE)]
         s = ended(k, s, ends)

@@ -11,6 +11,7 @@ from typing import Any
 from jax import Array
 
 from bandhess_common.checks import check_argnums
+from bandhess_common.options import ProbingName
 
 from ..framework.jit import jit_call
 from .linearise import linearize_gradient, linearize_residuals
@@ -33,7 +34,7 @@ def value_grad_hessian(
     *,
     argnums: int = 0,
     has_aux: bool = False,
-    probing: str | Probing = "direct",
+    probing: ProbingName | Probing = "direct",
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,
@@ -82,7 +83,7 @@ def hessian(
     *,
     argnums: int = 0,
     has_aux: bool = False,
-    probing: str | Probing = "direct",
+    probing: ProbingName | Probing = "direct",
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,
@@ -138,7 +139,7 @@ def gauss_newton(
     bandwidth: int,
     *,
     argnums: int = 0,
-    probing: str | Probing = "direct",
+    probing: ProbingName | Probing = "direct",
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,

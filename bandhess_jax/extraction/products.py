@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bandhess_common.checks import as_chunk_size, as_index, check_exact, check_ring
+from bandhess_common.options import ChunkSize, ProbingName
 
 from ..band.stages import Layout
 from ..band.storage import clear_beyond_stages, clear_unused
@@ -25,8 +26,6 @@ from .probing.ring import Ring
 if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr  # which brings pallas with it
 
-ChunkSize = int | str | None
-
 
 class Extraction(NamedTuple):
     """What decides the extraction's program, checked. Hashable."""
@@ -36,7 +35,7 @@ class Extraction(NamedTuple):
     chunk_size: ChunkSize
 
     @classmethod
-    def of(cls, bandwidth: int, probing: str | Probing, chunk_size: ChunkSize) -> Extraction:
+    def of(cls, bandwidth: int, probing: ProbingName | Probing, chunk_size: ChunkSize) -> Extraction:
         return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), as_chunk_size(chunk_size))
 
     def resolve(self, layout: Layout, operands: Any) -> Extraction:
@@ -225,7 +224,7 @@ def from_matvec(
     like: Any,
     bandwidth: int,
     *,
-    probing: str | Probing = "direct",
+    probing: ProbingName | Probing = "direct",
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,
@@ -238,7 +237,8 @@ def from_matvec(
       like: an array or tree of arrays that gives structure, shapes, dtype and device (or `jax.ShapeDtypeStruct`s).
       bandwidth: k >= 0, in stages: stage t couples to stages t - k .. t + k.
       probing: which probes, and how the band is read off them: "direct", "substitution", "fourier", "random", or
-        an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with their methods.
+        an object: `Direct()`, `Substitution()`, `Fourier()`, `Random(...)`, or your own with their methods. Of stages
+        split over devices, "substitution" and "random" gather the products, the others nothing.
       chunk_size: probes multiplied at a time: an int bounds the memory to that many products (1 never vmaps, so host
         callbacks work), None takes all in one batched call, "auto" decides by the platform.
       stage_axes: 0 for leaves with a stage axis, None for leaves of any shape that all stages share (a final time,

@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from bandhess_common.eigen import check_driver, check_indices, check_range, check_select
+from bandhess_common.options import Driver, Select
 
 from ..band.storage import clear_unused
 from .banded import _arrays, _lower_form, _run
@@ -24,7 +26,7 @@ def eig_banded(
     lower: bool = False,
     eigvals_only: bool = False,
     overwrite_a_band: bool = False,
-    select: str = "a",
+    select: Select = "a",
     select_range: Any = None,
     max_ev: int = 0,
     check_finite: bool = True,
@@ -71,7 +73,7 @@ def eigvals_banded(
     a_band: ArrayLike,
     lower: bool = False,
     overwrite_a_band: bool = False,
-    select: str = "a",
+    select: Select = "a",
     select_range: Any = None,
     check_finite: bool = True,
 ) -> Array:
@@ -88,11 +90,11 @@ def eigh_tridiagonal(
     d: ArrayLike,
     e: ArrayLike,
     eigvals_only: bool = False,
-    select: str = "a",
+    select: Select = "a",
     select_range: Any = None,
     check_finite: bool = True,
     tol: float = 0.0,
-    lapack_driver: str = "auto",
+    lapack_driver: Driver = "auto",
 ) -> Any:
     """Eigenvalues in ascending order, and vectors, of a real symmetric tridiagonal matrix.
 
@@ -121,7 +123,8 @@ def eigh_tridiagonal(
     if d.ndim != 1 or e.ndim != 1 or (d.size and e.size != d.size - 1):
         raise ValueError(f"d must have shape (n,) and e shape (n - 1,), got {d.shape} and {e.shape}")
     check_driver(lapack_driver, whole=check_select(select) == "a", vectors=not eigvals_only)
-    dtype = jnp.result_type(d, e, jnp.float32)
+    floats = [a.dtype if jnp.issubdtype(a.dtype, jnp.floating) else jnp.dtype(float) for a in (d, e)]
+    dtype = np.result_type(np.float32, *floats)  # also where jnp promotes nothing
     ab = jnp.stack([d.astype(dtype), jnp.pad(e.astype(dtype), (0, d.size - e.size))])
     return eig_banded(ab, True, eigvals_only, False, select, select_range, 0, check_finite)
 
@@ -129,11 +132,11 @@ def eigh_tridiagonal(
 def eigvalsh_tridiagonal(
     d: ArrayLike,
     e: ArrayLike,
-    select: str = "a",
+    select: Select = "a",
     select_range: Any = None,
     check_finite: bool = True,
     tol: float = 0.0,
-    lapack_driver: str = "auto",
+    lapack_driver: Driver = "auto",
 ) -> Array:
     """The values of `eigh_tridiagonal`.
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from bandhess_common.checks import check_argnums
+from bandhess_common.options import ProbingName
 
 from ..framework.transforms import eager
 from .in_graph import traced_hessian, traced_value_grad_hessian
@@ -24,7 +25,7 @@ def value_grad_hessian(
     *,
     argnums: int = 0,
     has_aux: bool = False,
-    probing: str | Probing = "direct",
+    probing: ProbingName | Probing = "direct",
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,
@@ -75,7 +76,7 @@ def hessian(
     *,
     argnums: int = 0,
     has_aux: bool = False,
-    probing: str | Probing = "direct",
+    probing: ProbingName | Probing = "direct",
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,
@@ -121,7 +122,7 @@ def gauss_newton(
     bandwidth: int,
     *,
     argnums: int = 0,
-    probing: str | Probing = "direct",
+    probing: ProbingName | Probing = "direct",
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,

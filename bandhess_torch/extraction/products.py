@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bandhess_common.checks import as_chunk_size, as_index, check_exact, check_ring
+from bandhess_common.options import ChunkSize, ProbingName
 
 from ..band.stages import Layout
 from ..band.storage import clear_beyond_stages
@@ -22,8 +23,6 @@ from .diagonals import Program, carry
 from .probing.direct import Direct
 from .probing.protocol import Probing, as_probing, collect, make_probes
 from .probing.ring import Ring
-
-ChunkSize = int | str | None
 
 LONG = 2**13  # entries, from where on diagonals are tried
 ROOM = 2**26  # numbers, at most, in as many of the function's largest tensors as the band has rows
@@ -39,7 +38,7 @@ class Extraction(NamedTuple):
     chunk_size: ChunkSize
 
     @classmethod
-    def of(cls, bandwidth: int, probing: str | Probing, chunk_size: ChunkSize) -> Extraction:
+    def of(cls, bandwidth: int, probing: ProbingName | Probing, chunk_size: ChunkSize) -> Extraction:
         return cls(as_index(bandwidth, "bandwidth"), as_probing(probing), as_chunk_size(chunk_size))
 
     def fit(self, layout: Layout) -> Extraction:
@@ -159,7 +158,7 @@ def from_matvec(
     like: Any,
     bandwidth: int,
     *,
-    probing: str | Probing = "direct",
+    probing: ProbingName | Probing = "direct",
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from bandhess_common.eigen import check_driver, check_indices, check_range, check_select
+from bandhess_common.options import Driver, Select
 
 from ..band.storage import clear_unused
 from ..framework.transforms import eager
@@ -25,7 +26,7 @@ def eig_banded(
     lower: bool = False,
     eigvals_only: bool = False,
     overwrite_a_band: bool = False,
-    select: str = "a",
+    select: Select = "a",
     select_range: Any = None,
     max_ev: int = 0,
     check_finite: bool = True,
@@ -74,7 +75,7 @@ def eigvals_banded(
     a_band: Tensor | ArrayLike,
     lower: bool = False,
     overwrite_a_band: bool = False,
-    select: str = "a",
+    select: Select = "a",
     select_range: Any = None,
     check_finite: bool = True,
 ) -> Tensor:
@@ -91,11 +92,11 @@ def eigh_tridiagonal(
     d: Tensor | ArrayLike,
     e: Tensor | ArrayLike,
     eigvals_only: bool = False,
-    select: str = "a",
+    select: Select = "a",
     select_range: Any = None,
     check_finite: bool = True,
     tol: float = 0.0,
-    lapack_driver: str = "auto",
+    lapack_driver: Driver = "auto",
 ) -> Any:
     """Eigenvalues in ascending order, and vectors, of a real symmetric tridiagonal matrix.
 
@@ -133,11 +134,11 @@ def eigh_tridiagonal(
 def eigvalsh_tridiagonal(
     d: Tensor | ArrayLike,
     e: Tensor | ArrayLike,
-    select: str = "a",
+    select: Select = "a",
     select_range: Any = None,
     check_finite: bool = True,
     tol: float = 0.0,
-    lapack_driver: str = "auto",
+    lapack_driver: Driver = "auto",
 ) -> Tensor:
     """The values of `eigh_tridiagonal`.
 

@@ -21,6 +21,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from jax import Array
 
+from bandhess_common.options import ProbingName
+
 from .direct import Direct
 from .fourier import Fourier
 from .random import Random
@@ -49,7 +51,7 @@ PROBINGS: dict[str, Probing] = {
 }
 
 
-def as_probing(probing: str | Probing) -> Probing:
+def as_probing(probing: ProbingName | Probing) -> Probing:
     if isinstance(probing, str) and probing in PROBINGS:
         return PROBINGS[probing]
     if not isinstance(probing, str) and not isinstance(probing, type) and isinstance(probing, Probing):

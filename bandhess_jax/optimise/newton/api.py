@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from types import MethodType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax import Array, lax
 from jax.sharding import NamedSharding
 
 from bandhess_common.checks import as_index, as_positive, check_args
+from bandhess_common.options import HessianKind, ProbingName
 from bandhess_common.progress import print_progress
 from bandhess_common.report import describe, message_of, succeeded
 from bandhess_common.status import History, Status, StepInfo
@@ -45,14 +46,14 @@ class NewtonResult(NamedTuple):
     """
 
     x: Any
-    value: Any
-    grad_norm: Any
-    steps: Any
-    status: Any
-    history: History | None = None
+    value: Array
+    grad_norm: Array
+    steps: int | Array
+    status: Status | Array
+    history: History[Array] | None = None
 
     @property
-    def success(self) -> Any:
+    def success(self) -> bool | Array:
         """Whether the status is CONVERGED."""
         return succeeded(self.status)
 
@@ -271,16 +272,16 @@ def newton(
     bandwidth: int | None,
     *,
     args: tuple = (),
-    hessian: str | Callable = "exact",
-    scale: Any = None,
+    hessian: HessianKind | Callable = "exact",
+    scale: Literal["diagonal"] | Any = None,
     tol: float | None = None,
     max_steps: int = 1000,
     max_seconds: float | None = None,
-    callback: Callable[[StepInfo], None] | None = None,
+    callback: Callable[[StepInfo[Array]], None] | None = None,
     verbose: bool = False,
     history: bool = False,
     check_band: bool = True,
-    probing: str | Probing = "direct",
+    probing: ProbingName | Probing = "direct",
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from bandhess_common.options import ProbingName
+
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
@@ -36,7 +38,7 @@ class Turns(NamedTuple):
         bandwidth: int,
         tol: float | None,
         check_band: bool,
-        probing: str | Probing,
+        probing: ProbingName | Probing,
         chunk_size: ChunkSize,
     ) -> Turns:
         """For trees like y; the other arguments are those of `newton`, checked here but for tol."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from bandhess_common.checks import as_chunk_size, as_index, as_positive, check_args
 from bandhess_common.status import Status
@@ -32,9 +32,9 @@ class RootResult(NamedTuple):
     """
 
     x: Any
-    residual_norm: Any
-    steps: Any
-    status: Any
+    residual_norm: Array
+    steps: int | Array
+    status: Status | Array
 
 
 class User(NamedTuple):

@@ -21,6 +21,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from bandhess_common.options import ProbingName
+
 from ...band.storage import clear_unused
 from .direct import Cells, Direct, one_of_every
 from .fourier import Fourier
@@ -92,7 +94,7 @@ PROBINGS: dict[str, Probing] = {
 }
 
 
-def as_probing(probing: str | Probing) -> Probing:
+def as_probing(probing: ProbingName | Probing) -> Probing:
     if isinstance(probing, str) and probing in PROBINGS:
         return PROBINGS[probing]
     if not isinstance(probing, str) and not isinstance(probing, type) and isinstance(probing, Probing):

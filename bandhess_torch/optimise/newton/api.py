@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from bandhess_common.checks import as_index, as_positive, check_args
+from bandhess_common.options import HessianKind, ProbingName
 from bandhess_common.progress import print_progress
 from bandhess_common.report import describe, message_of, succeeded
 from bandhess_common.status import History, Status, StepInfo
@@ -39,14 +40,14 @@ class NewtonResult(NamedTuple):
     """
 
     x: Any
-    value: Any
-    grad_norm: Any
-    steps: Any
-    status: Any
-    history: History | None = None
+    value: Tensor
+    grad_norm: Tensor
+    steps: int | Tensor
+    status: Status | Tensor
+    history: History[Tensor] | None = None
 
     @property
-    def success(self) -> Any:
+    def success(self) -> bool | Tensor:
         """Whether the status is CONVERGED."""
         return succeeded(self.status)
 
@@ -180,16 +181,16 @@ def newton(
     bandwidth: int | None,
     *,
     args: tuple = (),
-    hessian: str | Callable = "exact",
-    scale: Any = None,
+    hessian: HessianKind | Callable = "exact",
+    scale: Literal["diagonal"] | Any = None,
     tol: float | None = None,
     max_steps: int = 1000,
     max_seconds: float | None = None,
-    callback: Callable[[StepInfo], None] | None = None,
+    callback: Callable[[StepInfo[float]], None] | None = None,
     verbose: bool = False,
     history: bool = False,
     check_band: bool = True,
-    probing: str | Probing = "direct",
+    probing: ProbingName | Probing = "direct",
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,

@@ -32,9 +32,9 @@ class RootResult(NamedTuple):
     """
 
     x: Any
-    residual_norm: Any
-    steps: Any
-    status: Any
+    residual_norm: Tensor
+    steps: int | Tensor
+    status: Status | Tensor
 
 
 class Problem(NamedTuple):

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none, check_stages
 from bandhess_common.messages import sqp_message
+from bandhess_common.options import ProbingName
 from bandhess_common.progress import print_progress
 from bandhess_common.report import describe, succeeded
 from bandhess_common.status import SQPHistory, Status, StepInfo
@@ -54,20 +55,20 @@ class SQPResult(NamedTuple):
     """
 
     x: Any
-    value: Any
-    grad_norm: Any
-    steps: Any
-    status: Any
+    value: Tensor
+    grad_norm: Tensor
+    steps: int | Tensor
+    status: Status | Tensor
     multipliers: Any
-    constraint_norm: Any
-    history: SQPHistory | None = None
-    bound_multipliers: Any = None
+    constraint_norm: Tensor
+    history: SQPHistory[Tensor] | None = None
+    bound_multipliers: tuple[Any, Any] | None = None
     inequality_multipliers: Any = None
-    barrier: Any = None
+    barrier: Tensor | None = None
     message: str | None = None
 
     @property
-    def success(self) -> Any:
+    def success(self) -> bool | Tensor:
         """Whether the status is CONVERGED."""
         return succeeded(self.status)
 
@@ -161,11 +162,11 @@ def sqp(
     tol: float | None = None,
     max_steps: int = 1000,
     max_seconds: float | None = None,
-    callback: Callable[[StepInfo], None] | None = None,
+    callback: Callable[[StepInfo[float]], None] | None = None,
     verbose: bool = False,
     history: bool = False,
     check_band: bool = True,
-    probing: str | Probing = "direct",
+    probing: ProbingName | Probing = "direct",
     chunk_size: ChunkSize = "auto",
     stage_axes: Any = 0,
     periodic: bool = False,
