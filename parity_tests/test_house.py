@@ -46,6 +46,7 @@ ALONE = {
     "bandhess_jax/ipopt": "JAX's compiled derivatives for cyipopt",
     "bandhess_jax/optimistix": "the ecosystem of JAX",
     "bandhess_jax/optax": "the ecosystem of JAX; PyTorch's is optim",
+    "bandhess_jax/optimise/newton/solve": "a call is one program, or runs in pieces; in PyTorch api has it in a screen",
     "bandhess_jax/optimise/newton/turns": "the loop that optimistix owns",
     "bandhess_jax/optimise/sqp/callbacks": "the functions that IPOPT is given",
     "bandhess_jax/optimise/sqp/solve": "a call is one program, or runs in pieces; in PyTorch api has it in a screen",
@@ -62,7 +63,6 @@ ALONE = {
 LONG_FILES = {
     "bandhess_jax/optimise/newton/trust_region",
     "bandhess_jax/scipy/banded", "bandhess_torch/scipy/banded",
-    "bandhess_jax/optimise/newton/api",
 }  # fmt: skip
 LONG_FUNCTIONS = {
     "bandhess_jax/optimise/newton/subproblem:_search",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from types import MethodType
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.sharding import NamedSharding
 
 from bandhess_common.checks import as_index, as_positive, check_args
@@ -20,20 +19,14 @@ from bandhess_common.report import describe, message_of, succeeded
 from bandhess_common.status import History, Status, StepInfo
 
 from ...band.stages import Layout
-from ...band.structures import as_clean
-from ...extraction.bandwidth import check_fits, detect_bandwidth
-from ...extraction.linearise import linearize_gradient, linearize_residuals
+from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
-from ...extraction.products import ChunkSize, Extraction, extract
-from ...framework.checkpoint import Checkpoint, resumed
-from ...framework.clock import Piece, check_host, in_pieces, is_traced
-from ...framework.jit import Host, jit_call, prepare
-from ...framework.packing import Packed, pack, unpack
-from .implicit import close, implicit_solution
-from .point import Functions, Options
-from .split import fill, filled, split_stages
-from .trust_region import State, advance, initial
+from ...extraction.products import ChunkSize, Extraction
+from ...framework.jit import Host
+from .point import Options
+from .solve import Problem, User, solve, squared
+from .split import filled, split_stages
 
 
 class NewtonResult(NamedTuple):
@@ -64,189 +57,6 @@ class NewtonResult(NamedTuple):
 
     def __repr__(self) -> str:
         return describe(self)
-
-
-class Problem(NamedTuple):
-    """What decides the program. Hashable."""
-
-    objective: Objective
-    extraction: Extraction
-    hessian: str  # "exact", "gauss_newton", "given"
-    options: Options
-
-
-class User(NamedTuple):
-    """What the user gave: functions, and arrays traced."""
-
-    fun: Callable
-    args: tuple
-    hessian: str | Callable
-    scale: Any
-    callbacks: tuple[Callable[[StepInfo], None], ...]
-
-    def report(self, info: StepInfo) -> None:
-        for callback in self.callbacks:
-            callback(info)
-
-
-def _half_square(residuals: Any) -> Any:
-    return sum(jnp.sum((leaf * jnp.conj(leaf)).real) for leaf in jax.tree.leaves(residuals)) / 2
-
-
-def _half_square_of(residuals: Callable, *args: Any) -> Any:
-    return _half_square(residuals(*args))
-
-
-def _squared(residuals: Callable) -> Callable:
-    """A method of the residuals' function, so that what is compiled for it belongs to that function."""
-    return MethodType(_half_square_of, residuals)
-
-
-class Given(NamedTuple):
-    """The traced arrays of a call, but for those that the solution is differentiable in."""
-
-    x0: Array  # ravelled
-    scale: Array | None
-    fixed: list[Array]
-    band: tuple  # what the user's band function closes over
-
-
-def functions_of(problem: Problem, user: User, x: Array) -> tuple[Callable, Callable, list[Array], Given]:
-    """`(functions, value, consts, given)`: consts are the arrays that the objective depends on, value is
-    `(x, consts, given) -> f` and functions `(consts, given) -> Functions`. The user's are traced once, here."""
-    objective, extraction, kind, options = problem
-    layout = objective.layout
-    flat_fun = objective.bind(user.fun, (layout.unravel(x), *user.args), {})[0]
-
-    def user_band(x: Array) -> Any:
-        H = user.hessian(layout.unravel(x), *user.args)  # type: ignore[operator]
-        H = as_clean(jax.tree.map(lambda a: jnp.asarray(a, layout.dtype), H), "hessian's result")
-        check_fits(H := fill(layout, H), layout, "hessian's result", options.width)
-        return H
-
-    squares = kind == "gauss_newton"
-    outer, consts, fixed = close(lambda x: user.fun(layout.unravel(x), *user.args) if squares else flat_fun(x)[0], x)
-    closed_band, *band_consts = close(user_band, x) if kind == "given" else (None, [], [])
-    scale = None if user.scale is None else layout.ravel(user.scale)
-    given = Given(x, *lax.stop_gradient((scale, fixed, tuple(band_consts))))
-
-    def value(x: Array, consts: list[Array], given: Given) -> Array:
-        out = outer(x, consts, given.fixed)
-        return jnp.asarray(_half_square(out) if squares else out, layout.dtype)  # a constant may be of any type
-
-    def functions(consts: list[Array], given: Given) -> Functions:
-        def derivatives(x: Array) -> tuple:
-            if squares:
-                r, forward, backward = linearize_residuals(lambda x: outer(x, consts, given.fixed), x)
-                return _half_square(r).astype(layout.dtype), backward(r), lambda v: backward(forward(v))
-            if closed_band is not None:
-                return *jax.value_and_grad(value)(x, consts, given), None
-            grad, product, (f, _) = linearize_gradient(lambda x: (value(x, consts, given), None), x)
-            return f, grad, product
-
-        def band(x: Array, product: Callable) -> Array:
-            return extract(product, layout, extraction) if closed_band is None else closed_band(x, *given.band)
-
-        return Functions(lambda x: value(x, consts, given), derivatives, band)
-
-    return functions, value, consts, given
-
-
-def _newton(problem: Problem, user: User, x0: Any) -> tuple:
-    """`(x, value, grad_norm, steps, status, history)`."""
-    layout, report = problem.objective.layout, user.report if user.callbacks else None
-    options = problem.options
-    functions, value, consts, given = functions_of(problem, user, lax.stop_gradient(options.split(layout.ravel(x0))))
-
-    def minimise(consts: list[Array], given: Given) -> tuple:
-        start = initial(options, given.x0)
-        s = advance(options, functions(consts, given), given.scale, report, start, None)
-        # As numbers that tangents know of: steps and status become integers again below.
-        integers = (a.astype(jnp.float32) for a in (s.status, s.steps))
-        return s.point.x, s.point.pack[0], *integers, s.point.grad_norm, s.history
-
-    solution = implicit_solution(minimise, value, layout, problem.extraction, options.sharding) if consts else minimise
-    x, f, status, steps, grad_norm, history = solution(consts, given)
-    x = split_stages(layout, options.sharding, layout.unravel(x))
-    return x, f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
-
-
-def _start(problem: Problem, _: User, x0: Any) -> State:
-    return initial(problem.options, lax.stop_gradient(problem.objective.layout.ravel(x0)))
-
-
-def _packed_start(problem: Problem, user: User, x0: Any) -> Packed:
-    return problem.options.split(pack(_start(problem, user, x0)))
-
-
-def _turns(problem: Problem, user: User, x0: Any, state: Packed, last: Array) -> Piece:
-    layout, report = problem.objective.layout, user.report if user.callbacks else None
-    s = unpack(state, _start(problem, user, x0))
-    functions, _, consts, given = functions_of(problem, user, s.point.x)
-    s = advance(problem.options, functions(consts, given), given.scale, report, s, last)
-    point = s.point
-    x = split_stages(layout, problem.options.sharding, layout.unravel(point.x))
-    shown = x, point.pack[0], point.grad_norm, s.steps, s.status, s.history
-    return Piece(problem.options.split(pack(s)), s.open, shown)
-
-
-def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> tuple | None:
-    """As `_newton`, in pieces: the host looks at the clock between them, and can be interrupted. None where something
-    is traced, unless there is a time limit: then it is an error."""
-    operands, piece = (x0, user.args, user.scale), prepare(_turns, problem, user, x0)
-    if max_seconds is not None:
-        check_host(operands, "newton")
-    elif is_traced(operands) or piece.traced:
-        return None
-
-    def turns(state: Packed, last: int) -> Piece:
-        return piece(state, more=(np.int32(last),), quick=True)
-
-    end = in_pieces(
-        turns, piece.shape_of(_packed_start), problem.objective.layout.n * problem.options.width, max_seconds
-    )
-    if is_traced(end):  # fun closes over tracers
-        if max_seconds is None:
-            return None
-        check_host(end, "newton")
-    return _shown(end)
-
-
-def _shown(end: Piece) -> tuple:
-    *rest, status, history = end.shown
-    return *rest, np.int32(Status.TIME_LIMIT) if end.open else status, history
-
-
-def _resumed(problem: Problem, user: User, x0: Any, max_seconds: float | None, folder: str | os.PathLike) -> tuple:
-    """As `_newton`, a turn at a time, saved in the folder after every accepted step."""
-    piece = prepare(_turns, problem, user, x0)
-    if is_traced((x0, user.args, user.scale)) or piece.traced:
-        raise ValueError(
-            "checkpoint needs the host to write files: call newton outside jit, vmap and grad, or leave it out"
-        )
-    about = repr((problem.options._replace(sharding=None), problem.hessian, problem.extraction.bandwidth))
-    return _shown(
-        resumed(
-            lambda state, last: piece(state, more=(np.int32(last),), quick=True),
-            prepare(_packed_start, problem, user, x0)(quick=True),
-            lambda piece: piece.shown[3],
-            Checkpoint(folder, about),
-            max_seconds,
-        )
-    )
-
-
-def _empty(problem: Problem, user: User, x0: Any) -> tuple:
-    """There is nothing to minimise over."""
-    fun = _squared(user.fun) if problem.hessian == "gauss_newton" else user.fun
-    value = jnp.asarray(fun(x0, *user.args))
-    zero = jnp.zeros_like(value)
-    status = jnp.where(jnp.isfinite(value), Status.CONVERGED, Status.NONFINITE).astype(jnp.int32)
-    history = initial(problem.options, problem.objective.layout.ravel(x0)).history
-    if history is not None:
-        first = History(value, zero, zero, zero, zero, zero + jnp.nan)
-        history = jax.tree.map(lambda rows, a: rows.at[0].set(a), history, first)
-    return x0, value, zero, jnp.int32(0), status, history
 
 
 def _check_scale(scale: Any, layout: Layout, stage_axes: Any) -> str:
@@ -366,7 +176,7 @@ def newton(
     tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else as_positive(tol, "tol")
     scaling = _check_scale(scale, layout, stage_axes)
     if bandwidth is None:
-        whole = _squared(fun) if kind == "gauss_newton" else fun
+        whole = squared(fun) if kind == "gauss_newton" else fun
         bandwidth = detect_bandwidth(whole, stage_axes=stage_axes, periodic=periodic)(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (x0, args))
     width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and kind != "given"
@@ -384,22 +194,13 @@ def newton(
     problem = Problem(objective, extraction, kind, options)
     callbacks = tuple(Host(each) for each in (print_progress if verbose else None, callback) if each)
     user = User(fun, args, hessian, scale if scaling == "given" else None, callbacks)
-    if layout.n == 0:
-        out = _empty(problem, user, x0)
-    else:
-        limit = None if max_seconds is None else as_positive(max_seconds, "max_seconds")
-        if limit is not None and sharding is not None:
-            raise ValueError(
-                "max_seconds must be None with sharding, as the clocks of several processes do not agree; bound the "
-                "work with max_steps"
-            )
-        if checkpoint is not None:
-            out = _resumed(problem, user, x0, limit, checkpoint)
-        elif sharding is not None:
-            out = prepare(_newton, problem, user, x0)(quick=True)
-        else:
-            out = _eager(problem, user, x0, limit) or jit_call(_newton, problem, user, x0)
-    x, value, grad_norm, steps, status, way = out
+    limit = None if max_seconds is None else as_positive(max_seconds, "max_seconds")
+    if limit is not None and sharding is not None:
+        raise ValueError(
+            "max_seconds must be None with sharding, as the clocks of several processes do not agree; bound the work "
+            "with max_steps"
+        )
+    x, value, grad_norm, steps, status, way = solve(problem, user, x0, limit, checkpoint)
     if not isinstance(status, jax.core.Tracer):
         if callbacks:
             jax.effects_barrier()

@@ -19,8 +19,8 @@ from bandhess_common.options import ProbingName
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
-from .api import Problem, User, functions_of
 from .point import Options
+from .solve import Problem, User, functions_of
 from .trust_region import State, advance, initial
 
 ENDLESS = 2**31 - 2  # accepted steps: to count them is the loop's owner's matter
