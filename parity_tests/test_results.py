@@ -61,7 +61,7 @@ def test_traced(backend: Backend) -> None:
     shown = []
 
     def inside(status: Any) -> Any:
-        result = kind(backend, "NewtonResult")(status, status * 1.0, status * 1.0, status, status)
+        result = kind(backend, "NewtonResult")(status, status, status, status, status)
         shown.append((str(result), result.message))
         return result.success
 

@@ -22,11 +22,11 @@ def scaled_pendulum(name: str) -> tuple[Callable, Callable]:
     cost, dynamics = pendulum_cost(BACKENDS[name].xp), pendulum_dynamics(BACKENDS[name].xp)
 
     def scaled_cost(z: Any, columns: Any, rows: Any, by: Any) -> Any:
-        return by * cost(z * columns)
+        return by * cost(z * columns[None])
 
     def scaled_dynamics(z: Any, columns: Any, rows: Any, by: Any) -> Any:
-        defects, end = dynamics(z * columns)
-        return rows * defects, rows * end
+        defects, end = dynamics(z * columns[None])
+        return rows[None] * defects, rows * end
 
     return scaled_cost, scaled_dynamics
 

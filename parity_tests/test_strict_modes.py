@@ -80,3 +80,16 @@ def test_strict_modes(room: str, mode: str) -> None:
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         known = np.nan_to_num(b) if mode == "nans" else b  # what is not known is 0 there
         np.testing.assert_allclose(a, known, rtol=1e-9, atol=1e-9)
+
+
+def test_the_suite_forbids_promotion() -> None:
+    with pytest.raises(jax.dtypes.TypePromotionError):
+        jnp.ones(3, "float32") + jnp.ones(3)
+    with pytest.raises(ValueError, match="rank_promotion"):
+        jnp.ones((2, 3)) + jnp.ones(3)
+
+
+@pytest.mark.promotes("to see that the mark lets it")
+def test_a_marked_test_may_promote() -> None:
+    assert (jnp.ones(3, "float32") + jnp.ones(3)).dtype == "float64"
+    assert (jnp.ones((2, 3)) + jnp.ones(3)).shape == (2, 3)

@@ -17,7 +17,7 @@ from bandhess_common.options import Driver, Select
 
 from ..band.storage import clear_unused
 from ..framework.transforms import eager
-from .banded import _is_finite, _lower_form, _tensors
+from .banded import _is_finite, _lower_form, _numpy, _tensors
 from .bisection import Count, eigenpairs, product, radius
 
 
@@ -117,9 +117,9 @@ def eigh_tridiagonal(
     >>> from bandhess_torch.scipy import eigh_tridiagonal
     >>> w, v = eigh_tridiagonal([2.0, 2], [-1.0])
     >>> w.round(decimals=4)
-    tensor([1., 3.])
+    tensor([1., 3.], dtype=torch.float64)
     """
-    d, e = (torch.as_tensor(a) for a in (d, e))
+    d, e = (a if isinstance(a, Tensor) else torch.as_tensor(_numpy(name, a)) for name, a in (("d", d), ("e", e)))
     if d.is_complex() or e.is_complex():
         raise TypeError(f"d and e must be real, got {d.dtype} and {e.dtype}; eig_banded takes Hermitian bands")
     if d.ndim != 1 or e.ndim != 1 or (len(d) and len(e) != len(d) - 1):
@@ -144,7 +144,7 @@ def eigvalsh_tridiagonal(
 
     >>> from bandhess_torch.scipy import eigvalsh_tridiagonal
     >>> eigvalsh_tridiagonal([2.0, 2], [-1.0]).round(decimals=4)
-    tensor([1., 3.])
+    tensor([1., 3.], dtype=torch.float64)
     """
     return eigh_tridiagonal(d, e, True, select, select_range, check_finite, tol, lapack_driver)
 
