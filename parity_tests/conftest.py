@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import gc
 import os
 import shutil
 import tempfile
@@ -71,6 +72,8 @@ def save_time(device: str) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", SLEEPING)
     if device == "cpu":
         os.environ.setdefault("XLA_FLAGS", QUICK_TO_COMPILE)  # before jax starts its first backend
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # no operation is told which line it comes from
+    gc.set_threshold(100_000, 10, 10)  # tracing makes many objects that live, and no garbage
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

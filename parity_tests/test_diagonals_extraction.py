@@ -91,7 +91,7 @@ def test_no_products_in_the_program() -> None:
 def test_own_and_other_probings_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     x = coefficients((11,))
     ab = bh.hessian(window, 3)(x)
-    np.testing.assert_allclose(ab, store(np.asarray(jax.hessian(window)(x)), 3), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(ab, store(np.asarray(jax.jit(jax.hessian(window))(x)), 3), rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(bh.hessian(window, 3, probing=Twice())(x), 2 * ab, rtol=1e-12, atol=1e-13)
 
     def never(*_: Any) -> None:
@@ -145,7 +145,7 @@ def test_transforms() -> None:
     x, weights = coefficients((3, N)), coefficients((4, N), 1)
 
     def plain(x: Array) -> Array:
-        h = jax.hessian(window)(x)
+        h = jax.jit(jax.hessian(window))(x)
         return jnp.stack([jnp.pad(jnp.diagonal(h, -r), (0, r)) for r in range(4)])
 
     band = bh.hessian(window, 3)

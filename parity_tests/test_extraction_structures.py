@@ -110,7 +110,7 @@ def test_ring_of_a_function(backend: Backend, n: int) -> None:
     fun = curve(backend.xp)
     H = backend.package.hessian(fun, 2, periodic=True)(x)
     if n == 8:
-        dense = backend.numpy(backend.dense_hessian(fun)(x))
+        dense = backend.numpy(backend.jit(backend.dense_hessian(fun))(x))
         np.testing.assert_allclose(backend.numpy(backend.package.to_dense(H)), dense, rtol=64 * EPS, atol=64 * EPS)
     assert float(backend.package.band_error(fun, periodic=True)(H, x)) <= 256 * EPS
     if n > 5:
@@ -136,10 +136,10 @@ def test_shared_leaves(backend: Backend) -> None:
     fun, x, axes = problem(backend.xp, backend.array)
     value, grad, H = package.value_grad_hessian(fun, 1, stage_axes=axes)(x)
     flat, unravel = package.ravel_stages(x, stage_axes=axes)
-    dense = backend.numpy(backend.dense_hessian(lambda flat: fun(unravel(flat)))(flat)).copy()
+    dense = backend.numpy(backend.jit(backend.dense_hessian(lambda flat: fun(unravel(flat))))(flat)).copy()
     last = 6 * 3 + 2  # the dummy control of the last stage
     dense[last, last] = 1
-    np.testing.assert_allclose(backend.numpy(package.to_dense(H)), dense, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(backend.numpy(backend.jit(package.to_dense)(H)), dense, rtol=1e-13, atol=1e-13)
     np.testing.assert_array_equal(backend.numpy(value), backend.numpy(fun(x)))
     assert tuple(grad["tf"].shape) == ()
     assert tuple(grad["m"].shape) == (2, 2)
@@ -258,8 +258,8 @@ def test_shared_variables_leave_the_diagonals(monkeypatch: pytest.MonkeyPatch) -
     x = {"x": xp.asarray(reals(100, 0)), "s": xp.asarray(1.5)}
     H = BACKENDS["jax"].package.hessian(fun, 1, stage_axes={"x": 0, "s": None})(x)
     assert [ab is not None for ab in carried] == [True]
-    dense = jax.hessian(lambda flat: fun({"x": flat[:100], "s": flat[100]}))(xp.append(x["x"], x["s"]))
-    np.testing.assert_allclose(BACKENDS["jax"].package.to_dense(H), dense, rtol=1e-12, atol=1e-12)
+    dense = jax.jit(jax.hessian(lambda flat: fun({"x": flat[:100], "s": flat[100]})))(xp.append(x["x"], x["s"]))
+    np.testing.assert_allclose(jax.jit(BACKENDS["jax"].package.to_dense)(H), dense, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [(3, 2, 1), (5, 3, 2), (4, 2, 1), (1, 3, 0)], ids=str)
@@ -272,18 +272,24 @@ def test_solving_on_short_rings(backend: Backend, size: tuple, p: int) -> None:
     h = h / h.max() + np.diag(2 * np.abs(h / h.max()).sum(1))
     ring = package.Cyclic(backend.array(cells(h, T, d, k, True)))
     H = package.Bordered(ring, backend.array(h[n:, :n]), backend.array(h[n:, n:])) if p else ring
-    np.testing.assert_array_equal(backend.numpy(package.to_dense(H)), h)
     b = reals(n + p, 4)
-    np.testing.assert_allclose(backend.numpy(package.matvec(H, backend.array(b))), h @ b, rtol=1e-12)
-    np.testing.assert_allclose(backend.numpy(package.solve(H, backend.array(b))), np.linalg.solve(h, b), rtol=1e-10)
-    factor = package.factor(H)
-    np.testing.assert_allclose(float(factor.logdet()), np.linalg.slogdet(h)[1], rtol=1e-12)
+
+    def run(H: Any, b: Any) -> tuple:
+        factor = package.factor(H)
+        inverse = package.to_dense(package.inverse_band(factor))
+        return package.to_dense(H), package.matvec(H, b), package.solve(H, b), factor.logdet(), inverse
+
+    dense, product, x, logdet, found = map(backend.numpy, backend.jit(run)(H, backend.array(b)))
+    np.testing.assert_array_equal(dense, h)
+    np.testing.assert_allclose(product, h @ b, rtol=1e-12)
+    np.testing.assert_allclose(x, np.linalg.solve(h, b), rtol=1e-10)
+    np.testing.assert_allclose(logdet, np.linalg.slogdet(h)[1], rtol=1e-12)
     inverse = np.linalg.inv(h)
     near = matrix(T, d, k, 0, True) != 0
     inverse[:n, :n] = np.where(near, inverse[:n, :n], 0)
-    found = backend.numpy(package.to_dense(package.inverse_band(factor))).copy()
+    found = found.copy()
     found[:n, :n] = np.where(near, found[:n, :n], 0)  # within the band's rows, but further than k stages
     np.testing.assert_allclose(found, inverse, atol=1e-13)
     if not p:
         again = package.from_dense(backend.array(h), (k + 1) * d - 1, periodic=True)
-        np.testing.assert_array_equal(backend.numpy(package.to_dense(again)), h)
+        np.testing.assert_array_equal(backend.numpy(backend.jit(package.to_dense)(again)), h)

@@ -66,7 +66,7 @@ def test_ring_of_pendula(backend: Backend) -> None:
     package, fun = backend.package, lambda x: pendula(backend.xp, x)
     end = package.newton(fun, backend.array(np.zeros(31)), 1, periodic=True)
     assert end.status == package.Status.CONVERGED
-    dense = backend.numpy(backend.dense_hessian(fun)(end.x))
+    dense = backend.numpy(backend.jit(backend.dense_hessian(fun))(end.x))
     assert np.linalg.eigvalsh(dense)[0] > 0
     gradient = approx_fprime(backend.numpy(end.x), lambda x: float(fun(backend.array(x))))
     np.testing.assert_allclose(gradient, 0, atol=1e-5)
