@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,15 +105,29 @@ def build(folder: Path) -> tuple[str, str]:
     return str(source), str(wheel)
 
 
+def tracked() -> set[str]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return set(listed.split())
+
+
 def check_source(source: str) -> None:
     """All that git has, and nothing else."""
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    expected = set(tracked.split()) - {".gitignore"}
+    expected = tracked() - {".gitignore"}
     with tarfile.open(source) as archive:
         names = (member.name.partition("/")[2] for member in archive if member.isfile())
         found = {name for name in names if name not in MADE and not name.startswith("bandhess.egg-info/")}
     assert found == expected, f"missing {sorted(expected - found)}, besides {sorted(found - expected)}"
     print(f"  {Path(source).name} has all {len(found)} files, {Path(source).stat().st_size / 2**20:.1f} MB", flush=True)
+
+
+def check_wheel(wheel: str) -> None:
+    """The packages' Python, their py.typed, and the kernels."""
+    expected = {name for name in tracked() if name.startswith("bandhess_") and name.endswith((".py", ".typed"))}
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name for name in archive.namelist() if ".dist-info/" not in name}
+    kernels = found - expected
+    assert expected <= found, f"missing {sorted(expected - found)}"
+    assert kernels == {"bandhess_common/kernels/_kernels.abi3.so"}, f"besides {sorted(kernels)}"
 
 
 def main() -> None:
@@ -121,6 +136,7 @@ def main() -> None:
         print("sdist and wheel", flush=True)
         source, wheel = build(folder)
         check_source(source)
+        check_wheel(wheel)
         for framework in ("jax", "torch"):
             print(f"{Path(wheel).name}[{framework}]", flush=True)
             python = environment(folder / framework)
