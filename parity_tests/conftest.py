@@ -4,6 +4,8 @@ import atexit
 import gc
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 
 import jax
@@ -74,6 +76,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             for mark in item.iter_markers("cpu_only"):
                 item.add_marker(pytest.mark.skip(reason=mark.args[0]))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test marked `as_users`, whose numbers hang on the machine code, runs in a process where XLA optimises."""
+    if pyfuncitem.get_closest_marker("as_users") is None or os.environ.get("XLA_FLAGS") != QUICK_TO_COMPILE:
+        return None
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    done = subprocess.run(command, cwd=pyfuncitem.config.rootpath, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
 
 
 @pytest.fixture(scope="session", params=sorted(BACKENDS))
