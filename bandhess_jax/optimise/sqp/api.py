@@ -134,7 +134,7 @@ def sqp(
       chunk_size: as in `hessian`.
       stage_axes: as in `hessian`: None marks leaves of any shape that all stages share (a final time, masses). They may
         have bounds and stand in every constraint. Each takes a product more per step, and a right-hand side more per
-        factorisation; prefer it to a copy per stage, tied by equalities, which has the same solution and takes longer.
+        factorisation. Prefer it to a copy per stage, tied by equalities: the solution is the same, the time about so.
       periodic: the last stage meets the first, as in `hessian`: variables, constraints and inequalities are local
         around the ring. (The solver lays it double, stage t beside stage T - 1 - t: a band of twice the scalars.)
 

@@ -44,7 +44,7 @@ class SQPResult(NamedTuple):
     """x in the argument's structure, f(x), max|grad L|, accepted steps, a `Status`, multipliers in the structure of
     the constraints (L = f + multipliers . c), the largest violation, an `SQPHistory` if asked for, the multipliers
     (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities, the barrier parameter at the end, and what
-    what the status means here (None inside torch.func.vmap).
+    the status means here (None inside torch.func.vmap).
 
     >>> fun, ends = lambda x: ((x[1:] - x[:-1]) ** 2).sum(), lambda x: torch.stack([x[0] - 1, x[-1] - 4])
     >>> result = sqp(fun, ends, torch.zeros(4), 1)
@@ -199,7 +199,7 @@ def sqp(
       chunk_size: as in `hessian`.
       stage_axes: as in `hessian`: None marks leaves of any shape that all stages share (a final time, masses). They may
         have bounds and stand in every constraint. Each takes a product more per step, and a right-hand side more per
-        factorisation; prefer it to a copy per stage, tied by equalities, which has the same solution and takes longer.
+        factorisation. Prefer it to a copy per stage, tied by equalities: the solution is the same, the time about so.
       periodic: the last stage meets the first, as in `hessian`: variables, constraints and inequalities are local
         around the ring. (The solver lays it double, stage t beside stage T - 1 - t: a band of twice the scalars.)
 
