@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -42,11 +43,20 @@ class Direct:
         return (jnp.arange(T * d) % self.count(T, d, k) == c).astype(dtype)
 
     def keep(self, c: Array, y: Array, T: int, d: int, k: int) -> Array:
-        return y
+        if jax.device_count() > 1:  # among which the stages may be split: then nothing may move
+            return y
+        # Column j = c + m * colours shows itself in rows j .. j + (k + 1) d - 1: strided windows, `(m, row)`. They are
+        # half of the products, and read three times as fast.
+        colours = self.count(T, d, k)
+        columns = -(-T * d // colours)
+        padded = jnp.pad(y, (0, (columns + 1) * colours - T * d))
+        return lax.dynamic_slice(padded, (c,), (columns * colours,)).reshape(columns, colours)[:, : (k + 1) * d]
 
     def decode(self, kept: Array, T: int, d: int, k: int) -> Array:
-        colours = self.count(T, d, k)
-        known = read_off(kept, lambda j: j % colours, (k + 1) * d)
+        colours, rows = self.count(T, d, k), (k + 1) * d
+        if kept.ndim == 3:
+            return clear_beyond_stages(kept.transpose(2, 1, 0).reshape(rows, -1)[:, : T * d], d)
+        known = read_off(kept, lambda j: j % colours, rows)
         return clear_beyond_stages(jnp.stack([jnp.pad(row[r:], (0, r)) for r, row in enumerate(known)]), d)
 
 
