@@ -45,8 +45,8 @@ class Direct:
     def keep(self, c: Array, y: Array, T: int, d: int, k: int) -> Array:
         if jax.device_count() > 1:  # among which the stages may be split: then nothing may move
             return y
-        # Column j = c + m * colours shows itself in rows j .. j + (k + 1) d - 1: strided windows, `(m, row)`. They are
-        # half of the products, and read three times as fast.
+        # Column j = c + m * colours shows itself in rows j .. j + (k + 1) d - 1: strided windows, `(m, row)`, half of
+        # the products.
         colours = self.count(T, d, k)
         columns = -(-T * d // colours)
         padded = jnp.pad(y, (0, (columns + 1) * colours - T * d))
