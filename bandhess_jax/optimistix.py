@@ -25,7 +25,7 @@ from bandhess_common.status import Status
 
 from .extraction.probing.protocol import Probing
 from .extraction.products import ChunkSize
-from .optimise.newton.trust_region import State
+from .optimise.newton.state import State
 from .optimise.newton.turns import Turns
 
 __all__ = ["BandedNewton"]

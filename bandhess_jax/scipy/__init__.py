@@ -2,6 +2,8 @@
 `scipy.optimize.minimize`.
 
     banded.py     systems, Hermitian and general
+    arguments.py  what they take: shapes, dtypes, batches
+    forms.py      upper, lower and real forms of a Hermitian band
     eigen.py      eigenvalues and vectors, all or a selected range
     minimise.py   Newton's method as `method=`
 """

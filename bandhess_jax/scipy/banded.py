@@ -18,25 +18,22 @@ entry a + ib by [[a, -b], [b, a]]: factor, derivatives and platforms are those o
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 from numpy.linalg import LinAlgError
 
 from bandhess_common.checks import as_index, check_cyclic_reach
 
-from ..band.storage import transposed
 from ..linalg.cholesky import cho_solve, cholesky_ex
 from ..linalg.cyclic import solve_cyclic
 from ..linalg.lu import solve_general
 from ..linalg.solve import solve
+from .arguments import as_arrays, batch_shape, check_rows, flattened, known, run
+from .forms import by_real, complex_band, lower_form, real_band, upper_form
 
 __all__ = ["LinAlgError", "cho_solve_banded", "cholesky_banded", "solve_banded", "solve_cyclic_banded", "solveh_banded"]
 
@@ -70,10 +67,10 @@ def solveh_banded(
     >>> solveh_banded([[0.0, 1, 1], [4, 4, 4]], [5.0, 6, 5]).round(decimals=4)
     Array([1., 1., 1.], dtype=float32)
     """
-    arrays = _arrays("solveh_banded", ab=ab, b=b)
-    x, failed = _run(_solveh_banded, (bool(lower),), check_finite, arrays)
-    if _known(failed):
-        info = _run(_cholesky_banded, (bool(lower),), False, {"ab": arrays["ab"].astype(x.dtype)})[1]
+    arrays = as_arrays("solveh_banded", ab=ab, b=b)
+    x, failed = run(_solveh_banded, (bool(lower),), check_finite, arrays)
+    if known(failed):
+        info = run(_cholesky_banded, (bool(lower),), False, {"ab": arrays["ab"].astype(x.dtype)})[1]
         _raise_minor(info, "{}th leading minor not positive definite")
     return x
 
@@ -99,8 +96,8 @@ def cholesky_banded(ab: ArrayLike, overwrite_ab: bool = False, lower: bool = Fal
     Array([[0., 1., 1.],
            [2., 2., 2.]], dtype=float32)
     """
-    cb, info = _run(_cholesky_banded, (bool(lower),), check_finite, _arrays("cholesky_banded", ab=ab))
-    if _known(info):
+    cb, info = run(_cholesky_banded, (bool(lower),), check_finite, as_arrays("cholesky_banded", ab=ab))
+    if known(info):
         _raise_minor(info, "{}-th leading minor not positive definite")
     return cb
 
@@ -125,7 +122,7 @@ def cho_solve_banded(
     Array([1., 1., 1.], dtype=float32)
     """
     cb, lower = cb_and_lower
-    return _run(_cho_solve_banded, (bool(lower),), check_finite, _arrays("cho_solve_banded", cb=cb, b=b))[0]
+    return run(_cho_solve_banded, (bool(lower),), check_finite, as_arrays("cho_solve_banded", cb=cb, b=b))[0]
 
 
 def solve_banded(
@@ -160,13 +157,13 @@ def solve_banded(
     Array([1., 1., 1.], dtype=float32)
     """
     nlower, nupper = l_and_u
-    arrays = _arrays("solve_banded", ab=ab, b=b)
+    arrays = as_arrays("solve_banded", ab=ab, b=b)
     if np.ndim(nlower) or np.ndim(nupper):
         return _by_bandwidths(nlower, nupper, arrays["ab"], arrays["b"], check_finite)
     l, u = as_index(nlower, "l_and_u[0]"), as_index(nupper, "l_and_u[1]")
-    _check_rows(l, u, arrays["ab"])
-    x, singular = _run(_solve_banded, (l, u), check_finite, arrays)
-    if _known(singular):
+    check_rows(l, u, arrays["ab"])
+    x, singular = run(_solve_banded, (l, u), check_finite, arrays)
+    if known(singular):
         raise LinAlgError("singular matrix")
     return x
 
@@ -212,72 +209,33 @@ def solve_cyclic_banded(
     Array([1., 1., 1., 1.], dtype=float32)
     """
     l, u = as_index(l_and_u[0], "l_and_u[0]"), as_index(l_and_u[1], "l_and_u[1]")
-    arrays = _arrays("solve_cyclic_banded", ab=ab, b=b)
-    _check_rows(l, u, arrays["ab"])
+    arrays = as_arrays("solve_cyclic_banded", ab=ab, b=b)
+    check_rows(l, u, arrays["ab"])
     check_cyclic_reach(l, u, arrays["ab"].shape[-1])
-    x, singular = _run(_solve_cyclic_banded, (l, u), check_finite, arrays)
-    if _known(singular):
+    x, singular = run(_solve_cyclic_banded, (l, u), check_finite, arrays)
+    if known(singular):
         raise LinAlgError("singular matrix")
     return x
 
 
-# --- Arguments -------------------------------------------------------------------------------------------------------
-
-
-def _arrays(function: str, **arguments: ArrayLike) -> dict[str, Array]:
-    """The arguments, a band and perhaps b, as arrays whose shapes fit together."""
-    arrays = {name: jnp.asarray(value) for name, value in arguments.items()}
-    for name, x in arrays.items():
-        least, shape = (1, "(n,) or (..., n, k)") if name == "b" else (2, "(..., rows, n), in band storage")
-        if x.ndim < least:
-            raise ValueError(f"{name} must have shape {shape}, got {x.shape}")
-    if "b" in arrays:
-        (name, ab), (_, b) = arrays.items()
-        rows, n = ab.shape[-2:]
-        if n != b.shape[-2:][0]:
-            raise ValueError(
-                f"shapes of {name} and b are not compatible. b must have shape ({n},) or (..., {n}, k) to match {name} "
-                f"of shape {ab.shape}, got {b.shape}"
-            )
-        if b.size and rows == 0:
-            raise ValueError(f"{name} must have a row at least, the diagonal, got shape {ab.shape}")
-    if 0 in _batch_shape(*arrays.values()):
-        raise ValueError(f"`{function}` does not support zero-size batches.")
-    return arrays
-
-
-def _check_rows(l: int, u: int, ab: Array) -> None:
-    if l + u + 1 != ab.shape[-2]:
-        raise ValueError(
-            f"invalid values for the number of lower and upper diagonals: l+u+1 ({l + u + 1}) does not equal "
-            f"ab.shape[0] ({ab.shape[-2]})"
+def _by_bandwidths(nlower: Any, nupper: Any, ab: Array, b: Array, check_finite: bool) -> Array:
+    """`solve_banded` of a batch whose matrices have each their own (l, u): those of one shape together."""
+    nlower, nupper = np.broadcast_arrays(nlower, nupper)
+    batch = np.broadcast_shapes(nlower.shape, batch_shape(ab, b))
+    pairs = np.stack([np.broadcast_to(count, batch).ravel() for count in (nlower, nupper)], axis=1)
+    distinct, kind = np.unique(pairs, axis=0, return_inverse=True)
+    groups = [np.flatnonzero(kind == k) for k in range(len(distinct))]
+    parts = [
+        solve_banded(
+            pair,
+            flattened(ab, batch)[group],
+            flattened(b, batch)[group] if b.ndim > 1 else b,
+            check_finite=check_finite,
         )
-
-
-def _batch_shape(*operands: Any) -> tuple[int, ...]:
-    return np.broadcast_shapes(*(x.shape[:-2] for x in operands))
-
-
-def _run(core: Callable, options: tuple, check_finite: bool, arrays: dict[str, Array]) -> tuple[Array, Array]:
-    """core(*arrays, *options) over batches, compiled: `(result, failed)`. Raises where check_finite finds something."""
-    result, failed, finite = _compiled(core, options, bool(check_finite), *arrays.values())
-    for name, is_finite in zip(arrays, finite, strict=False):
-        if _known(~is_finite):
-            raise ValueError(f"array must not contain infs or NaNs: {name} does; check_finite=False lets it pass")
-    return result, failed
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _compiled(core: Callable, options: tuple, check_finite: bool, *arrays: Array) -> tuple[Array, Array, list[Array]]:
-    finite = [jnp.isfinite(x).all() for x in arrays] if check_finite else []
-    floats = [x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float) for x in arrays]
-    dtype = np.result_type(np.float32, *(x.dtype for x in floats))  # also where jnp promotes nothing
-    return *_over_batches(core, options, [x.astype(dtype) for x in floats]), finite
-
-
-def _known(flags: Array) -> bool:
-    """Whether a flag is set, where that can be known: outside jit and the other transformations."""
-    return not isinstance(flags, jax.core.Tracer) and bool(np.any(flags))
+        for pair, group in zip(distinct, groups, strict=True)
+    ]
+    x = jnp.concatenate(parts)[np.argsort(np.concatenate(groups))]
+    return x.reshape(batch + x.shape[1:])
 
 
 def _raise_minor(info: Array, text: str) -> None:
@@ -287,98 +245,28 @@ def _raise_minor(info: Array, text: str) -> None:
             raise LinAlgError(text.format(order))
 
 
-def _over_batches(core: Callable, options: tuple, operands: list[Array]) -> Any:
-    """`core` of matrices (and of a vector), mapped over leading axes that broadcast as SciPy's do."""
-    batch = _batch_shape(*operands)
-    if not batch:
-        return core(*operands, *options)
-    # One matrix for a batch of right-hand sides stays one, and is factorised once.
-    flat = [_flat(x, batch) if x.ndim > 2 else x for x in operands]
-    mapped = jax.vmap(lambda *one: core(*one, *options), in_axes=[0 if x.ndim > 2 else None for x in operands])
-    return jax.tree.map(lambda y: y.reshape(batch + y.shape[1:]), mapped(*flat))
-
-
-def _flat(x: Array, batch: tuple[int, ...]) -> Array:
-    """x broadcast to a batch whose axes are one."""
-    return jnp.broadcast_to(x, batch + x.shape[-2:]).reshape(math.prod(batch), *x.shape[-2:])
-
-
-def _by_bandwidths(nlower: Any, nupper: Any, ab: Array, b: Array, check_finite: bool) -> Array:
-    """`solve_banded` of a batch whose matrices have each their own (l, u): those of one shape together."""
-    nlower, nupper = np.broadcast_arrays(nlower, nupper)
-    batch = np.broadcast_shapes(nlower.shape, _batch_shape(ab, b))
-    pairs = np.stack([np.broadcast_to(count, batch).ravel() for count in (nlower, nupper)], axis=1)
-    distinct, kind = np.unique(pairs, axis=0, return_inverse=True)
-    groups = [np.flatnonzero(kind == k) for k in range(len(distinct))]
-    parts = [
-        solve_banded(
-            pair, _flat(ab, batch)[group], _flat(b, batch)[group] if b.ndim > 1 else b, check_finite=check_finite
-        )
-        for pair, group in zip(distinct, groups, strict=True)
-    ]
-    x = jnp.concatenate(parts)[np.argsort(np.concatenate(groups))]
-    return x.reshape(batch + x.shape[1:])
-
-
-# --- Forms -----------------------------------------------------------------------------------------------------------
-
-
-def _lower_form(ab: Array, lower: bool) -> Array:
-    return ab if lower else transposed(ab, 0).conj()
-
-
-def _upper_form(cb: Array) -> Array:
-    return transposed(cb, cb.shape[0] - 1).conj()
-
-
-def _real_band(ab: Array) -> Array:
-    """A complex lower band `(w + 1, n)`, of a Hermitian matrix or of its factor, as the real `(2 w + 2, 2 n)`.
-
-    The diagonal counts as real. [2 d, 2 j] and [2 d, 2 j + 1] hold the real part of [d, j], [2 d + 1, 2 j] holds its
-    imaginary part, and [2 d - 1, 2 j + 1] that with the other sign.
-    """
-    w, n = ab.shape[0] - 1, ab.shape[1]
-    imag = jnp.pad(ab.imag[1:], ((1, 1), (0, 0)))
-    even = jnp.stack([ab.real, ab.real], axis=-1)
-    odd = jnp.stack([imag[:-1], -imag[1:]], axis=-1)
-    return jnp.stack([even, odd], axis=1).reshape(2 * (w + 1), 2 * n)
-
-
-def _complex_band(cb: Array) -> Array:
-    """The inverse of `_real_band`."""
-    return lax.complex(cb[::2, ::2], jnp.pad(cb[3::2, ::2], ((1, 0), (0, 0))))
-
-
-def _by_real(solver: Callable, ab: Array, b: Array) -> Array:
-    """solver(ab, b), for complex operands by the real system of twice the size."""
-    if not jnp.iscomplexobj(b):
-        return solver(ab, b)
-    x = solver(_real_band(ab), jnp.stack([b.real, b.imag], axis=1).reshape(-1, *b.shape[1:]))
-    return lax.complex(x[::2], x[1::2])
-
-
 # --- One matrix: (result, failed), of operands of one dtype ----------------------------------------------------------
 
 
 def _solveh_banded(ab: Array, b: Array, lower: bool) -> tuple[Array, Array]:
-    x = _by_real(solve, _lower_form(ab, lower), b) if b.size else b
+    x = by_real(solve, lower_form(ab, lower), b) if b.size else b
     return x, jnp.isnan(x).any()  # failure shows as NaN; what failed is asked only then
 
 
 def _cholesky_banded(ab: Array, lower: bool) -> tuple[Array, Array]:
     if ab.size == 0:
         return ab, jnp.int32(0)
-    ab = _lower_form(ab, lower)
+    ab = lower_form(ab, lower)
     if jnp.iscomplexobj(ab):
-        cb, info = cholesky_ex(_real_band(ab))
-        cb, info = _complex_band(cb), (info + 1) // 2  # a pair of pivots is one complex pivot
+        cb, info = cholesky_ex(real_band(ab))
+        cb, info = complex_band(cb), (info + 1) // 2  # a pair of pivots is one complex pivot
     else:
         cb, info = cholesky_ex(ab)
-    return cb if lower else _upper_form(cb), info
+    return cb if lower else upper_form(cb), info
 
 
 def _cho_solve_banded(cb: Array, b: Array, lower: bool) -> tuple[Array, Array]:
-    return _by_real(cho_solve, _lower_form(cb, lower), b) if b.size else b, jnp.array(False)
+    return by_real(cho_solve, lower_form(cb, lower), b) if b.size else b, jnp.array(False)
 
 
 def _solve_banded(ab: Array, b: Array, l: int, u: int) -> tuple[Array, Array]:

@@ -21,7 +21,7 @@ from ..band.noise import hash_noise
 from ..band.storage import clear_unused, transposed
 from ..linalg.ldl import ldl_columns
 from ..linalg.lu import solve_general
-from .banded import _real_band
+from .forms import real_band
 
 
 def product(ab: Array, x: Array) -> Array:
@@ -45,7 +45,7 @@ def radius(ab: Array) -> Array:
 def count_below(ab: Array, shift: Array) -> Array:
     """How many eigenvalues of H, |H| about 1, are below shift; -1 where element growth makes the count doubtful."""
     pair = 2 if jnp.iscomplexobj(ab) else 1
-    real = _real_band(ab) if pair == 2 else ab
+    real = real_band(ab) if pair == 2 else ab
     columns = ldl_columns(real.at[0].add(-shift))
     pivots = columns[:, 0]
     growth = jnp.max(jnp.max(jnp.abs(columns[:, 1:]), axis=1, initial=0) ** 2 / jnp.abs(pivots))

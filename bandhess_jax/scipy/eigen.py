@@ -17,8 +17,9 @@ from bandhess_common.eigen import check_driver, check_indices, check_range, chec
 from bandhess_common.options import Driver, Select
 
 from ..band.storage import clear_unused
-from .banded import _arrays, _lower_form, _run
+from .arguments import as_arrays, run
 from .bisection import count_below, eigenpairs, product, radius
+from .forms import lower_form
 
 
 def eig_banded(
@@ -58,14 +59,14 @@ def eig_banded(
     >>> w.round(decimals=4)
     Array([2., 3., 5.], dtype=float32)
     """
-    arrays = _arrays("eig_banded", ab=a_band)
+    arrays = as_arrays("eig_banded", ab=a_band)
     ab, kind = arrays["ab"], check_select(select)
     n, lower = ab.shape[-1], bool(lower)
     if kind == "a" or n == 0:
-        w, v = _run(_whole, (lower,), check_finite, arrays)
+        w, v = run(_whole, (lower,), check_finite, arrays)
     else:
         first, count = check_indices(select_range, n) if kind == "i" else _indices(ab, lower, select_range)
-        w, v = _run(_selected, (lower, first, count), check_finite, arrays)
+        w, v = run(_selected, (lower, first, count), check_finite, arrays)
     return w if eigvals_only else (w, v)
 
 
@@ -148,7 +149,7 @@ def eigvalsh_tridiagonal(
 
 
 def _whole(ab: Array, lower: bool) -> tuple[Array, Array]:
-    ab = clear_unused(_lower_form(ab, lower)) if ab.size else ab
+    ab = clear_unused(lower_form(ab, lower)) if ab.size else ab
     w, v = jnp.linalg.eigh(product(ab, jnp.eye(ab.shape[1], dtype=ab.dtype)) if ab.size else ab[:0, :0])
     return w, v
 
@@ -156,7 +157,7 @@ def _whole(ab: Array, lower: bool) -> tuple[Array, Array]:
 def _selected(ab: Array, lower: bool, first: int, count: int) -> tuple[Array, Array]:
     if count == 0:
         return jnp.zeros(0, jnp.finfo(ab.dtype).dtype), jnp.zeros((ab.shape[1], 0), ab.dtype)
-    return eigenpairs(_lower_form(ab, lower), first, count)
+    return eigenpairs(lower_form(ab, lower), first, count)
 
 
 def _indices(ab: Array, lower: bool, select_range: Any) -> tuple[int, int]:
@@ -174,7 +175,7 @@ def _indices(ab: Array, lower: bool, select_range: Any) -> tuple[int, int]:
 
 def _count(ab: Array, lower: bool, end: float) -> int:
     """How many eigenvalues are at most `end`. A count in doubt is taken again, roundings further on."""
-    ab = clear_unused(_lower_form(ab if jnp.issubdtype(ab.dtype, jnp.inexact) else ab.astype(float), lower))
+    ab = clear_unused(lower_form(ab if jnp.issubdtype(ab.dtype, jnp.inexact) else ab.astype(float), lower))
     size = float(radius(ab)) or 1.0
     shift, eps = max(-1.1, min(1.1, float(end) / size)), float(jnp.finfo(ab.dtype).eps)
     for k in range(1, 9):

@@ -24,7 +24,7 @@ from ..framework.transforms import eager
 from ..linalg.ldl import _by_columns
 from ..linalg.lu import solve_general
 from ..linalg.triangular import outer_band
-from .banded import _conj, _real_band
+from .forms import conj, real_band
 
 
 def product(ab: Tensor, x: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def product(ab: Tensor, x: Tensor) -> Tensor:
     for d in range(1, min(len(ab), n)):
         cells = ab[d, : n - d, None]
         y[d:] += cells * x[: n - d]
-        y[: n - d] += _conj(cells) * x[d:]
+        y[: n - d] += conj(cells) * x[d:]
     return y
 
 
@@ -50,7 +50,7 @@ def count_below(ab: Tensor, shifts: Tensor) -> Tensor:
     """How many eigenvalues of H, |H| about 1, are below each shift `(m,)`; -1 where element growth makes the count
     doubtful."""
     pair = 2 if ab.is_complex() else 1
-    real = _real_band(ab) if pair == 2 else ab
+    real = real_band(ab) if pair == 2 else ab
     shifted = real.expand(len(shifts), *real.shape).clone()
     shifted[:, 0] -= shifts[:, None]
     columns = kernel("columns", _by_columns, shifted, results=1)
@@ -94,7 +94,7 @@ def enclose(ab: Tensor, first: int, count: int) -> tuple[Tensor, Tensor]:
 def shifted_solve(ab: Tensor, shifts: Tensor, b: Tensor) -> Tensor:
     """Column k of the result is (H - shifts[k] I)^-1 b[:, k]."""
     w = len(ab) - 1
-    general = torch.cat([_conj(transposed(ab, w))[:-1], ab])
+    general = torch.cat([conj(transposed(ab, w))[:-1], ab])
 
     def one(shift: Tensor, b: Tensor) -> Tensor:
         return solve_general(torch.cat([general[:w], general[w : w + 1] - shift, general[w + 1 :]]), b, w, w)
@@ -139,7 +139,7 @@ class _Eigenpairs(torch.autograd.Function):
         gaps = (values[None, :] - values[:, None]).fill_diagonal_(torch.inf)
         inside = vectors @ ((vectors.mH @ to_vectors) / gaps)
         u = inside + vectors * to_values - _beyond(ab, values, vectors, to_vectors)
-        g = outer_band(u, _conj(vectors), len(ab)) + outer_band(vectors, _conj(u), len(ab))
+        g = outer_band(u, conj(vectors), len(ab)) + outer_band(vectors, conj(u), len(ab))
         return torch.cat([g[:1] / 2, g[1:]]), None, None
 
 

@@ -17,8 +17,9 @@ from bandhess_common.options import Driver, Select
 
 from ..band.storage import clear_unused
 from ..framework.transforms import eager
-from .banded import _is_finite, _lower_form, _numpy, _tensors
+from .arguments import as_numpy, as_tensors, is_finite
 from .bisection import Count, eigenpairs, product, radius
+from .forms import lower_form
 
 
 def eig_banded(
@@ -58,8 +59,8 @@ def eig_banded(
     >>> w.round(decimals=4)
     tensor([2., 3., 5.], dtype=torch.float64)
     """
-    ab, kind = _tensors("eig_banded", ab=a_band)["ab"], check_select(select)
-    if check_finite and not _is_finite(ab):
+    ab, kind = as_tensors("eig_banded", ab=a_band)["ab"], check_select(select)
+    if check_finite and not is_finite(ab):
         raise ValueError("array must not contain infs or NaNs: a_band does; check_finite=False lets it pass")
     n, lower = ab.shape[-1], bool(lower)
     whole = kind == "a" or n == 0
@@ -119,7 +120,7 @@ def eigh_tridiagonal(
     >>> w.round(decimals=4)
     tensor([1., 3.], dtype=torch.float64)
     """
-    d, e = (a if isinstance(a, Tensor) else torch.as_tensor(_numpy(name, a)) for name, a in (("d", d), ("e", e)))
+    d, e = (a if isinstance(a, Tensor) else torch.as_tensor(as_numpy(name, a)) for name, a in (("d", d), ("e", e)))
     if d.is_complex() or e.is_complex():
         raise TypeError(f"d and e must be real, got {d.dtype} and {e.dtype}; eig_banded takes Hermitian bands")
     if d.ndim != 1 or e.ndim != 1 or (len(d) and len(e) != len(d) - 1):
@@ -150,7 +151,7 @@ def eigvalsh_tridiagonal(
 
 
 def _whole(ab: Tensor, lower: bool) -> tuple[Tensor, Tensor]:
-    ab = clear_unused(_lower_form(ab, lower)) if ab.numel() else ab
+    ab = clear_unused(lower_form(ab, lower)) if ab.numel() else ab
     eye = torch.eye(ab.shape[1], dtype=ab.dtype, device=ab.device)
     w, v = torch.linalg.eigh(product(ab, eye) if ab.numel() else ab[:0, :0])
     return w, v
@@ -160,7 +161,7 @@ def _selected(ab: Tensor, lower: bool, first: int, count: int) -> tuple[Tensor, 
     if count == 0:
         values = ab.real if ab.is_complex() else ab
         return values.new_zeros(0), ab.new_zeros(ab.shape[1], 0)
-    return eigenpairs(_lower_form(ab, lower), first, count)
+    return eigenpairs(lower_form(ab, lower), first, count)
 
 
 @eager
@@ -177,7 +178,7 @@ def _indices(ab: Tensor, lower: bool, select_range: Any) -> tuple[int, int]:
 
 def _count(ab: Tensor, lower: bool, end: float) -> int:
     """How many eigenvalues are at most `end`. A count in doubt is taken again, roundings further on."""
-    ab = clear_unused(_lower_form(ab.detach(), lower))
+    ab = clear_unused(lower_form(ab.detach(), lower))
     size = float(radius(ab)) or 1.0
     shift, eps = max(-1.1, min(1.1, end / size)), torch.finfo(ab.dtype).eps
     shifts = shift + eps * 2.0 ** torch.arange(1, 9, dtype=torch.float64, device=ab.device)

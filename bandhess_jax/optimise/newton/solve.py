@@ -26,7 +26,8 @@ from ...framework.packing import Packed, pack, unpack
 from .implicit import close, implicit_solution
 from .point import Functions, Options
 from .split import fill, split_stages
-from .trust_region import State, advance, initial
+from .state import State, initial
+from .trust_region import advance
 
 
 class Problem(NamedTuple):

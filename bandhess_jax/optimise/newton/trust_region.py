@@ -4,8 +4,6 @@ A turn solves a subproblem, and then ends, or tries the step: accepting it renew
 the radius. Factorisations are cheap beside derivatives, so trial points cost the value only. The first turn, which
 knows nothing yet, and the last, which checks the band, visit a point for its derivatives alone, and so do the turns
 that refine a step by products; thus the program holds the derivatives once.
-
-XLA compiles a kernel per array that it forms, so numbers travel in packs.
 """
 
 from __future__ import annotations
@@ -24,54 +22,8 @@ from ...band.noise import hash_noise
 from . import refinement
 from .point import Ask, Facts, Functions, Options, Point, visit
 from .refinement import Work
+from .state import PLAIN, REFINE, RUNNING, SEARCH, TRY, Search, State, look
 from .subproblem import Answer, Query, inside, minimise_model, pack, secular
-
-RUNNING = -1
-SEARCH, REFINE, TRY, PLAIN = range(4)  # phases: a turn searches a step, and tries it if nothing is to be refined; a
-# turn of refinement; the refined step is tried; as SEARCH, where refinement found nothing
-
-
-class Search(NamedTuple):
-    """Between two turns, in numbers."""
-
-    radius: Array
-    shift: Array  # tried first
-    low: Array  # the wanted shift lies between these two
-    high: Array
-    guess: Array  # of the shift where `low` will not do
-    grad_unit: Array  # the largest max|g| met so far, scaled
-    value_floor: Array  # for objectives that end at 0
-    fall: Array  # the size of f: |f(x0)|, or the first predicted decrease
-    crept: Array  # short and poor accepted steps in a row
-    phase: Any
-    turns: Any  # of refinements of this step
-    grow: Any  # the region grows to the refined step
-
-
-class State(NamedTuple):
-    point: Point
-    work: Array  # Work, packed
-    search: Array  # Search, packed
-    answer: Array  # Answer of the step that is being refined, packed
-    steps: Array
-    turns: Array
-    status: Array
-    open: Array  # with a status, and open: the band is still to be checked
-    history: History | None
-
-
-def initial(options: Options, x: Array) -> State:
-    """Nothing is known yet: the first turn visits x."""
-    dtype, n = options.layout.dtype, options.layout.n
-    scale = jnp.ones(() if options.scale == "none" else n, dtype)
-    grad, facts = jnp.zeros(n, dtype), jnp.zeros(len(Facts._fields), dtype)
-    rows = jnp.full(options.max_steps + 1, 0 if options.blank else jnp.nan, dtype)
-    history = History(*[rows] * len(History._fields)) if options.history else None
-    none, search = jnp.int32(0), jnp.zeros(len(Search._fields), dtype)
-    point, answer = Point(x, grad, options.zero(), scale, facts), jnp.zeros(len(Answer._fields), dtype)
-    work = jnp.zeros((len(refinement.Work._fields), n), dtype)
-    state = State(point, work, search, answer, none, none, jnp.int32(RUNNING), jnp.bool_(True), history)
-    return options.split(state)
 
 
 def _first(cases: list[tuple[Any, Status]], otherwise: Any = RUNNING) -> Array:
@@ -82,49 +34,9 @@ def _first(cases: list[tuple[Any, Status]], otherwise: Any = RUNNING) -> Array:
     return status
 
 
-class Outlook(NamedTuple):
-    """What a turn reads off its state. Its branches do so anew: they take packs as they are, and numbers at a kernel
-    each."""
-
-    now: Facts
-    at: Search
-    unit: Array  # the size of f
-    noise: Array  # of differences of f
-    soft: Array  # less curvature than this is lost to rounding
-    flat: Array  # max|g| <= tol G
-    small: Array  # the gradient is: flat, or at rounding level
-    enough: Array  # a step that promises less is not worth making; negative where the gradient is not small
-    first: Array
-    closing: Array
-    visiting: Array  # either of the two
-    refining: Array
-
-
-def _look(options: Options, s: State) -> Outlook:
-    now, at = Facts(*s.point.pack), Search(*s.search)
-    first, closing = s.turns == 0, s.status != RUNNING
-    unit = jnp.maximum(jnp.abs(now.value), at.value_floor)
-    flat = now.grad_norm <= options.tol * at.grad_unit
-    small = flat | (now.grad_norm <= 8 * now.rounding)
-    return Outlook(
-        now,
-        at,
-        unit=unit,
-        noise=jnp.maximum(options.eps**0.6 * unit, 16 * options.eps * at.fall),
-        soft=now.soft(options),
-        flat=flat,
-        small=small,
-        enough=jnp.where(small, options.tol**1.5 * unit, -1),
-        first=first,
-        closing=closing,
-        visiting=first | closing,
-        refining=~(first | closing) & (at.phase == REFINE),
-    )
-
-
 def _search(options: Options, s: State, start: Array) -> tuple[Array, Array]:
     """The step and its `Answer`, packed; while refining, the preconditioned residual."""
-    view, dtype = _look(options, s), s.point.grad.dtype
+    view, dtype = look(options, s), s.point.grad.dtype
     at, held = view.at, Answer(*s.answer)
     idle = view.visiting | ~s.open | (at.phase == TRY)
     query = Query(at.radius, at.shift, at.low, at.high, at.guess, view.soft, view.enough, grow=s.turns == 1, idle=idle)
@@ -154,7 +66,7 @@ def _evaluate(
     options: Options, functions: Functions, scale: Array | None, s: State, p: Array, z: Array, t: Array, still: Array
 ) -> Outcome:
     """Tries the step p, unless `still`; visits the trial where it serves, or x where that is the turn's purpose."""
-    now, point = _look(options, s), s.point
+    now, point = look(options, s), s.point
     trial = point.x + point.scale * p if options.scale != "none" else point.x + p
     still = still | now.visiting
     value = lax.cond(still, lambda _: now.now.value, lambda _: functions.value(trial), None)
@@ -167,7 +79,7 @@ def _evaluate(
     polish = polish & (value <= now.now.value + now.noise)
 
     def go(_: None) -> Outcome:
-        view, step = _look(options, s), Answer(*t)
+        view, step = look(options, s), Answer(*t)
         ask = Ask(view.first, view.closing, view.refining, z)
         new, narrow, image = visit(options, functions, scale, point, trial, p, ask)
         then, grad_norm = Facts(*new.pack), view.now.grad_norm
@@ -190,7 +102,7 @@ def _evaluate(
 
 def _next_search(options: Options, s: State, t: Answer, out: Outcome) -> Search:
     """The radius and the shift to begin with, after a step that was tried."""
-    view, then = _look(options, s), Facts(*out.point.pack)
+    view, then = look(options, s), Facts(*out.point.pack)
     at, first, moved = view.at, view.first, Flags(*out.flags).moved
     grown = jnp.where((out.ratio > GOOD) & (t.size >= 0.8 * t.radius), jnp.maximum(t.radius, 2 * t.size), t.radius)
     grown = jnp.where(first, jnp.maximum(1, then.length), grown)
@@ -227,7 +139,7 @@ def _next_search(options: Options, s: State, t: Answer, out: Outcome) -> Search:
 
 def _step(options: Options, callback: Callable | None, s: State, p: Array, answer: Array, out: Outcome) -> State:
     """The state after a step that was tried, or a visit."""
-    view, t, then = _look(options, s), Answer(*answer), Facts(*out.point.pack)
+    view, t, then = look(options, s), Answer(*answer), Facts(*out.point.pack)
     first, (moved, bad, floor, narrow) = view.first, Flags(*out.flags)
     search = _next_search(options, s, t, out)
     # The next step would be some roundings of x, and what it promises some roundings of f.
@@ -286,7 +198,7 @@ def advance(
         start = start * (1 - options.dummies)
 
     def turn(s: State) -> State:
-        view = _look(options, s)
+        view = look(options, s)
         z, answer = _search(options, s, start)
         trying = view.at.phase == TRY
         settles = (Answer(*s.answer).predicted <= view.enough).astype(answer.dtype)
@@ -299,7 +211,7 @@ def advance(
         settled, full, nothing = t.settled > 0, s.steps >= options.max_steps, ~(t.found > 0)
 
         def end(_: None) -> State:
-            view, t = _look(options, s), Answer(*answer)
+            view, t = look(options, s), Answer(*answer)
             proven = (t.shift <= options.tiny) & view.flat
             return s._replace(status=_first(search_ends(SearchFacts(settled, proven, full, nothing))))
 

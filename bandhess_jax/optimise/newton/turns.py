@@ -21,7 +21,8 @@ from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
 from .point import Options
 from .solve import Problem, User, functions_of
-from .trust_region import State, advance, initial
+from .state import State, initial
+from .trust_region import advance
 
 ENDLESS = 2**31 - 2  # accepted steps: to count them is the loop's owner's matter
 
