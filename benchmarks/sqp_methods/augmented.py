@@ -11,8 +11,9 @@ import math
 from typing import Any
 
 import numpy as np
-from filter_ip import EPS, FilterIP, Local, Mode, Point, Result, Step, Values
-from problems import Problem
+from barrier import EPS, Local, Mode, Point, Result, Step, Values
+from cases import Problem
+from filter_ip import FilterIP
 from system import Condensed, largest
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from filter_ip import FilterIP, Local, Mode, Point, Result, Values
-from problems import Problem
+from barrier import Local, Mode, Point, Result, Values
+from cases import Problem
+from filter_ip import FilterIP
 from system import largest
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from cases import Problem
 from model import Model
-from problems import Problem
 
 from bandhess_common.interior_point.constants import constants
 from bandhess_common.kernels import call, view

@@ -6,7 +6,7 @@ from __future__ import annotations
 import casadi as ca
 import numpy as np
 import scipy.sparse as sp
-from problems import Problem
+from cases import Problem
 
 
 def matrix(m: ca.DM) -> sp.csr_matrix:

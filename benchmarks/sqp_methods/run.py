@@ -15,8 +15,9 @@ import warnings
 from collections import Counter
 
 import numpy as np
+from cases import Problem
 from model import ipopt
-from problems import SETS, Problem
+from problems import SETS
 
 CACHE = pathlib.Path(tempfile.gettempdir()) / "sqp_methods_ipopt.json"
 METHODS = {"engine": "engine", "filter": "filter_ip", "augmented": "augmented", "elastic": "elastic"}
