@@ -9,7 +9,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import casadi
 import jax
@@ -18,80 +18,14 @@ import numpy as np
 import optimistix
 import scipy.optimize
 import torch
-from _common import casadi_ops, jax_ops, machine, medians, path2d, seconds, table, torch_ops
-from scipy.linalg import lapack
+from _common import casadi_ops, jax_ops, machine, medians, seconds, table, torch_ops
+from newton_globalisation import globalisation
+from newton_problems import CASES, Case, error, functions
 
 import bandhess_jax
 import bandhess_torch
-from bandhess_torch.optimise.newton import subproblem
 
 jax.config.update("jax_enable_x64", True)
-
-# --- Problems --------------------------------------------------------------------------------------------------------
-
-
-def curly10(op: Any) -> Callable:
-    """q^4 - 20 q^2 - q / 10 over sums q of 11 neighbours: half-bandwidth 10."""
-
-    def fun(x: Any) -> Any:
-        n = x.shape[0]
-        full = op.join([x] + 5 * [op.ends(x, 0.0)])
-        q = sum(full[j : n + j] for j in range(11))
-        return op.sum(q**4 - 20 * q**2 - 0.1 * q)
-
-    return fun
-
-
-def genrose(op: Any) -> Callable:
-    return lambda x: 1 + op.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (x[1:] - 1) ** 2)
-
-
-def engval1(op: Any) -> Callable:
-    return lambda x: op.sum((x[:-1] ** 2 + x[1:] ** 2) ** 2) + op.sum(3 - 4 * x[:-1])
-
-
-def ramp(n: int) -> np.ndarray:
-    return np.arange(1, n + 1) / (n + 1)
-
-
-def arch(n: int) -> np.ndarray:
-    t = ramp(n // 2)
-    bulge = 0.3 * np.sin(np.pi * t) / np.sqrt(2)
-    return np.stack([t - bulge, t + bulge], 1).ravel()
-
-
-class Case(NamedTuple):
-    name: str
-    n: int
-    build: Callable
-    w: int
-    start: np.ndarray
-    optimum: float
-    limit: int  # steps
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.n}"
-
-
-CASES = [
-    Case("PATH2D", 1000, path2d, 4, arch(1000), 1.731691528, 9),
-    Case("PATH2D", 10000, path2d, 4, arch(10000), 1.734592765, 10),
-    Case("CURLY10", 1000, curly10, 10, 1e-4 * ramp(1000), -100316.290241, 16),
-    Case("CURLY10", 10000, curly10, 10, 1e-4 * ramp(10000), -1003162.90241, 16),
-    Case("GENROSE", 1000, genrose, 1, ramp(1000), 1.0, 850),
-    Case("ENGVAL1", 5000, engval1, 1, np.full(5000, 2.0), 5548.6684194, 20),
-]
-
-
-def functions(case: Case) -> tuple[Callable, Callable, Callable]:
-    """`(value, value and gradient, value with gradient and band)` of a NumPy vector, by JAX, compiled."""
-    fun = case.build(jax_ops())
-    return tuple(map(jax.jit, (fun, jax.value_and_grad(fun), bandhess_jax.value_grad_hessian(fun, case.w))))  # type: ignore[return-value]
-
-
-def error(case: Case, value: Any) -> float:
-    return abs(float(value) - case.optimum) / max(1.0, abs(case.optimum))
-
 
 # --- Arrival ---------------------------------------------------------------------------------------------------------
 
@@ -118,144 +52,6 @@ def arrival(cases: list[Case]) -> None:
                      error(case, in_torch.value), float(in_jax.grad_norm), *ends])  # fmt: skip
     header = ["problem", "n", "allowed", "jax steps", "torch steps", "jax error", "torch error", "max|g|", "jax ends"]
     table([*header, "torch ends"], rows)
-
-
-# --- Globalisation ---------------------------------------------------------------------------------------------------
-# Prototypes on LAPACK's pbtrf, all with the same derivatives and the same stopping rule.
-
-
-class Count(NamedTuple):
-    steps: int
-    values: int
-    factorisations: int
-    value: float
-
-
-def shifted_step(g: np.ndarray, ab: np.ndarray, last: float) -> tuple[np.ndarray, float, int]:
-    """-(H + shift I)^-1 g with the shift that IPOPT would take: 0, else a third of the last one, grown eightfold."""
-    shift, tries = 0.0, 0
-    while True:
-        shifted = ab.copy(order="F")
-        shifted[0] += shift
-        factor, info = lapack.dpbtrf(shifted, lower=1, overwrite_ab=1)
-        tries += 1
-        if info == 0:
-            return -lapack.dpbtrs(factor, g, lower=1)[0], shift, tries
-        shift = 8 * shift if shift else max(last / 3, 1e-8 * np.abs(ab[0]).max())
-
-
-class Armijo:
-    """f must fall by 1e-4 of what the slope promises."""
-
-    def __init__(self, f: float, _: float) -> None:
-        self.reference = f
-
-    def accepts(self, f: float, slope: float, gradient: Callable[[], float], convex: bool) -> bool:
-        return f <= self.reference + 1e-4 * slope
-
-    def arrived(self, f: float, _: float) -> None:
-        self.reference = f
-
-
-class NonMonotone(Armijo):
-    """As Armijo, below the largest of the last ten values (Grippo, Lampariello, Lucidi 1986)."""
-
-    def __init__(self, f: float, _: float) -> None:
-        self.reference, self.values = f, [f]
-
-    def arrived(self, f: float, _: float) -> None:
-        self.values = [*self.values, f][-10:]
-        self.reference = max(self.values)
-
-
-class Filter(Armijo):
-    """A step may raise f where H is positive definite, if no point met had both a smaller f and a smaller gradient; it
-    is forgotten where H is not (after Gould, Sainvitu, Toint 2005, who filter the gradient's entries)."""
-
-    def __init__(self, f: float, size: float) -> None:
-        self.reference, self.points = f, [(f, size)]
-
-    def accepts(self, f: float, slope: float, gradient: Callable[[], float], convex: bool) -> bool:
-        if not convex:
-            self.points = []
-        if super().accepts(f, slope, gradient, convex):
-            return True
-        size = gradient() if convex else np.inf
-        return convex and all(f < f0 - 1e-3 * size or size < 0.999 * size0 for f0, size0 in self.points)
-
-    def arrived(self, f: float, size: float) -> None:
-        self.reference = f
-        self.points = [(f0, size0) for f0, size0 in self.points if f0 < f or size0 < size] + [(f, size)]
-
-
-def line_search(case: Case, rule: type[Armijo], max_steps: int = 3000) -> Count:
-    """Newton's method with shifts and backtracking."""
-    value, value_grad, derivatives = functions(case)
-    x, shift, values, factorisations = case.start.copy(), 0.0, 0, 0
-    f, g, ab = (np.asarray(part) for part in derivatives(x))
-    largest, acceptance = np.abs(g).max(), rule(float(f), float(np.abs(g).max()))
-    for step in range(max_steps):
-        p, now, tries = shifted_step(g, ab, shift)
-        shift, factorisations = now or shift, factorisations + tries
-        slope = float(g @ p)
-        noise = np.finfo(float).eps * (np.abs(ab[0]) * np.abs(x)).max()
-        if now == 0 and np.abs(g).max() <= max(1.5e-8 * largest, 32 * noise) and -slope <= 1e-11 * max(abs(f), 1e-4):
-            return Count(step, values, factorisations, float(f))
-        t = 1.0
-        while t > 1e-12:
-            trial = x + t * p
-            values += 1
-            if acceptance.accepts(
-                float(value(trial)), t * slope, lambda at=trial: float(np.abs(value_grad(at)[1]).max()), now == 0
-            ):
-                break
-            t /= 2
-        else:
-            return Count(step, values, factorisations, float(f))
-        x = trial
-        f, g, ab = (np.asarray(part) for part in derivatives(x))
-        acceptance.arrived(float(f), float(np.abs(g).max()))
-        largest = max(largest, np.abs(g).max())
-    return Count(max_steps, values, factorisations, float(f))
-
-
-def trust_region(case: Case) -> Count:
-    """What is shipped, in torch, where calls can be counted."""
-    calls = {"factor": 0, "fun": 0}
-    shifted, kernel = subproblem._Shifted, subproblem.kernel
-    factorise, fun = shifted.factorise, case.build(torch_ops())
-
-    def counted_factorise(self: Any, shift: float) -> bool:
-        calls["factor"] += 1
-        return factorise(self, shift)
-
-    def counted_fun(x: torch.Tensor) -> torch.Tensor:
-        calls["fun"] += 1
-        return fun(x)
-
-    shifted.factorise = counted_factorise  # type: ignore[method-assign]
-    subproblem.kernel = lambda name, plain, *operands: plain(*operands)  # the compiled search counts nothing
-    try:
-        result = by_torch(case, counted_fun)
-    finally:
-        shifted.factorise = factorise  # type: ignore[method-assign]
-        subproblem.kernel = kernel
-    return Count(result.steps, calls["fun"] - result.steps - 1, calls["factor"], float(result.value))
-
-
-def globalisation(cases: list[Case]) -> None:
-    methods = {
-        "trust region (shipped)": trust_region,
-        "shift, Armijo": lambda case: line_search(case, Armijo),
-        "shift, non-monotone": lambda case: line_search(case, NonMonotone),
-        "shift, filter": lambda case: line_search(case, Filter),
-    }
-    rows = []
-    for case in cases:
-        for name, method in methods.items():
-            count = method(case)
-            rows.append([case.name, case.n, name, *count[:3], error(case, count.value)])
-    table(["problem", "n", "method", "steps = Hessians", "trial values", "factorisations", "error"], rows)
 
 
 # --- Speed -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from matrices import general_band, general_dense, naive_lu, poisoned, positive_b
 from oracles import store, unstore
 
 import bandhess_jax as bj
-from bandhess_jax.extraction.probing.substitution import decode_products
 from bandhess_jax.linalg.lu import Elimination, eliminate, solve_general, substitute
 
 # 33 columns and more take several tiles; 17, 32 and 70 have no kernel of their own width, 5 and 9 run in a wider one.
@@ -254,74 +253,6 @@ def test_lu_in_batches() -> None:
         np.testing.assert_array_equal(np.delete(x, 6, axis=0), np.delete(good, 6, axis=0))
         assert jnp.isnan(x[6]).any(0).all()
         assert bad_value != 0 or jnp.isnan(x[6]).all()
-
-
-def symmetric(T: int, d: int, k: int, seed: int = 0) -> np.ndarray:
-    """The band `((k + 1) d, T d)` of a symmetric matrix whose stages couple to k others."""
-    rows, n = (k + 1) * d, T * d
-    row, column = np.indices((rows, n))
-    inside = (column + row < n) & (column % d + row < rows)
-    return np.where(inside, np.random.default_rng(seed).normal(size=(rows, n)), 0)
-
-
-def half_the_products(ab: np.ndarray) -> np.ndarray:
-    """With one probe for every column of a period, each the sum of the columns of its colour."""
-    H, C = unstore(ab), len(ab)
-    return np.stack([H[:, c::C].sum(axis=1) for c in range(C)])
-
-
-# Chains of one period, of some, of more than two blocks of 64; a last period that is whole, or lacks some stages.
-CHAINS = [(4, 1, 3), (7, 1, 2), (9, 1, 2), (1, 3, 0), (5, 1, 0), (6, 3, 1), (5, 2, 4), (300, 1, 1), (801, 2, 2)]
-
-
-@pytest.mark.parametrize(("T", "d", "k"), CHAINS)
-def test_decoding_by_symmetry(T: int, d: int, k: int) -> None:
-    ab = symmetric(T, d, k)
-    Z = half_the_products(ab)
-    for dtype in ("float64", "float32"):
-        found = decode_products(d, jnp.asarray(Z.astype(dtype)))
-        assert found.dtype == dtype
-        tolerance = 16 * np.sqrt(T / (k + 1)) * np.finfo(dtype).eps
-        np.testing.assert_allclose(found, ab, rtol=0, atol=tolerance)
-        np.testing.assert_array_equal(np.asarray(found)[ab == 0], 0)
-    with bj.portable():
-        np.testing.assert_allclose(decode_products(d, jnp.asarray(Z)), ab, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("large", [5, 400, 640, 896])
-def test_chains_are_joined_at_large_entries(large: int) -> None:
-    """One entry of 1e8, wherever in a block: the others keep their digits, as in the pure program."""
-    ab = symmetric(900, 1, 2)
-    ab[1, large] = 1e8
-    Z = jnp.asarray(half_the_products(ab))
-    near = np.abs(np.arange(900) - large) <= 2 * 3
-    np.testing.assert_allclose(decode_products(1, Z)[:, ~near], ab[:, ~near], rtol=0, atol=1e-13)
-    np.testing.assert_allclose(decode_products(1, Z), ab, rtol=0, atol=1e-7)
-
-
-def test_decoding_in_batches_and_threads() -> None:
-    """Alone, side by side and with threads: the same bits. A NaN spoils its own system alone."""
-    Z = jnp.stack([jnp.asarray(half_the_products(symmetric(801, 2, 2, seed))) for seed in range(14)])
-    alone = [decode_products(2, z) for z in Z]
-    many = jax.vmap(partial(decode_products, 2))
-    np.testing.assert_array_equal(many(Z), jnp.stack(alone))
-    spoilt = many(Z.at[3, 2, 700].set(jnp.nan))
-    np.testing.assert_array_equal(np.delete(spoilt, 3, axis=0), np.delete(np.stack(alone), 3, axis=0))
-    assert jnp.isnan(spoilt[3]).any()
-    wide = jnp.tile(Z[0], (1, 14))  # symmetric no more, but as good for comparing
-    with bj.portable():
-        pure = decode_products(2, wide)
-    np.testing.assert_allclose(decode_products(2, wide), pure, rtol=0, atol=1e-11)
-
-
-def test_decoding_is_differentiable() -> None:
-    Z, step = (jnp.asarray(half_the_products(symmetric(20, 1, 2, seed))) for seed in (0, 1))
-    value, tangent = jax.jvp(partial(decode_products, 1), (Z,), (step,))
-    np.testing.assert_array_equal(value, decode_products(1, Z))
-    np.testing.assert_allclose(tangent, decode_products(1, Z + step) - value, rtol=0, atol=1e-12)
-    weights = jnp.sin(jnp.arange(value.size, dtype=float)).reshape(value.shape)
-    (cotangent,) = jax.vjp(partial(decode_products, 1), Z)[1](weights)
-    np.testing.assert_allclose(jnp.vdot(cotangent, step), jnp.vdot(weights, tangent), rtol=1e-12)
 
 
 def test_export() -> None:
