@@ -107,6 +107,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+@pytest.fixture(autouse=True, scope="module")
+def collect_what_is_new() -> None:
+    """What lives at the start of a file, programs and caches, lives on: collections need not look at it again.
+    torch.compiler.reset(), jax.clear_caches() and the search for leaked tracers each collect everything."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", params=sorted(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> Backend:
     return BACKENDS[request.param]
