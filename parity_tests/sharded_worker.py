@@ -1,9 +1,11 @@
 """What the tests of sharded bands assert, measured in processes of its own: JSON on the last line of the output.
 
 python sharded_worker.py virtual                        on 8 virtual devices (XLA_FLAGS makes them)
-python sharded_worker.py process ID COUNT PORT [lost]   one of COUNT processes; `lost`: then solves until a peer is lost
+python sharded_worker.py process ID COUNT PORT [FOLDER]   one of COUNT processes; with a folder it minimises, too, saving
+                                                        its state there, and then solves until a peer is lost
 """
 
+import contextlib
 import json
 import os
 import re
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from killed_newton import KilledError, kill_at, path, start
 from matrices import lower_factor, poisoned, positive_band, rhs
 from oracles import store, unstore
 from scipy.linalg import solveh_banded
@@ -218,6 +221,16 @@ def process(number: int, count: int, port: str) -> dict:
     }
 
 
+def minimise(folder: str) -> dict:
+    """By a run that is killed before its fifth state is saved, and another one that goes on."""
+    options = {"args": (1.0,), "sharding": over_devices(), "checkpoint": folder}
+    with contextlib.suppress(KilledError), kill_at(5):
+        bh.newton(path, start(), 2, **options)
+    result = bh.newton(path, start(), 2, **options)
+    pieces = [[shard.index[0].start, np.asarray(shard.data).tolist()] for shard in result.x.addressable_shards]
+    return {"x": pieces, "value": float(result.value), "steps": result.steps, "status": result.status}
+
+
 def solve_until_lost() -> None:
     """Another process is killed meanwhile: this one is to end by itself."""
     sharding = over_devices()
@@ -232,6 +245,9 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_compilation_cache_dir", os.environ["BANDHESS_TEST_CACHE"])
     kind, *arguments = sys.argv[1:]
-    print(json.dumps(virtual() if kind == "virtual" else process(*map(int, arguments[:2]), arguments[2])), flush=True)
-    if arguments[3:] == ["lost"]:
+    facts = virtual() if kind == "virtual" else process(*map(int, arguments[:2]), arguments[2])
+    if folder := arguments[3:]:
+        facts["newton"] = minimise(*folder)
+    print(json.dumps(facts), flush=True)
+    if folder:
         solve_until_lost()

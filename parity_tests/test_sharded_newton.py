@@ -32,9 +32,10 @@ def test_devices_make_the_steps_of_one(measured: dict, name: str) -> None:
 
 
 def test_the_way_is_the_same(measured: dict) -> None:
-    """Also by a run that was killed before its fifth state became the latest."""
+    """Also by a run that was killed before its fifth state was saved; the fourth, of turn 4 at the least, it had."""
     assert measured["uneven"]["history"] <= 1e-9
-    assert len(measured["uneven"]["written"]) == 2
+    assert len(measured["uneven"]["written"]) == 1
+    assert measured["uneven"]["written"][0] >= 4
 
 
 def test_the_gradient_is_that_of_one_device(measured: dict) -> None:
