@@ -1,7 +1,7 @@
 """What the tests of sharded bands assert, measured in processes of its own: JSON on the last line of the output.
 
 python sharded_worker.py virtual                        on 8 virtual devices (XLA_FLAGS makes them)
-python sharded_worker.py process ID COUNT PORT [FOLDER]   one of COUNT processes; with a folder it minimises, too, saving
+python sharded_worker.py process ID COUNT PORT [FOLDER] one of COUNT processes; with a folder it minimises, too, saves
                                                         its state there, and then solves until a peer is lost
 """
 
