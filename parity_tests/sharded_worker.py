@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from killed_newton import KilledError, kill_at, path, start
-from matrices import lower_factor, poisoned, positive_band, rhs
+from matrices import first_failure, lower_factor, poisoned, positive_band, rhs
 from oracles import store, unstore
 from scipy.linalg import solveh_banded
 
@@ -62,6 +62,7 @@ def equal_to_one_device(n: int, w: int, sharding: NamedSharding) -> dict:
         "inverse": error(bh.inverse_band(F), bh.inverse_band(G)),
         "matvec": error(bh.matvec(ab, b, sharding=sharding), bh.matvec(ab, b)),
         "ok": bool(F.ok),
+        "info": int(F.info),
         "shard": F.solve(b).addressable_shards[0].data.shape[0],
     }
 
@@ -97,7 +98,11 @@ def verdict(ab: np.ndarray, sharding: NamedSharding) -> dict:
     used = poisoned(np.ones((w + 1, n))) == 1
     x, Z = np.asarray(F.solve(rhs(n, None))), np.asarray(bh.inverse_band(F))
     whole = [np.isnan(x).all(), np.isnan(F.logdet()), np.isnan(Z[used]).all()]
-    return {"ok": bool(F.ok), "nan": [bool(each) for each in whole]}
+    return {
+        "ok": bool(F.ok),
+        "info": [int(F.info), first_failure(unstore(ab))],
+        "nan": [bool(each) for each in whole],
+    }
 
 
 def failures(sharding: NamedSharding) -> dict:
@@ -111,9 +116,12 @@ def failures(sharding: NamedSharding) -> dict:
 
     joint = np.zeros((w + 1, n))  # every device's columns are positive definite: [[1, 2], [2, 1]] stands across two
     joint[0], joint[1, 39] = 1, 2
+    twice = joint.copy()  # and the device's columns alone would tell a later minor
+    twice[0, 42] = -1
     return {
         "interior": verdict(changed(0, 41, -1), sharding),
         "separator": verdict(changed(0, 46, -1), sharding),
+        "joint and interior": verdict(twice, sharding),
         "joint": verdict(joint, sharding),
         "NaN in an interior": verdict(changed(0, 42, np.nan), sharding),
         "NaN in a coupling": verdict(changed(w, 47, np.nan), sharding),
@@ -213,6 +221,8 @@ def process(number: int, count: int, port: str) -> dict:
         "logdet": error(F.logdet(), np.linalg.slogdet(H)[1]),
         "ok": bool(F.ok),
         "bad": [bool(bh.factor(each, sharding=sharding).ok) for each in (broken, unknown)],
+        "info": [int(bh.factor(each, sharding=sharding).info) for each in (ab, broken, unknown)],
+        "minors": [first_failure(unstore(each)) for each in (ab, broken, unknown)],
         "nan": [
             bool(np.isnan(piece).all())
             for each in (broken, unknown)

@@ -69,6 +69,8 @@ def check(facts: list[dict], count: int) -> None:
         assert max(each["solve"], each["inverse"], each["logdet"]) <= 100 * EPS
         assert each["ok"] is True
         assert each["bad"] == [False, False]
+        assert each["info"] == each["minors"]
+        assert each["minors"][0] == 0 < min(each["minors"][1:])
         assert each["nan"] == [True, True]
 
 

@@ -18,6 +18,7 @@ from ..band.storage import as_band, as_rhs, clear_unused, matvec
 from ..band.structures import Structure
 from ..framework.kernels import kernel
 from . import bordered, sharded
+from .cholesky import cholesky_ex
 from .ldl import columns_solve, first_bad_pivot, ldl_columns
 from .partition import partition
 
@@ -62,8 +63,9 @@ class Factor(NamedTuple):
 
     >>> bool(factor(jnp.array([[4.0, 4, 4], [1, 1, 0]])).ok)
     True
-    >>> bool(factor(jnp.array([[1.0, 1, 1], [2, 2, 0]])).ok)  # indefinite
-    False
+    >>> f = factor(jnp.array([[1.0, 1, 1], [2, 2, 0]]))  # indefinite, and so is [[1, 2], [2, 1]]
+    >>> bool(f.ok), int(f.info)
+    (False, 2)
     """
 
     ab: Array
@@ -74,6 +76,16 @@ class Factor(NamedTuple):
     def ok(self) -> Array:
         """True where H is positive definite; elsewhere `solve` and `logdet` give NaN."""
         return self.definite
+
+    @property
+    def info(self) -> Array:
+        """int32: 0, or the order of the first leading minor that is not positive definite, as `cholesky_ex` has it."""
+
+        def other_order(_: Array, ab: Array, ok: Array) -> Array:  # of elimination
+            return lax.cond(ok, lambda: jnp.int32(0), lambda: cholesky_ex(ab)[1])
+
+        natural = lambda columns, *_: first_bad_pivot(columns[:, 0])  # noqa: E731
+        return _by_platform(natural, other_order, *lax.stop_gradient((self.columns, self.ab, self.ok)))
 
     def solve(self, b: ArrayLike) -> Array:
         """x with H x = b, for b `(n,)` or `(n, k)`. A reverse pass makes one more solve, and no factorisation."""
@@ -110,9 +122,10 @@ def factor(ab: ArrayLike | Structure, *, sharding: NamedSharding | None = None) 
         over. Each device factorises its own; what is gathered are 3 w^2 numbers a device. n of any length, which JAX
         splits only where the devices divide it; columns fewer than 2 w a device are factorised on each of them.
 
-    Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`; for a structure and for a sharded band an object of the
-      same members, which `inverse_band` takes (and of a structure `rcond`), too. Cost: as `cholesky`, and a solve with
-      p right-hand sides for a border of p (w for a closed band); sharded, five times as `cholesky`, over the devices.
+    Returns: `Factor` with `.solve(b)`, `.logdet()`, `.ok` and `.info`; for a structure and for a sharded band an object
+      of the same members, which `inverse_band` takes (and of a structure `rcond`), too. Cost: as `cholesky`, and a
+      solve with p right-hand sides for a border of p (w for a closed band); sharded, five times as `cholesky`, over the
+      devices.
 
     >>> f = factor(jnp.array([[4.0, 4, 4], [1, 1, 0]]))
     >>> f.solve(jnp.array([5.0, 6, 5])).round(decimals=4)
