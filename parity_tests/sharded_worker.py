@@ -172,11 +172,19 @@ def programs(sharding: NamedSharding) -> dict:
 
     return {
         "solve": of(lambda ab, b: bh.solve(ab, b, sharding=sharding)),
+        "refined": of(lambda ab, b: bh.solve(ab, b, refine=2, sharding=sharding)),
         "gradient": of(jax.grad(lambda ab, b: bh.solve(ab, b, sharding=sharding).sum(), (0, 1))),
         "inverse": of(lambda ab, _: bh.inverse_band(bh.factor(ab, sharding=sharding))),
         "matvec": of(bh.matvec),
         "wide matvec": of(lambda ab, x: bh.matvec(ab, x, sharding=sharding), 20),
     }
+
+
+def refined(sharding: NamedSharding) -> float:
+    """Of two columns, beside a solution in float64."""
+    n, w = CASES["uneven"]
+    ab, b = positive_band(n, w), rhs(n, 2)
+    return error(bh.solve(poisoned(ab), b, refine=3, sharding=sharding), bh.factor(ab).solve(b))
 
 
 def structures(sharding: NamedSharding) -> dict:
@@ -192,7 +200,7 @@ def virtual() -> dict:
         "cases": {name: equal_to_one_device(*size, sharding) for name, size in CASES.items()},
         "explicit": equal_to_one_device(*CASES["even"], NamedSharding(jax.make_mesh((8,), ("stages",)), sharding.spec)),
     }
-    for part in (from_cholesky, backward_errors, failures, derivatives, programs, structures):
+    for part in (from_cholesky, backward_errors, failures, derivatives, programs, refined, structures):
         facts[part.__name__] = part(sharding)
     return facts
 

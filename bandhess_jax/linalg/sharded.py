@@ -237,12 +237,15 @@ def factor(ab: ArrayLike, sharding: NamedSharding, factor_band: Callable) -> Any
     return ShardedFactor(ab, cells, spikes, separators, parts)
 
 
-def solve(ab: ArrayLike, b: ArrayLike, sharding: NamedSharding, solve_band: Callable) -> Array:
-    """`solve` with `sharding`; a band too short to be split is solved with on every device, by `solve_band`."""
-    ab = as_band(ab)
-    b = as_rhs(b, ab)
+def placed(ab: Array, b: Array, sharding: NamedSharding) -> tuple[Parts, Array, Array]:
+    """`(parts, ab, b)`, split over the devices."""
     parts = parts_of(sharding, ab.shape[1], ab.shape[0] - 1)
-    ab, b = parts.placed(ab, 1), parts.placed(b, 0)
+    return parts, parts.placed(ab, 1), parts.placed(b, 0)
+
+
+def solve(ab: Array, b: Array, sharding: NamedSharding, solve_band: Callable) -> Array:
+    """`solve` with `sharding`; a band too short to be split is solved with on every device, by `solve_band`."""
+    parts, ab, b = placed(ab, b, sharding)
     if not parts.pay:
         return solve_band(_everywhere(parts, ab), _everywhere(parts, b))
     # The factor is taken of a constant: a gradient then factorises nothing again.

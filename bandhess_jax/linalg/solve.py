@@ -14,8 +14,9 @@ from jax.typing import ArrayLike
 
 from bandhess_common.checks import as_index
 
-from ..band.storage import as_band, as_rhs, clear_unused, matvec
-from ..band.structures import Structure
+from ..band.storage import as_band, as_rhs, clear_unused
+from ..band.structures import Structure, matvec
+from ..band.structures import scaled as scaled_band
 from ..framework.kernels import kernel
 from . import bordered, sharded
 from .cholesky import cholesky_ex
@@ -153,13 +154,11 @@ def factored_columns(factor: Factor) -> Array:
     return jnp.where(factor.ok, columns, jnp.nan)
 
 
-def _solve_refined(ab: Array, b: Array, refine: int) -> Array:
+def _solve_refined(ab: Array, b: Array, refine: int, sharding: NamedSharding | None) -> Array:
     """A factor in float32, of H scaled to a unit diagonal (which spares float32's range), and `refine` corrections."""
-    constant = lax.stop_gradient(ab)
-    n, dtype = ab.shape[1], ab.dtype
+    constant, dtype = lax.stop_gradient(ab), ab.dtype
     scale = lax.rsqrt(constant[0])
-    row = lax.broadcasted_iota(jnp.int32, ab.shape, 0) + lax.broadcasted_iota(jnp.int32, ab.shape, 1)
-    low = factor_band((constant * scale[None] * scale[jnp.minimum(row, n - 1)]).astype(jnp.float32))
+    low = factor_band(scaled_band(constant, scale).astype(jnp.float32), sharding)
 
     def scaled(r: Array) -> Array:
         return r * scale.reshape((-1,) + (1,) * (r.ndim - 1))
@@ -171,10 +170,10 @@ def _solve_refined(ab: Array, b: Array, refine: int) -> Array:
         return scaled(low.solve((r / size).astype(jnp.float32)).astype(dtype) * size)
 
     def apply(_: object, b: Array) -> Array:
-        correct = lambda _, x: x + approximate(b - matvec(constant, x))  # noqa: E731
+        correct = lambda _, x: x + approximate(b - matvec(constant, x, sharding=sharding))  # noqa: E731
         return lax.fori_loop(0, refine, correct, approximate(b))
 
-    return lax.custom_linear_solve(lambda x: matvec(ab, x), b, apply, symmetric=True)
+    return lax.custom_linear_solve(lambda x: matvec(ab, x, sharding=sharding), b, apply, symmetric=True)
 
 
 def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0, sharding: NamedSharding | None = None) -> Array:
@@ -187,7 +186,7 @@ def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0, sharding:
         dtype and solved for again. H is scaled to a unit diagonal first; if its condition number is c then, each
         correction gains a factor of about 1e7 / c, and for c above some 1e6 the factor may fail (Higham 2002,
         chapter 12). Two or three reach float64's accuracy for c up to 1e4.
-      sharding: None, or as `factor` has it; without corrections, then.
+      sharding: None, or as `factor` has it.
 
     Returns: x, of b's shape; NaN where H is not positive definite.
     Cost: one factorisation, n (w^2 + 3 w + 1) flops, and (4 w + 2) n per right-hand side (LAPACK `pbsv`); a
@@ -199,19 +198,17 @@ def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0, sharding:
     Array([1., 1., 1.], dtype=float32)
     """
     refine = as_index(refine, "refine")
-    if refine and sharding is not None:
-        raise ValueError(f"refine must be 0 with sharding, got {refine}; leave one of them out")
     if isinstance(ab, Structure):
         solve_band = partial(solve, refine=refine, sharding=sharding)
         return bordered.solve(ab, b, solve_band, partial(factor_band, sharding=sharding))
-    if sharding is not None:
-        return sharded.solve(ab, b, sharding, solve)
     ab = as_band(ab)
-    if refine:
-        b = as_rhs(b, ab)
-        return _solve_refined(clear_unused(ab), b, refine) if b.size else b
     b = as_rhs(b, ab)
-    return _solve(ab, b) if b.size else b
+    if not b.size:
+        return b
+    if refine:
+        ab, b = (ab, b) if sharding is None else sharded.placed(ab, b, sharding)[1:]
+        return _solve_refined(clear_unused(ab), b, refine, sharding)
+    return _solve(ab, b) if sharding is None else sharded.solve(ab, b, sharding, solve)
 
 
 @jax.custom_jvp
