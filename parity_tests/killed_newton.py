@@ -80,7 +80,7 @@ def killed(times: int, seed: int = 0) -> tuple[list[list[int]], list[bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         while len(ways) <= times or not ends:
             last = len(ways) >= times
-            lines = one(f"{folder}/{len(ends)}", None if last else draw.uniform(0, 0.12))
+            lines = one(f"{folder}/{len(ends)}", None if last else draw.uniform(0, 0.3))
             ways.append([int(line) for line in lines if line.isdecimal()])
             ends += [bytes.fromhex(line.removeprefix("x ")) for line in lines if line.startswith("x ")]
     return ways, ends

@@ -93,11 +93,18 @@ def uneven(sharding: NamedSharding) -> dict:
     return facts(found, alone) | {"history": way, "written": written}
 
 
+def few(sharding: NamedSharding) -> dict:
+    """Of 13 stages: the devices do not divide them, and have fewer than the bandwidth counts."""
+    x0 = np.random.default_rng(2).normal(size=(13, 1))
+    several, one = (bj.newton(path, x0, 2, args=(np.ones(1),), sharding=over) for over in (sharding, None))
+    return facts(several, one)
+
+
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
     mesh = Mesh(jax.devices(), ("stages",))
     sharding = NamedSharding(mesh, PartitionSpec("stages"))
-    print(json.dumps({"even": even(sharding), "uneven": uneven(sharding)}))
+    print(json.dumps({"even": even(sharding), "uneven": uneven(sharding), "few": few(sharding)}))
 
 
 if __name__ == "__main__":

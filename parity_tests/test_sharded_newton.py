@@ -21,12 +21,12 @@ def measured() -> dict:
     return run("sharded_newton.py", DEVICES)
 
 
-@pytest.mark.parametrize("name", ["even", "uneven"])
+@pytest.mark.parametrize("name", ["even", "uneven", "few"])
 def test_devices_make_the_steps_of_one(measured: dict, name: str) -> None:
     """Sums in another order differ by roundings, and the end by what the tolerance leaves."""
     case = measured[name]
     assert case["status"] in ([Status.CONVERGED] * 2, [Status.PRECISION_FLOOR] * 2)
-    assert case["steps"][0] == case["steps"][1] > 5
+    assert case["steps"][0] == case["steps"][1] > 3
     assert case["value"] <= 1e-11
     assert case["x"] <= 1e-6
 
