@@ -190,8 +190,11 @@ def refined(sharding: NamedSharding) -> float:
 def structures(sharding: NamedSharding) -> dict:
     n, w = CASES["even"]
     H = bh.Bordered(positive_band(n, w), rhs(n, None)[None] / 10, np.array([[50.0]]))
-    b = rhs(n + 1, None)
-    return {"bordered": error(bh.solve(H, b, sharding=sharding), bh.solve(H, b))}
+    b, negative = rhs(n + 1, None), H._replace(corner=-H.corner)
+    return {
+        "bordered": error(bh.solve(H, b, sharding=sharding), bh.solve(H, b)),
+        "info": [int(bh.factor(each, sharding=sharding).info) for each in (H, negative)],
+    }
 
 
 def virtual() -> dict:

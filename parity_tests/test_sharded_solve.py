@@ -96,6 +96,7 @@ def test_refined(facts: dict) -> None:
 
 def test_border_of_a_sharded_band(facts: dict) -> None:
     assert facts["structures"]["bordered"] <= 100 * EPS
+    assert facts["structures"]["info"] == [0, CASES["even"][0] + 1]
 
 
 def sent(program: list, *names: str) -> list:
