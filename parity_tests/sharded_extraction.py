@@ -75,6 +75,7 @@ def cases() -> dict[str, Case]:
         "vector, waves": Case(chain, x, 1, {"probing": "fourier"}),
         "stages": Case(bend, X, 2, {}, "value_grad_hessian"),
         "stages, probes": Case(bend, X, 2, probed),
+        "stages, waves": Case(bend, X, 2, {"probing": "fourier"}),
         "stages, probes one by one": Case(loops, X, 1, {"chunk_size": 1, "periodic": True}),
         "ring, probes": Case(loops, X, 1, {"periodic": True}),
         "ragged tree": Case(control, {"q": X, "u": short}, 1, {}),
