@@ -134,7 +134,7 @@ def newton(
         where it has one the run goes on from there, and makes the steps that it would have made. It may be killed at
         any moment, and several processes share one folder. What another run has saved there is an error, which names
         what differs: options; x0, args and scale, whose values are hashed; fun, by its value and max|g| at x0, where
-        each call begins. A turn is then a program's run, and a save takes some 30 ms, or 3 s for 10^8 numbers, of
+        each call begins. A turn is then a program's run, and a save takes some 40 ms, or 3 s for 10^8 numbers, of
         which there are ((k + 1) d + 10) n. Outside jit, vmap and grad only.
 
     Returns: `NewtonResult`. CONVERGED is a proof. H(x), less 8 eps of its diagonal entries (what rounding may have
