@@ -1,11 +1,13 @@
 """A run that is killed at random moments, and begun again until it ends: python parity_tests/killed_newton.py [20]"""
 
+import contextlib
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,16 +15,38 @@ import jax.numpy as jnp
 import numpy as np
 
 import bandhess_jax as bj
+from bandhess_jax.framework.checkpoint import Checkpoint
 
 
-def path(x: Any) -> Any:
-    """Smooth, bent around bumps: a minimum after some dozens of steps."""
+def path(x: Any, height: Any = 1.0) -> Any:
+    """Smooth, bent around bumps: a minimum after some steps."""
     bend = x[2:] - 2 * x[1:-1] + x[:-2]
-    return 10 * jnp.sum(bend**2) + jnp.sum(jnp.exp(-jnp.sum(x**2, 1))) + jnp.sum((x - 1) ** 2) / 8
+    return 10 * jnp.sum(bend**2) + height * jnp.sum(jnp.exp(-jnp.sum(x**2, 1))) + jnp.sum((x - 1) ** 2) / 8
 
 
 def start(T: int = 300) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(T, 2))
+
+
+class KilledError(Exception):
+    """In the place of a signal."""
+
+
+@contextlib.contextmanager
+def kill_at(save: int) -> Iterator[None]:
+    """The run ends at the save of this number, 1 first."""
+    write, calls = Checkpoint.save, iter(range(1, save))
+
+    def fail(self: Checkpoint, number: int, state: Any) -> None:
+        if next(calls, None) is None:
+            raise KilledError
+        write(self, number, state)
+
+    Checkpoint.save = fail  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Checkpoint.save = write  # type: ignore[method-assign]
 
 
 def say(info: Any) -> None:
@@ -56,7 +80,7 @@ def killed(times: int, seed: int = 0) -> tuple[list[list[int]], list[bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         while len(ways) <= times or not ends:
             last = len(ways) >= times
-            lines = one(f"{folder}/{len(ends)}", None if last else draw.uniform(0, 0.12))
+            lines = one(f"{folder}/{len(ends)}", None if last else draw.uniform(0, 0.3))
             ways.append([int(line) for line in lines if line.isdecimal()])
             ends += [bytes.fromhex(line.removeprefix("x ")) for line in lines if line.startswith("x ")]
     return ways, ends

@@ -77,6 +77,15 @@ def naive_cholesky(h: np.ndarray) -> np.ndarray:
     return L
 
 
+def first_failure(h: np.ndarray) -> int:
+    """0, or the order of the first leading minor that is not positive definite: by its eigenvalues, minor by minor."""
+    for order in range(1, len(h) + 1):
+        minor = h[:order, :order]
+        if not np.isfinite(minor).all() or np.linalg.eigvalsh(minor)[0] <= 0:
+            return order
+    return 0
+
+
 def break_minor(ab: np.ndarray, order: int, pivot: float) -> np.ndarray:
     """The band with its order-th pivot made what is given: the first minor to fail where that is not positive."""
     h = unstore(ab)

@@ -75,6 +75,7 @@ def cases() -> dict[str, Case]:
         "vector, waves": Case(chain, x, 1, {"probing": "fourier"}),
         "stages": Case(bend, X, 2, {}, "value_grad_hessian"),
         "stages, probes": Case(bend, X, 2, probed),
+        "stages, waves": Case(bend, X, 2, {"probing": "fourier"}),
         "stages, probes one by one": Case(loops, X, 1, {"chunk_size": 1, "periodic": True}),
         "ring, probes": Case(loops, X, 1, {"periodic": True}),
         "ragged tree": Case(control, {"q": X, "u": short}, 1, {}),
@@ -82,6 +83,41 @@ def cases() -> dict[str, Case]:
         "stages that do not divide": Case(pinned, X, 2, {}),
         "residuals": Case(residuals, x, 1, {}, "gauss_newton"),
         "residuals, probes": Case(residuals, x, 1, probed, "gauss_newton"),
+    }
+
+
+def window(x: Any) -> Any:
+    """Five stages meet, those of two devices and more where a device has two."""
+    return jnp.sum(jnp.cos(x[3:] * x[:-3]) + x[1:-2] * x[2:-1] ** 2) + jnp.sum(x**4)
+
+
+def alone(x: Any) -> Any:
+    return jnp.sum(jnp.cos(x) * x**2)
+
+
+def short(tree: Any) -> Any:
+    """Of 13 stages and 12 controls, and three of each that fill up the devices."""
+    q, u = tree["q"], tree["u"]
+    return control({"q": q[:13], "u": u[:12]}) + jnp.sum(q[13:] ** 2) + jnp.sum(u[12:] ** 2)
+
+
+def small_cases() -> dict[str, Case]:
+    """Of two stages a device: bands that reach further, w = 0, and stages that do not divide."""
+    rng = np.random.default_rng(1)
+    x, X, u = rng.normal(size=16), rng.normal(size=(16, 3)), rng.normal(size=(16, 1))
+    probed = {"probing": Probed()}
+    return {
+        "vector": Case(window, x, 3, {}, "value_grad_hessian"),
+        "vector, probes": Case(window, x, 3, probed),
+        "vector, waves": Case(window, x, 3, {"probing": "fourier"}),
+        "stages, probes": Case(window, X, 3, probed),
+        "ragged tree": Case(control, {"q": X, "u": u[1:]}, 3, {}),
+        "ragged tree, probes": Case(control, {"q": X, "u": u[1:]}, 3, probed),
+        "w = 0": Case(alone, x, 0, {}),
+        "w = 0, probes": Case(alone, X[:, :1], 0, probed),
+        "tree that does not divide": Case(short, {"q": X, "u": u}, 1, {}),
+        "tree that does not divide, probes": Case(short, {"q": X, "u": u}, 1, probed),
+        "residuals, probes": Case(lambda x: x[3:] * x[:-3] - x[1:-2], x, 3, probed, "gauss_newton"),
     }
 
 
@@ -94,11 +130,11 @@ def measure(case: Case, sharding: NamedSharding) -> dict:
 
     extract = getattr(bj, case.extract)(case.function, case.k, **case.options)
     x = jax.tree.map(put, case.x)
-    alone = jax.tree.map(jnp.asarray, case.x)
-    compiled, single = (jax.jit(extract).lower(where).compile() for where in (x, alone))
-    out, one = compiled(x), single(alone)
+    together = jax.tree.map(jnp.asarray, case.x)
+    compiled, single = (jax.jit(extract).lower(where).compile() for where in (x, together))
+    out, one = compiled(x), single(together)
     errors = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b)) / np.max(np.abs(b), initial=1)), out, one)
-    bands = [leaf for leaf in jax.tree.leaves(out) if leaf.ndim == 2 and leaf.shape[1] >= T]
+    bands = [leaf for leaf in jax.tree.leaves(out) if leaf.ndim == 2 and leaf.shape[1] >= 16]
     return {
         "error": max(jax.tree.leaves(errors)),
         "sent": [list(each) for each in collectives(compiled.as_text())],
@@ -112,7 +148,10 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     mesh = Mesh(jax.devices(), ("stages",))
     sharding = NamedSharding(mesh, PartitionSpec("stages"))
-    print(json.dumps({name: measure(case, sharding) for name, case in cases().items()}))
+    of_all = {"large": cases(), "small": small_cases()}
+    print(
+        json.dumps({size: {name: measure(case, sharding) for name, case in of.items()} for size, of in of_all.items()})
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from collectives import collectives
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from killed_newton import KilledError, kill_at
 
 import bandhess_jax as bj
 
@@ -76,23 +76,6 @@ def even(sharding: NamedSharding) -> dict:
     }
 
 
-class KilledError(Exception):
-    """In the place of a signal."""
-
-
-def kill_at(save: int) -> None:
-    """The moment when so many states have been written, and the last is not yet the latest."""
-    replace, moves = os.replace, iter(range(1, 2 * save))
-
-    def fail(*paths: Any) -> None:
-        if next(moves, None) is None:
-            os.replace = replace
-            raise KilledError
-        replace(*paths)
-
-    os.replace = fail
-
-
 def uneven(sharding: NamedSharding) -> dict:
     """A tree of 205 stages and 204 controls, as the user has them, on one device; killed on its way over all."""
     rng = np.random.default_rng(1)
@@ -101,21 +84,27 @@ def uneven(sharding: NamedSharding) -> dict:
     alone = bj.newton(control, x0, 1, **options)
     with tempfile.TemporaryDirectory() as folder:
         saved = options | {"sharding": sharding, "checkpoint": folder}
-        kill_at(5)
-        with contextlib.suppress(KilledError):
+        with contextlib.suppress(KilledError), kill_at(5):
             bj.newton(control, x0, 1, **saved)
-        written = sorted(int(path.name) for path in Path(folder).iterdir() if path.is_dir())
+        written = [int(path.name) for path in Path(folder).iterdir()]
         found = bj.newton(control, x0, 1, **saved)
     rows = [np.asarray(of.history.value) for of in (found, alone)]
     way = float(np.max(np.abs(rows[0] - rows[1]) / np.abs(rows[1])))
     return facts(found, alone) | {"history": way, "written": written}
 
 
+def few(sharding: NamedSharding) -> dict:
+    """Of 13 stages: the devices do not divide them, and have fewer than the bandwidth counts."""
+    x0 = np.random.default_rng(2).normal(size=(13, 1))
+    several, one = (bj.newton(path, x0, 2, args=(np.ones(1),), sharding=over) for over in (sharding, None))
+    return facts(several, one)
+
+
 def main() -> None:
     jax.config.update("jax_enable_x64", True)
     mesh = Mesh(jax.devices(), ("stages",))
     sharding = NamedSharding(mesh, PartitionSpec("stages"))
-    print(json.dumps({"even": even(sharding), "uneven": uneven(sharding)}))
+    print(json.dumps({"even": even(sharding), "uneven": uneven(sharding), "few": few(sharding)}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """What the tests of sharded bands assert, measured in processes of its own: JSON on the last line of the output.
 
 python sharded_worker.py virtual                        on 8 virtual devices (XLA_FLAGS makes them)
-python sharded_worker.py process ID COUNT PORT [lost]   one of COUNT processes; `lost`: then solves until a peer is lost
+python sharded_worker.py process ID COUNT PORT [FOLDER] one of COUNT processes; with a folder it minimises, too, saves
+                                                        its state there, and then solves until a peer is lost
 """
 
+import contextlib
 import json
 import os
 import re
@@ -17,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from matrices import lower_factor, poisoned, positive_band, rhs
+from killed_newton import KilledError, kill_at, path, start
+from matrices import first_failure, lower_factor, poisoned, positive_band, rhs
 from oracles import store, unstore
 from scipy.linalg import solveh_banded
 
@@ -59,6 +62,7 @@ def equal_to_one_device(n: int, w: int, sharding: NamedSharding) -> dict:
         "inverse": error(bh.inverse_band(F), bh.inverse_band(G)),
         "matvec": error(bh.matvec(ab, b, sharding=sharding), bh.matvec(ab, b)),
         "ok": bool(F.ok),
+        "info": int(F.info),
         "shard": F.solve(b).addressable_shards[0].data.shape[0],
     }
 
@@ -94,7 +98,11 @@ def verdict(ab: np.ndarray, sharding: NamedSharding) -> dict:
     used = poisoned(np.ones((w + 1, n))) == 1
     x, Z = np.asarray(F.solve(rhs(n, None))), np.asarray(bh.inverse_band(F))
     whole = [np.isnan(x).all(), np.isnan(F.logdet()), np.isnan(Z[used]).all()]
-    return {"ok": bool(F.ok), "nan": [bool(each) for each in whole]}
+    return {
+        "ok": bool(F.ok),
+        "info": [int(F.info), first_failure(unstore(ab))],
+        "nan": [bool(each) for each in whole],
+    }
 
 
 def failures(sharding: NamedSharding) -> dict:
@@ -108,9 +116,12 @@ def failures(sharding: NamedSharding) -> dict:
 
     joint = np.zeros((w + 1, n))  # every device's columns are positive definite: [[1, 2], [2, 1]] stands across two
     joint[0], joint[1, 39] = 1, 2
+    twice = joint.copy()  # and the device's columns alone would tell a later minor
+    twice[0, 42] = -1
     return {
         "interior": verdict(changed(0, 41, -1), sharding),
         "separator": verdict(changed(0, 46, -1), sharding),
+        "joint and interior": verdict(twice, sharding),
         "joint": verdict(joint, sharding),
         "NaN in an interior": verdict(changed(0, 42, np.nan), sharding),
         "NaN in a coupling": verdict(changed(w, 47, np.nan), sharding),
@@ -161,6 +172,7 @@ def programs(sharding: NamedSharding) -> dict:
 
     return {
         "solve": of(lambda ab, b: bh.solve(ab, b, sharding=sharding)),
+        "refined": of(lambda ab, b: bh.solve(ab, b, refine=2, sharding=sharding)),
         "gradient": of(jax.grad(lambda ab, b: bh.solve(ab, b, sharding=sharding).sum(), (0, 1))),
         "inverse": of(lambda ab, _: bh.inverse_band(bh.factor(ab, sharding=sharding))),
         "matvec": of(bh.matvec),
@@ -168,11 +180,21 @@ def programs(sharding: NamedSharding) -> dict:
     }
 
 
+def refined(sharding: NamedSharding) -> float:
+    """Of two columns, beside a solution in float64."""
+    n, w = CASES["uneven"]
+    ab, b = positive_band(n, w), rhs(n, 2)
+    return error(bh.solve(poisoned(ab), b, refine=3, sharding=sharding), bh.factor(ab).solve(b))
+
+
 def structures(sharding: NamedSharding) -> dict:
     n, w = CASES["even"]
     H = bh.Bordered(positive_band(n, w), rhs(n, None)[None] / 10, np.array([[50.0]]))
-    b = rhs(n + 1, None)
-    return {"bordered": error(bh.solve(H, b, sharding=sharding), bh.solve(H, b))}
+    b, negative = rhs(n + 1, None), H._replace(corner=-H.corner)
+    return {
+        "bordered": error(bh.solve(H, b, sharding=sharding), bh.solve(H, b)),
+        "info": [int(bh.factor(each, sharding=sharding).info) for each in (H, negative)],
+    }
 
 
 def virtual() -> dict:
@@ -181,7 +203,7 @@ def virtual() -> dict:
         "cases": {name: equal_to_one_device(*size, sharding) for name, size in CASES.items()},
         "explicit": equal_to_one_device(*CASES["even"], NamedSharding(jax.make_mesh((8,), ("stages",)), sharding.spec)),
     }
-    for part in (from_cholesky, backward_errors, failures, derivatives, programs, structures):
+    for part in (from_cholesky, backward_errors, failures, derivatives, programs, refined, structures):
         facts[part.__name__] = part(sharding)
     return facts
 
@@ -210,12 +232,24 @@ def process(number: int, count: int, port: str) -> dict:
         "logdet": error(F.logdet(), np.linalg.slogdet(H)[1]),
         "ok": bool(F.ok),
         "bad": [bool(bh.factor(each, sharding=sharding).ok) for each in (broken, unknown)],
+        "info": [int(bh.factor(each, sharding=sharding).info) for each in (ab, broken, unknown)],
+        "minors": [first_failure(unstore(each)) for each in (ab, broken, unknown)],
         "nan": [
             bool(np.isnan(piece).all())
             for each in (broken, unknown)
             for piece, _ in pieces(bh.solve(each, b, sharding=sharding))
         ],
     }
+
+
+def minimise(folder: str) -> dict:
+    """By a run that is killed before its fifth state is saved, and another one that goes on."""
+    options = {"args": (1.0,), "sharding": over_devices(), "checkpoint": folder}
+    with contextlib.suppress(KilledError), kill_at(5):
+        bh.newton(path, start(), 2, **options)
+    result = bh.newton(path, start(), 2, **options)
+    pieces = [[shard.index[0].start, np.asarray(shard.data).tolist()] for shard in result.x.addressable_shards]
+    return {"x": pieces, "value": float(result.value), "steps": result.steps, "status": result.status}
 
 
 def solve_until_lost() -> None:
@@ -232,6 +266,9 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_compilation_cache_dir", os.environ["BANDHESS_TEST_CACHE"])
     kind, *arguments = sys.argv[1:]
-    print(json.dumps(virtual() if kind == "virtual" else process(*map(int, arguments[:2]), arguments[2])), flush=True)
-    if arguments[3:] == ["lost"]:
+    facts = virtual() if kind == "virtual" else process(*map(int, arguments[:2]), arguments[2])
+    if folder := arguments[3:]:
+        facts["newton"] = minimise(*folder)
+    print(json.dumps(facts), flush=True)
+    if folder:
         solve_until_lost()

@@ -12,7 +12,7 @@ import bandhess_common
 ROOT = Path(bandhess_common.__file__).parent.parent
 PACKAGES = {  # and its framework, and what users of an extra have
     "bandhess_common": {"matplotlib", "rich"},
-    "bandhess_jax": {"jax", "lineax", "equinox", "optimistix", "optax", "cyipopt"},
+    "bandhess_jax": {"jax", "lineax", "equinox", "optimistix", "optax", "cyipopt", "orbax"},
     "bandhess_torch": {"torch"},
 }
 TREES = {path.relative_to(ROOT).with_suffix(""): ast.parse(path.read_text())

@@ -2,15 +2,20 @@
 
 import pytest
 from collectives import Collective, collectives
-from sharded_extraction import DEVICES, cases
+from sharded_extraction import DEVICES, cases, small_cases
 from sharded_process import run
 
-HALO = 100  # numbers: what two neighbours of a stage are, with 15 probes; a device has 384 at least
+HALO = 102  # numbers: what two neighbours of a stage of three are, with 17 probes; a device has 384 at least
 
 
 @pytest.fixture(scope="module")
-def measured() -> dict:
+def both() -> dict:
     return run("sharded_extraction.py", DEVICES)
+
+
+@pytest.fixture(scope="module")
+def measured(both: dict) -> dict:
+    return both["large"]
 
 
 @pytest.mark.parametrize("name", cases())
@@ -37,6 +42,15 @@ def test_the_band_is_split_as_its_stages(measured: dict, name: str) -> None:
 @pytest.mark.parametrize("name", cases())
 def test_one_device_gives_the_same_band(measured: dict, name: str) -> None:
     assert measured[name]["error"] <= 1e-14
+
+
+@pytest.mark.parametrize("name", small_cases())
+def test_so_it_does_where_a_device_has_two_stages(both: dict, name: str) -> None:
+    """There bands reach beyond a neighbour, and what is sent is small, whichever way."""
+    case = both["small"][name]
+    assert case["error"] <= 1e-14
+    for parts, (rows, n) in zip(case["parts"], case["shapes"], strict=True):
+        assert parts == [[rows, n // DEVICES]] * DEVICES
 
 
 def test_collectives_are_read_off_a_program() -> None:

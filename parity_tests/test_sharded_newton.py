@@ -21,20 +21,21 @@ def measured() -> dict:
     return run("sharded_newton.py", DEVICES)
 
 
-@pytest.mark.parametrize("name", ["even", "uneven"])
+@pytest.mark.parametrize("name", ["even", "uneven", "few"])
 def test_devices_make_the_steps_of_one(measured: dict, name: str) -> None:
     """Sums in another order differ by roundings, and the end by what the tolerance leaves."""
     case = measured[name]
     assert case["status"] in ([Status.CONVERGED] * 2, [Status.PRECISION_FLOOR] * 2)
-    assert case["steps"][0] == case["steps"][1] > 5
+    assert case["steps"][0] == case["steps"][1] > 3
     assert case["value"] <= 1e-11
     assert case["x"] <= 1e-6
 
 
 def test_the_way_is_the_same(measured: dict) -> None:
-    """Also by a run that was killed before its fifth state became the latest."""
+    """Also by a run that was killed before its fifth state was saved; the fourth, of turn 4 at the least, it had."""
     assert measured["uneven"]["history"] <= 1e-9
-    assert len(measured["uneven"]["written"]) == 2
+    assert len(measured["uneven"]["written"]) == 1
+    assert measured["uneven"]["written"][0] >= 4
 
 
 def test_the_gradient_is_that_of_one_device(measured: dict) -> None:

@@ -98,7 +98,8 @@ def hessian(
     list).
 
     Cost: at most (2k + 1) d Hessian-vector products, and one for each shared scalar. Composes with `jit`, `vmap`,
-    `grad`.
+    `grad`. Where x is split over devices along its stages, so is the band, and neighbours send each other the stages
+    that they share: by diagonals, and by direct and Fourier probing; what the other two gather grows with T.
 
     >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum()
     >>> hessian(fun, 1)(jnp.array([1.0, 2, 4, 8]))

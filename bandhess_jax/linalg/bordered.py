@@ -27,7 +27,9 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from ..band.ring import Arrow, closed, opened
+from ..band.storage import from_dense
 from ..band.structures import Cyclic, Structure, as_structure, as_vector, dot, matvec
+from .cholesky import cholesky_ex
 
 
 class BorderedFactor(NamedTuple):
@@ -42,6 +44,14 @@ class BorderedFactor(NamedTuple):
     def ok(self) -> Array:
         """True where H is positive definite; elsewhere `solve` and `logdet` give NaN."""
         return self.band.ok & jnp.isfinite(self.schur).all()
+
+    @property
+    def info(self) -> Array:
+        """int32: 0, or the order of the first leading minor that is not positive definite: of the band, or with it of
+        the border's rows (of a closed band, its last)."""
+        before, (m, p) = self.band.info, self.solved.shape
+        minor = _first_failure(*lax.stop_gradient((self.matrix, self.solved))) if p else 0
+        return jnp.where((before > 0) | (minor == 0), before, m + minor)
 
     def solve(self, b: ArrayLike) -> Array:
         """x with H x = b, for b `(n,)` or `(n, k)`, n being H's order."""
@@ -110,8 +120,19 @@ def _solve_together(H: Structure, b: Array, solve_band: Callable) -> Array:
     return _eliminate(cut.border, _factor_schur(cut, solved), solved, both[:, :k].reshape(b[:m].shape), b[m:])
 
 
+def _schur(cut: Arrow, solved: Array) -> Array:
+    return cut.corner - dot(cut.border, solved)
+
+
+@jax.jit
+def _first_failure(H: Structure, solved: Array) -> Array:
+    """0, or the order of the first leading minor of S that is not positive definite."""
+    S = _schur(opened(H), solved)
+    return cholesky_ex(from_dense((S + S.T) / 2, S.shape[0] - 1))[1]
+
+
 def _factor_schur(cut: Arrow, solved: Array) -> Array:
-    S = cut.corner - dot(cut.border, solved)
+    S = _schur(cut, solved)
     if not S.size:
         return S
     L = jnp.linalg.cholesky(S)  # of the mean of S and S^T

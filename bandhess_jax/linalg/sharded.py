@@ -44,8 +44,8 @@ from jax.tree_util import register_dataclass
 from jax.typing import ArrayLike
 
 from ..band.mesh import Parts, multiply_part, padded, padded_rows, parts_of
-from ..band.storage import as_band, as_rhs, clear_unused, to_dense
-from .cholesky import cho_solve, cholesky
+from ..band.storage import as_band, as_rhs, clear_unused, from_dense, to_dense
+from .cholesky import cho_solve, cholesky, cholesky_ex
 from .triangular import solve_triangular
 
 
@@ -130,10 +130,37 @@ def _invert(parts: Parts, invert_band: Callable, cells: Array, spike: Array, sep
     return interior + jnp.stack(update) + jnp.pad(below, ((0, 0), (m, 0)))
 
 
+def _first_failure(parts: Parts, ab: Array) -> Array:
+    """On one device: the order of H's first leading minor that is not positive definite; n where rounding hides it.
+
+    The columns are eliminated as they stand, so that a device must wait for what its left neighbour's leave: U, the
+    update of its first w columns. In turn p the device p has it.
+    """
+    w, last = parts.w, parts.columns - parts.w
+    E = _lower_left(ab[:, last:]).T
+
+    def turn(_: object, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        U = from_dense(found[0], w - 1)
+        L, info = cholesky_ex(ab - jnp.pad(U, ((0, 1), (0, last))))
+        X = lax.linalg.triangular_solve(jnp.tril(to_dense(L[:, last:])), E, left_side=True, lower=True)
+        return parts.from_left(_times(X.T, X)), info
+
+    nothing = jnp.zeros((w, w), ab.dtype), jnp.int32(0)
+    info = lax.fori_loop(0, parts.count, turn, nothing)[1] if w else cholesky_ex(ab)[1]
+    order = lax.axis_index(parts.axis) * parts.columns + info
+    return lax.pmin(jnp.where(info > 0, jnp.minimum(order, parts.n), parts.n), parts.axis)
+
+
 @partial(jax.jit, static_argnums=0)
 def _factor(parts: Parts, ab: Array) -> tuple[Array, Array, Array]:
     outputs = (parts.spec(2, 1), parts.spec(2, 0), PartitionSpec())
     return parts.run(_eliminate, (parts.spec(2, 1),), outputs)(padded(parts, ab, 1))
+
+
+@partial(jax.jit, static_argnums=0)
+def _info(parts: Parts, ok: Array, ab: Array) -> Array:
+    search = parts.run(_first_failure, (parts.spec(2, 1),), PartitionSpec())
+    return lax.cond(ok, lambda: jnp.int32(0), lambda: search(padded(parts, ab, 1)))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -167,6 +194,17 @@ class ShardedFactor:
         """True where H is positive definite, on every device alike; elsewhere `solve` and `logdet` give NaN."""
         return jnp.isfinite(self.cells[0]).all() & jnp.isfinite(self.separators[0]).all()
 
+    @property
+    def info(self) -> Array:
+        """int32, on every device: 0, or the order of the first leading minor that is not positive definite, in the
+        order of H's columns, as `cholesky_ex` has it.
+
+        Parts are eliminated side by side, and one that fails says nothing of those before it. So where H is not
+        positive definite, and only there, its columns are eliminated once more, one device after the other: in a
+        serial factor's time, w^2 numbers being sent.
+        """
+        return _info(self.parts, *lax.stop_gradient((self.ok, self.ab)))
+
     def solve(self, b: ArrayLike) -> Array:
         """x with H x = b, for b `(n,)` or `(n, k)`, split as H's columns are where the devices divide n."""
         b = as_rhs(b, self.ab)
@@ -199,12 +237,15 @@ def factor(ab: ArrayLike, sharding: NamedSharding, factor_band: Callable) -> Any
     return ShardedFactor(ab, cells, spikes, separators, parts)
 
 
-def solve(ab: ArrayLike, b: ArrayLike, sharding: NamedSharding, solve_band: Callable) -> Array:
-    """`solve` with `sharding`; a band too short to be split is solved with on every device, by `solve_band`."""
-    ab = as_band(ab)
-    b = as_rhs(b, ab)
+def placed(ab: Array, b: Array, sharding: NamedSharding) -> tuple[Parts, Array, Array]:
+    """`(parts, ab, b)`, split over the devices."""
     parts = parts_of(sharding, ab.shape[1], ab.shape[0] - 1)
-    ab, b = parts.placed(ab, 1), parts.placed(b, 0)
+    return parts, parts.placed(ab, 1), parts.placed(b, 0)
+
+
+def solve(ab: Array, b: Array, sharding: NamedSharding, solve_band: Callable) -> Array:
+    """`solve` with `sharding`; a band too short to be split is solved with on every device, by `solve_band`."""
+    parts, ab, b = placed(ab, b, sharding)
     if not parts.pay:
         return solve_band(_everywhere(parts, ab), _everywhere(parts, b))
     # The factor is taken of a constant: a gradient then factorises nothing again.

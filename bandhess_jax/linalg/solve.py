@@ -14,10 +14,12 @@ from jax.typing import ArrayLike
 
 from bandhess_common.checks import as_index
 
-from ..band.storage import as_band, as_rhs, clear_unused, matvec
-from ..band.structures import Structure
+from ..band.storage import as_band, as_rhs, clear_unused
+from ..band.structures import Structure, matvec
+from ..band.structures import scaled as scaled_band
 from ..framework.kernels import kernel
 from . import bordered, sharded
+from .cholesky import cholesky_ex
 from .ldl import columns_solve, first_bad_pivot, ldl_columns
 from .partition import partition
 
@@ -62,8 +64,9 @@ class Factor(NamedTuple):
 
     >>> bool(factor(jnp.array([[4.0, 4, 4], [1, 1, 0]])).ok)
     True
-    >>> bool(factor(jnp.array([[1.0, 1, 1], [2, 2, 0]])).ok)  # indefinite
-    False
+    >>> f = factor(jnp.array([[1.0, 1, 1], [2, 2, 0]]))  # indefinite, and so is [[1, 2], [2, 1]]
+    >>> bool(f.ok), int(f.info)
+    (False, 2)
     """
 
     ab: Array
@@ -74,6 +77,16 @@ class Factor(NamedTuple):
     def ok(self) -> Array:
         """True where H is positive definite; elsewhere `solve` and `logdet` give NaN."""
         return self.definite
+
+    @property
+    def info(self) -> Array:
+        """int32: 0, or the order of the first leading minor that is not positive definite, as `cholesky_ex` has it."""
+
+        def other_order(_: Array, ab: Array, ok: Array) -> Array:  # of elimination
+            return lax.cond(ok, lambda: jnp.int32(0), lambda: cholesky_ex(ab)[1])
+
+        natural = lambda columns, *_: first_bad_pivot(columns[:, 0])  # noqa: E731
+        return _by_platform(natural, other_order, *lax.stop_gradient((self.columns, self.ab, self.ok)))
 
     def solve(self, b: ArrayLike) -> Array:
         """x with H x = b, for b `(n,)` or `(n, k)`. A reverse pass makes one more solve, and no factorisation."""
@@ -110,9 +123,10 @@ def factor(ab: ArrayLike | Structure, *, sharding: NamedSharding | None = None) 
         over. Each device factorises its own; what is gathered are 3 w^2 numbers a device. n of any length, which JAX
         splits only where the devices divide it; columns fewer than 2 w a device are factorised on each of them.
 
-    Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`; for a structure and for a sharded band an object of the
-      same members, which `inverse_band` takes (and of a structure `rcond`), too. Cost: as `cholesky`, and a solve with
-      p right-hand sides for a border of p (w for a closed band); sharded, five times as `cholesky`, over the devices.
+    Returns: `Factor` with `.solve(b)`, `.logdet()`, `.ok` and `.info`; for a structure and for a sharded band an object
+      of the same members, which `inverse_band` takes (and of a structure `rcond`), too. Cost: as `cholesky`, and a
+      solve with p right-hand sides for a border of p (w for a closed band); sharded, five times as `cholesky`, over the
+      devices.
 
     >>> f = factor(jnp.array([[4.0, 4, 4], [1, 1, 0]]))
     >>> f.solve(jnp.array([5.0, 6, 5])).round(decimals=4)
@@ -140,13 +154,11 @@ def factored_columns(factor: Factor) -> Array:
     return jnp.where(factor.ok, columns, jnp.nan)
 
 
-def _solve_refined(ab: Array, b: Array, refine: int) -> Array:
+def _solve_refined(ab: Array, b: Array, refine: int, sharding: NamedSharding | None) -> Array:
     """A factor in float32, of H scaled to a unit diagonal (which spares float32's range), and `refine` corrections."""
-    constant = lax.stop_gradient(ab)
-    n, dtype = ab.shape[1], ab.dtype
+    constant, dtype = lax.stop_gradient(ab), ab.dtype
     scale = lax.rsqrt(constant[0])
-    row = lax.broadcasted_iota(jnp.int32, ab.shape, 0) + lax.broadcasted_iota(jnp.int32, ab.shape, 1)
-    low = factor_band((constant * scale[None] * scale[jnp.minimum(row, n - 1)]).astype(jnp.float32))
+    low = factor_band(scaled_band(constant, scale).astype(jnp.float32), sharding)
 
     def scaled(r: Array) -> Array:
         return r * scale.reshape((-1,) + (1,) * (r.ndim - 1))
@@ -158,10 +170,10 @@ def _solve_refined(ab: Array, b: Array, refine: int) -> Array:
         return scaled(low.solve((r / size).astype(jnp.float32)).astype(dtype) * size)
 
     def apply(_: object, b: Array) -> Array:
-        correct = lambda _, x: x + approximate(b - matvec(constant, x))  # noqa: E731
+        correct = lambda _, x: x + approximate(b - matvec(constant, x, sharding=sharding))  # noqa: E731
         return lax.fori_loop(0, refine, correct, approximate(b))
 
-    return lax.custom_linear_solve(lambda x: matvec(ab, x), b, apply, symmetric=True)
+    return lax.custom_linear_solve(lambda x: matvec(ab, x, sharding=sharding), b, apply, symmetric=True)
 
 
 def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0, sharding: NamedSharding | None = None) -> Array:
@@ -174,7 +186,7 @@ def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0, sharding:
         dtype and solved for again. H is scaled to a unit diagonal first; if its condition number is c then, each
         correction gains a factor of about 1e7 / c, and for c above some 1e6 the factor may fail (Higham 2002,
         chapter 12). Two or three reach float64's accuracy for c up to 1e4.
-      sharding: None, or as `factor` has it; without corrections, then.
+      sharding: None, or as `factor` has it.
 
     Returns: x, of b's shape; NaN where H is not positive definite.
     Cost: one factorisation, n (w^2 + 3 w + 1) flops, and (4 w + 2) n per right-hand side (LAPACK `pbsv`); a
@@ -186,19 +198,17 @@ def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0, sharding:
     Array([1., 1., 1.], dtype=float32)
     """
     refine = as_index(refine, "refine")
-    if refine and sharding is not None:
-        raise ValueError(f"refine must be 0 with sharding, got {refine}; leave one of them out")
     if isinstance(ab, Structure):
         solve_band = partial(solve, refine=refine, sharding=sharding)
         return bordered.solve(ab, b, solve_band, partial(factor_band, sharding=sharding))
-    if sharding is not None:
-        return sharded.solve(ab, b, sharding, solve)
     ab = as_band(ab)
-    if refine:
-        b = as_rhs(b, ab)
-        return _solve_refined(clear_unused(ab), b, refine) if b.size else b
     b = as_rhs(b, ab)
-    return _solve(ab, b) if b.size else b
+    if not b.size:
+        return b
+    if refine:
+        ab, b = (ab, b) if sharding is None else sharded.placed(ab, b, sharding)[1:]
+        return _solve_refined(clear_unused(ab), b, refine, sharding)
+    return _solve(ab, b) if sharding is None else sharded.solve(ab, b, sharding, solve)
 
 
 @jax.custom_jvp

@@ -36,12 +36,19 @@ class BorderedFactor(NamedTuple):
     band: Any  # the factor of the plain band
     solved: Tensor  # W
     schur: Tensor  # the Cholesky factor of S
-    info: Tensor  # 0, or which minor of S is not positive definite
+    minor: Tensor  # 0, or which one of S is not positive definite
 
     @property
     def ok(self) -> Tensor:
         """True where H is positive definite; elsewhere `solve` and `logdet` give NaN."""
-        return self.band.ok & (self.info == 0)
+        return self.band.ok & (self.minor == 0)
+
+    @property
+    def info(self) -> Tensor:
+        """int32: 0, or the order of the first leading minor that is not positive definite: of the band, or with it of
+        the border's rows (of a closed band, its last)."""
+        before, m = self.band.info, len(self.solved)
+        return torch.where((before > 0) | (self.minor == 0), before, m + self.minor)
 
     def solve(self, b: Tensor) -> Tensor:
         """x with H x = b, for b `(n,)` or `(n, k)`, n being H's order."""

@@ -16,7 +16,7 @@ from ..band.structures import Structure
 from ..framework.kernels import kernel
 from ..framework.transforms import apply, batch, differentiated, eager, forward_rule, vmap_solve
 from . import bordered, lapack, partition
-from .cholesky import raise_minor
+from .cholesky import cholesky_ex, raise_minor
 from .ldl import raw_columns
 from .triangular import columns, outer_band
 
@@ -143,24 +143,31 @@ class Factor(NamedTuple):
 
     >>> bool(factor(torch.tensor([[4.0, 4, 4], [1, 1, 0]])).ok)
     True
-    >>> bool(factor(torch.tensor([[1.0, 1, 1], [2, 2, 0]])).ok)  # indefinite
-    False
+    >>> f = factor(torch.tensor([[1.0, 1, 1], [2, 2, 0]]))  # indefinite, and so is [[1, 2], [2, 1]]
+    >>> bool(f.ok), int(f.info)
+    (False, 2)
     """
 
     ab: Tensor
     parts: tuple[Tensor, ...]
-    info: Tensor
+    failed: Tensor  # 0, or where: in natural order its minor, in any other 1
 
     @property
     def ok(self) -> Tensor:
         """True where H is positive definite; elsewhere `solve` and `logdet` give NaN."""
-        return self.info == 0
+        return self.failed == 0
+
+    @property
+    def info(self) -> Tensor:
+        """int32: 0, or the order of the first leading minor that is not positive definite, as `cholesky_ex` has it."""
+        natural = factored_columns(self) is not None
+        return self.failed if natural else torch.where(self.ok, self.failed, cholesky_ex(self.ab.detach())[1])
 
     def to(self, *args: Any, **kwargs: Any) -> Factor:
         """The factor on another device or in another dtype, as `Tensor.to` takes them: nothing is factorised anew."""
         ab = self.ab.to(*args, **kwargs)
         parts = tuple(part.to(ab) if part.is_floating_point() else part.to(ab.device) for part in self.parts)
-        return Factor(ab, parts, self.info.to(ab.device))
+        return Factor(ab, parts, self.failed.to(ab.device))
 
     @eager
     def solve(self, b: Tensor) -> Tensor:
@@ -196,9 +203,9 @@ def factor(ab: Tensor | Structure) -> Factor | bordered.BorderedFactor:
 
     Args: ab, the band `(w + 1, n)` of H, or H as `Cyclic` or `Bordered`.
 
-    Returns: `Factor` with `.solve(b)`, `.logdet()` and `.ok`; for a structure an object of the same members, which
-      `inverse_band` and `rcond` take, too. Cost: as `cholesky`, and a solve with p right-hand sides for a border of p
-      (w for a closed band).
+    Returns: `Factor` with `.solve(b)`, `.logdet()`, `.ok` and `.info`; for a structure an object of the same members,
+      which `inverse_band` and `rcond` take, too. Cost: as `cholesky`, and a solve with p right-hand sides for a border
+      of p (w for a closed band).
 
     >>> f = factor(torch.tensor([[4.0, 4, 4], [1, 1, 0]]))
     >>> f.solve(torch.tensor([5.0, 6, 5])).round(decimals=4)

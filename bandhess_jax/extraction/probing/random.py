@@ -32,6 +32,7 @@ class Random:
 
     `(2k + 1) d + oversampling` products. Error: noise-free, some eps; with noise sigma in each product's entries,
     sigma / sqrt(oversampling - 1) on the diagonal, and by the averaging sigma / sqrt(2 (oversampling - 1)) off it.
+    Over several devices every one gathers all products, as the rows are solved in a loop along all stages.
 
     >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum()
     >>> hessian(fun, 1, probing=Random(oversampling=6))(jnp.array([1.0, 2, 4, 8])).round(decimals=3)[0]

@@ -60,7 +60,8 @@ class Substitution:
     size 1: 4e-14 in float64, 2e-5 in float32 (direct: 2e-16, 1e-7). Use it in float64 where products are formed whole:
     by matrix products, sequential scans, host callbacks. XLA forms of an elementwise product the rows alone that are
     kept, and direct probing keeps (k + 1) d of every (2k + 1) d: as many entries in all as here. Not where a small
-    entry between larger ones on both sides must be right to its last digits.
+    entry between larger ones on both sides must be right to its last digits. Nor over several devices: the sums run
+    along all stages, so that every device gathers all products, where direct and Fourier probing send halos.
 
     >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum()
     >>> hessian(fun, 1, probing=Substitution())(jnp.array([1.0, 2, 4, 8]))

@@ -130,10 +130,12 @@ def newton(
         result are split where the devices divide their stages, and whole on every device where they do not (the loop
         then adds stages of its own). One program: max_seconds is not for it, nor bandwidth=None where several processes
         run. `sqp` has no such argument.
-      checkpoint: a folder in which the state is saved after every accepted step; where it has one, of the same fun, x0
-        and args, the run goes on from there, and makes the steps that it would have made. It may be killed at any
-        moment, and several processes share one folder. A turn is then a program's run, and a step writes some
-        ((k + 1) d + 10) n numbers. Outside jit, vmap and grad only.
+      checkpoint: a folder in which orbax-checkpoint (the extra `checkpoint`) saves the state after every accepted step;
+        where it has one the run goes on from there, and makes the steps that it would have made. It may be killed at
+        any moment, and several processes share one folder. What another run has saved there is an error, which names
+        what differs: options; x0, args and scale, whose values are hashed; fun, by its value and max|g| at x0, where
+        each call begins. A turn is then a program's run, and a save takes some 40 ms, or 3 s for 10^8 numbers, of
+        which there are ((k + 1) d + 10) n. Outside jit, vmap and grad only.
 
     Returns: `NewtonResult`. CONVERGED is a proof. H(x), less 8 eps of its diagonal entries (what rounding may have
       added), is positive definite, and with it

@@ -19,7 +19,7 @@ from ...extraction.bandwidth import check_fits
 from ...extraction.linearise import linearize_gradient, linearize_residuals
 from ...extraction.objective import Objective
 from ...extraction.products import Extraction, extract
-from ...framework.checkpoint import Checkpoint, resumed
+from ...framework.checkpoint import digest, orbax, resumed
 from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import jit_call, prepare
 from ...framework.packing import Packed, pack, unpack
@@ -183,21 +183,44 @@ def _shown(end: Piece) -> tuple:
 
 def _resumed(problem: Problem, user: User, x0: Any, max_seconds: float | None, folder: str | os.PathLike) -> tuple:
     """As `_newton`, a turn at a time, saved in the folder after every accepted step."""
+    orbax()  # missing, it is missed before anything is compiled
     piece = prepare(_turns, problem, user, x0)
     if is_traced((x0, user.args, user.scale)) or piece.traced:
         raise ValueError(
             "checkpoint needs the host to write files: call newton outside jit, vmap and grad, or leave it out"
         )
-    about = repr((problem.options._replace(sharding=None), problem.hessian, problem.extraction.bandwidth))
     return _shown(
         resumed(
             lambda state, last: piece(state, more=(np.int32(last),), quick=True),
             prepare(_packed_start, problem, user, x0)(quick=True),
             lambda piece: piece.shown[3],
-            Checkpoint(folder, about),
+            folder,
+            lambda first: _about(problem, user, x0, first),
             max_seconds,
         )
     )
+
+
+def _about(problem: Problem, user: User, x0: Any, first: Piece) -> dict[str, str]:
+    """What tells a run from others, by the names of `newton`'s arguments; fun by what the first turn finds at x0."""
+    options, layout = problem.options, problem.objective.layout
+    over = options.sharding and (dict(options.sharding.mesh.shape), options.sharding.spec, jax.process_count())
+    told = {
+        "fun at x0": [float(number) for number in first.shown[1:3]],
+        "x0": (layout.treedef, digest(x0)),
+        "bandwidth": problem.extraction.bandwidth,
+        "args": digest(user.args),
+        "hessian": problem.hessian,
+        "scale": (options.scale, digest(user.scale)),
+        "tol": options.tol,
+        "max_steps": options.max_steps,
+        "history": options.history,
+        "check_band": options.check_band,
+        "stage_axes": layout.shared,
+        "periodic": layout.periodic,
+        "sharding": over,
+    }
+    return {name: str(value) for name, value in told.items()}
 
 
 def _empty(problem: Problem, user: User, x0: Any) -> tuple:
