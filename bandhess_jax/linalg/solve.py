@@ -190,7 +190,8 @@ def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0, sharding:
         raise ValueError(f"refine must be 0 with sharding, got {refine}; leave one of them out")
     if isinstance(ab, Structure):
         solve_band = partial(solve, refine=refine, sharding=sharding)
-        return bordered.solve(ab, b, solve_band, partial(factor_band, sharding=sharding))
+        compiled = not refine and sharding is None and not PARTITION_EVERYWHERE
+        return bordered.solve(ab, b, solve_band, partial(factor_band, sharding=sharding), compiled)
     if sharding is not None:
         return sharded.solve(ab, b, sharding, solve)
     ab = as_band(ab)

@@ -267,7 +267,7 @@ def solve(ab: Tensor | Structure, b: Tensor, *, refine: int = 0) -> Tensor:
     """
     refine = as_index(refine, "refine")
     if isinstance(ab, Structure):
-        return bordered.solve(ab, b, partial(solve, refine=refine))
+        return bordered.solve(ab, b, partial(solve, refine=refine), not refine and not partitioned(b))
     ab = as_band(ab)
     b = as_rhs(b, ab)
     refine = refine if b.numel() else 0
