@@ -124,6 +124,7 @@ void parallel(Pool& pool, Index groups, Index workers, const F& work) {
 // ---- Memory --------------------------------------------------------------------------------------------------------
 
 // Uninitialised scratch, in huge pages where it is large: first touches of small ones cost as much as the arithmetic.
+// From malloc, which keeps blocks of a size that comes again: glibc asks the system for every large aligned one.
 class Memory {
  public:
   explicit Memory(std::size_t bytes) {

@@ -9,9 +9,11 @@ of theirs. Of the inverse,
     Z = [band^-1 + W S^-1 W^T   -W S^-1]
         [      -S^-1 W^T           S^-1]
 
-the band, the border and the corner are formed. A closed band is one with its last w rows for a border (`band/ring`).
-How the band is solved with is not known here: the band's own functions are arguments. Derivatives go through them, by
-their rules; so a reverse pass factorises nothing.
+the band, the border and the corner are formed. A solution alone needs no W: the compiled kernel takes S from half a
+substitution (`kernels/border.h`). A factor keeps W, for solutions to come at one right-hand side each.
+
+A closed band is one with its last w rows for a border (`band/ring`). How the band is solved with is not known here: the
+band's own functions are arguments. Derivatives go through them, by their rules; so a reverse pass factorises nothing.
 """
 
 from __future__ import annotations
