@@ -89,15 +89,17 @@ class Border {
 
   // u <- u - V z for rows [j, j + count).
   void subtract(T* u, Index j, Index count) const {
-    if (!p_) return;
     run([&] {
-      for (Index t = count; t-- > 0;)
+      for (Index a = 0; a < chunks_; ++a)
         for (Index r = 0; r < k_; ++r) {
-          V sum = {};
-          for (Index a = 0; a < chunks_; ++a) sum += rows_[a * length_ + j + t] * z_[a * k_ + r];
-          T total = 0;
-          UNROLL for (int l = 0; l < C; ++l) total += sum[l];
-          u[t * k_ + r] -= total;
+          const V z = z_[a * k_ + r];
+          const V* row = rows_ + a * length_ + j;
+          for (Index t = count; t-- > 0;) {
+            const V products = row[t] * z;
+            T sum = 0;
+            UNROLL for (int l = 0; l < C; ++l) sum += products[l];
+            u[t * k_ + r] -= sum;
+          }
         }
     });
   }
