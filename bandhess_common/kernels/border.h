@@ -76,7 +76,7 @@ class Border {
     });
   }
 
-  // V^T D^-1 V and V^T D^-1 u of the rows so far.
+  // V^T D^-1 V, for other <= q, and V^T D^-1 u, of the rows so far.
   T with_row(Index q, Index other) const { return sums_[q / C * sums() + other][q % C]; }
   T with_rhs(Index q, Index r) const { return sums_[q / C * sums() + chunks_ * C + r][q % C]; }
 

@@ -20,13 +20,14 @@ class Twisted {
   static constexpr Index kLong = 60000;  // cells, below which one thread is done sooner
 
   static bool worth(const Bands& s) { return s.batch == 1 && s.n * s.stride >= kLong && s.n > 4 * s.w; }
+
   // A multiple of the numbers in a vector.
   static Index scratch(const Bands& s, Index k, Index p = 0) {
     const Index borders = Border<T>::scratch(s, p, k, s.n) + Border<T>::scratch(s, p, k, 0);
     return borders + whole_vectors<T>(4 * s.state() + s.n * (s.stride + k));
   }
 
-  // border: p rows, as border.h has them. both: from both ends, else from above alone.
+  // both: from both ends, else from above alone. border: (p, n), or none.
   Twisted(const Bands& s, const T* ab, const T* b, Index k, T* x, T* scratch, bool both = true,
           const T* border = nullptr, Index p = 0)
       : s_(s),
@@ -58,7 +59,7 @@ class Twisted {
     return above_.ok && below_.ok;
   }
 
-  // What the border's products come to, for `Border`'s rows q and t, and right-hand side r.
+  // The border's products: of its row q with its row t <= q, and with right-hand side r.
   T with_row(Index q, Index t) const { return above_.border.with_row(q, t) + below_.border.with_row(q, t); }
   T with_rhs(Index q, Index r) const { return above_.border.with_rhs(q, r) + below_.border.with_rhs(q, r); }
 
