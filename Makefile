@@ -34,7 +34,8 @@ sanitize: $(VENV)/ready
 	    -pthread bandhess_common/kernels/*.cc -o $(SANITIZED)/kernels/_kernels.abi3.so
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	    $(abspath $(RUN)) -m pytest -p no:cacheprovider $(addprefix $(abspath parity_tests)/,test_cpu_kernels.py test_cpu_decoding.py)
+	    $(abspath $(RUN)) -m pytest -p no:cacheprovider \
+	    $(addprefix $(abspath parity_tests)/test_,cpu_kernels.py cpu_decoding.py border_kernel.py)
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .

@@ -124,19 +124,21 @@ void parallel(Pool& pool, Index groups, Index workers, const F& work) {
 // ---- Memory --------------------------------------------------------------------------------------------------------
 
 // Uninitialised scratch, in huge pages where it is large: first touches of small ones cost as much as the arithmetic.
+// From malloc, which keeps blocks of a size that comes again: glibc asks the system for every large aligned one.
 class Memory {
  public:
   explicit Memory(std::size_t bytes) {
     const std::size_t page = bytes < kHuge ? 64 : kHuge;
     const std::size_t size = (bytes + page) / page * page;
-    memory_ = std::aligned_alloc(page, size);
-    if (!memory_) throw std::bad_alloc();
+    block_ = std::malloc(size + page);
+    if (!block_) throw std::bad_alloc();
+    memory_ = reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(block_) + page - 1) / page * page);
 #ifdef __linux__
     if (page == kHuge) madvise(memory_, size, MADV_HUGEPAGE);
 #endif
   }
   Memory(const Memory&) = delete;
-  ~Memory() { std::free(memory_); }
+  ~Memory() { std::free(block_); }
 
   template <class V>
   V* as() const {
@@ -145,6 +147,7 @@ class Memory {
 
  private:
   static constexpr std::size_t kHuge = 2 << 20;
+  void* block_;
   void* memory_;
 };
 

@@ -25,6 +25,13 @@ struct Element<T, 1> {
   typedef T type;
 };
 
+// `count` numbers and what is left of the last one's vector.
+template <class T>
+constexpr Index whole_vectors(Index count) {
+  constexpr Index C = kLaneBytes / sizeof(T);
+  return (count + C - 1) / C * C;
+}
+
 template <class T>
 constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
 

@@ -1,6 +1,7 @@
 // The algorithms, compiled for float32 and float64 under the names of the list in kernels.h.
 #include "kernels.h"
 
+#include "bordered.h"
 #include "cholesky.h"
 #include "interior.h"
 #include "inverse.h"

@@ -72,7 +72,12 @@ template <class T>
 void solve_twisted(Pool& pool, const Bands& s, const Systems<T>& of) {
   const Memory memory(Twisted<T>::scratch(s, of.k) * sizeof(T));
   int bad = 0;
-  if (!Twisted<T>(s, of.ab, of.b, of.k, of.x, memory.as<T>()).solve(pool)) bad = of.info ? first_bad_pivot(s, of.ab) : 1;
+  Twisted<T> band(s, of.ab, of.b, of.k, of.x, memory.as<T>());
+  if (band.eliminate(pool)) {
+    band.substitute(pool);
+  } else {
+    bad = of.info ? first_bad_pivot(s, of.ab) : 1;
+  }
   of.template report<1>(s, 0, &bad, 1);
 }
 

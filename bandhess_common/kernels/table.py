@@ -43,6 +43,8 @@ KERNELS = {
     "cholesky": Kernel(("ab (r, n)",), ("cb (r, n)", "info ()"), 2),
     # H^-1 b, NaN where info is not 0; [d, m] for more solves.
     "solve": Kernel(("ab (r, n)", "b (n, k)"), ("x (n, k)", "info ()", "columns (n, r)"), 1),
+    # The same of [[ab, border^T], [border, corner]]; info counts the corner's minors after the band's.
+    "solve_bordered": Kernel(("ab (r, n)", "border (p, n)", "corner (p, p)", "b (m, k)"), ("x (m, k)", "info ()"), 1),
     # (M D M^T)^-1 b, for columns [d, m], or raw: [d, d m].
     "substitute": Kernel(("columns (n, r)", "b (n, k)"), ("x (n, k)",), 1, {"raw": GIVEN}),
     # L^-1 b, or L^-T b.

@@ -5,10 +5,12 @@
 // Neither end meets the other before those w columns, so there is no fill-in and as many operations as from one end.
 // What either has pending then lies on them alone. Upwards the kernels of ldl.h see the reversed matrix,
 // H[n-1-i, n-1-j].
+// A border (border.h) goes along: each end has its rows of V, and substitution waits for z. From one end alone, `bottom`
+// is 0.
 // (Meurant 1992, SIAM J. Matrix Anal. Appl. 13, 707, for tridiagonal H.)
 #pragma once
 
-#include "ldl.h"
+#include "border.h"
 
 namespace bandhess {
 
@@ -18,40 +20,65 @@ class Twisted {
   static constexpr Index kLong = 60000;  // cells, below which one thread is done sooner
 
   static bool worth(const Bands& s) { return s.batch == 1 && s.n * s.stride >= kLong && s.n > 4 * s.w; }
-  static Index scratch(const Bands& s, Index k) { return 4 * s.state() + s.n * (s.stride + k); }
 
-  Twisted(const Bands& s, const T* ab, const T* b, Index k, T* x, T* scratch)
-      : s_(s), ab_(ab), b_(b), k_(k), x_(x), top_((s.n - s.w) / 2), bottom_(s.n - s.w - top_) {
-    T* columns = scratch + 4 * s.state();
-    above_ = {scratch, scratch + s.state(), columns, x};
-    middle_ = columns + top_ * s.stride;
-    below_ = {scratch + 2 * s.state(), scratch + 3 * s.state(), middle_ + s.w * s.stride, columns + s.n * s.stride};
+  // A multiple of the numbers in a vector.
+  static Index scratch(const Bands& s, Index k, Index p = 0) {
+    const Index borders = Border<T>::scratch(s, p, k, s.n) + Border<T>::scratch(s, p, k, 0);
+    return borders + whole_vectors<T>(4 * s.state() + s.n * (s.stride + k));
   }
 
-  // Returns whether all pivots are in (0, inf); x is of no use where not.
-  bool solve(Pool& pool) {
-    const Index workers = std::min<Index>(2, pool.threads());
-    parallel(pool, 2, workers, [&](Index, Index end) {
-      if (end) {
-        eliminate_from_below();
-      } else {
-        eliminate_from_above();
-      }
-    });
+  // both: from both ends, else from above alone. border: (p, n), or none.
+  Twisted(const Bands& s, const T* ab, const T* b, Index k, T* x, T* scratch, bool both = true,
+          const T* border = nullptr, Index p = 0)
+      : s_(s),
+        ab_(ab),
+        b_(b),
+        k_(k),
+        x_(x),
+        top_(both ? (s.n - s.w) / 2 : s.n - s.w),
+        bottom_(s.n - s.w - top_),
+        above_{Border<T>(s, border, p, k, s.n - bottom_, scratch)},
+        below_{Border<T>(s, border, p, k, bottom_, scratch + Border<T>::scratch(s, p, k, s.n - bottom_))} {
+    T* states = scratch + Border<T>::scratch(s, p, k, s.n) + Border<T>::scratch(s, p, k, 0);
+    T* columns = states + 4 * s.state();
+    above_.state = states;
+    above_.pending = states + s.state();
+    above_.columns = columns;
+    above_.y = x;
+    middle_ = columns + top_ * s.stride;
+    below_.state = states + 2 * s.state();
+    below_.pending = states + 3 * s.state();
+    below_.columns = middle_ + s.w * s.stride;
+    below_.y = columns + s.n * s.stride;
+  }
+
+  // Forwards. Returns whether all pivots are in (0, inf); nothing else is of use where not.
+  bool eliminate(Pool& pool) {
+    at_each_end(pool, [&] { eliminate_from_above(); }, [&] { eliminate_from_below(); });
     join();
-    parallel(pool, 2, workers, [&](Index, Index end) {
-      if (end) {
-        substitute(below_, bottom_);
-        reverse_rows(below_.y, bottom_, x_ + (s_.n - bottom_) * k_);
-      } else {
-        substitute(above_, top_);
-      }
-    });
     return above_.ok && below_.ok;
+  }
+
+  // The border's products: of its row q with its row t <= q, and with right-hand side r.
+  T with_row(Index q, Index t) const { return above_.border.with_row(q, t) + below_.border.with_row(q, t); }
+  T with_rhs(Index q, Index r) const { return above_.border.with_rhs(q, r) + below_.border.with_rhs(q, r); }
+
+  // Backwards; z (p, k) are the border's unknowns.
+  void substitute(Pool& pool, const T* z = nullptr) {
+    above_.border.take(z);
+    below_.border.take(z);
+    part();
+    at_each_end(
+        pool, [&] { substitute(above_, top_); },
+        [&] {
+          substitute(below_, bottom_);
+          reverse_rows(below_.y, bottom_, x_ + (s_.n - bottom_) * k_);
+        });
   }
 
  private:
   struct End {
+    Border<T> border;
     T* state;    // pending on the coming columns
     T* pending;  // for k = 1: and on the coming right-hand sides; upwards, the unknowns below
     T* columns;
@@ -67,8 +94,8 @@ class Twisted {
   Index top_;
   Index bottom_;
   End above_;
-  T* middle_;
   End below_;
+  T* middle_;
 
   // Eliminates columns [j, j + count) of an end, which fetch has put into their tile.
   void eliminate(End& end, Index j, Index count) {
@@ -76,6 +103,18 @@ class Twisted {
     eliminate_tile<false>(s_, end.state, tile, count);
     for (Index t = 0; t < count; ++t) end.ok &= positive(tile[t * s_.stride]);
     forward<T>(s_, end.pending, tile, end.y, k_, j, count);
+    end.border.forward(tile, end.y + j * k_, j, count);
+  }
+
+  template <class Above, class Below>
+  void at_each_end(Pool& pool, const Above& above, const Below& below) const {
+    parallel(pool, 2, bottom_ ? std::min<Index>(2, pool.threads()) : 1, [&](Index, Index end) {
+      if (end) {
+        below();
+      } else {
+        above();
+      }
+    });
   }
 
   // Rows of k numbers in reverse.
@@ -84,6 +123,7 @@ class Twisted {
   }
 
   void begin(End& end) {
+    end.border.begin();
     std::fill_n(end.state, s_.state(), T(0));
     std::fill_n(end.pending, s_.state(), T(0));
   }
@@ -95,6 +135,7 @@ class Twisted {
     tiles(top_, [&](Index j, Index count) {
       gather(above_.columns + j * s_.stride, s_.stride, from, s_.w + 1, s_.n, j, count);
       if (k_ == 1) std::copy_n(b_ + j, count, above_.y + j);
+      above_.border.read(j, 1, j, count);
       eliminate(above_, j, count);
     });
   }
@@ -112,6 +153,7 @@ class Twisted {
         for (Index t = 0; t < count; ++t) tile[t * s_.stride + i] = i <= s_.w ? last[-t] : T(0);
       }
       if (k_ == 1) std::reverse_copy(b_ + s_.n - j - count, b_ + s_.n - j, below_.y + j);
+      below_.border.read(s_.n - 1 - j, -1, j, count);
       eliminate(below_, j, count);
     });
   }
@@ -132,18 +174,28 @@ class Twisted {
     } else {
       for (Index t = 0; t < w; ++t)
         for (Index q = 0; q < k_; ++q) rows[t * k_ + q] += below_.y[(bottom_ + w - 1 - t) * k_ + q];
-      std::fill_n(rows + w * k_, w * k_, T(0));  // which the kernels meet with multipliers that are zero
+      // Which the kernels meet with multipliers that are zero.
+      std::fill_n(rows + w * k_, std::min(w, bottom_) * k_, T(0));
     }
+    above_.border.read(top_, 1, top_, w);
+    above_.border.meet(below_.border, top_);
     eliminate(above_, top_, w);
-    // Upwards again. Where a column has fewer than `wide` unknowns below it, its multipliers are zero.
+  }
+
+  // Those columns backwards. Where a column has fewer than `wide` unknowns below it, its multipliers are zero.
+  void part() {
+    const Index w = s_.w;
+    T* rows = x_ + top_ * k_;
     std::fill_n(above_.pending, s_.state(), T(0));
     std::fill_n(below_.pending, s_.state(), T(0));
+    above_.border.subtract(rows, top_, w);
     backward<T>(s_, above_.pending, middle_, x_, k_, top_, w);
     reverse_rows(rows, w, k_ == 1 ? below_.pending : below_.y + bottom_ * k_);
   }
 
   void substitute(End& end, Index count) {
     tiles_upwards(count, [&](Index j, Index within) {
+      end.border.subtract(end.y + j * k_, j, within);
       backward<T>(s_, end.pending, end.columns + j * s_.stride, end.y, k_, j, within);
     });
   }

@@ -112,8 +112,8 @@ def as_vector(x: ArrayLike, H: Array | Structure, name: str = "b") -> Array:
     """x as `(n,)` or `(n, k)`, n being H's order, of H's dtype, or an error that says what came."""
     if not isinstance(H, Structure):
         return as_rhs(x, H, name)
-    x, main = jnp.asarray(x), diagonal(H)
-    check_vector(x.shape, main.shape[0], name)
+    x, main = jnp.asarray(x), H.ab if isinstance(H, Cyclic) else H.corner
+    check_vector(x.shape, order(H), name)
     if x.dtype != main.dtype:
         raise TypeError(f"{name} and H must have one dtype, got {x.dtype} and {main.dtype}; convert one with .astype")
     return x
@@ -135,6 +135,13 @@ def unstacked(W: Array, p: int) -> Array | Bordered:
         return W
     n = W.shape[1] - p
     return Bordered(W[:-p, :n], W[-p:, :n], W[-p:, n:] + jnp.diag(W[0, n:]))
+
+
+def order(H: Array | Structure) -> int:
+    """n; n + p with a border."""
+    if isinstance(H, Cyclic):
+        return H.ab.shape[1]
+    return H.border.shape[1] + len(H.border) if isinstance(H, Bordered) else H.shape[1]
 
 
 def diagonal(H: Array | Structure) -> Array:

@@ -9,9 +9,11 @@ of theirs. Of the inverse,
     Z = [band^-1 + W S^-1 W^T   -W S^-1]
         [      -S^-1 W^T           S^-1]
 
-the band, the border and the corner are formed. A closed band is one with its last w rows for a border (`band/ring`).
-How the band is solved with is not known here: the band's own functions are arguments. Derivatives go through them, by
-their rules; so a reverse pass factorises nothing.
+the band, the border and the corner are formed. A solution alone needs no W: the compiled kernel takes S from half a
+substitution (`kernels/border.h`). A factor keeps W, for solutions to come at one right-hand side each.
+
+A closed band is one with its last w rows for a border (`band/ring`). How the band is solved with is not known here: the
+band's own functions are arguments. Derivatives go through them, by their rules; so a reverse pass factorises nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from jax.typing import ArrayLike
 from ..band.ring import Arrow, closed, opened
 from ..band.storage import from_dense
 from ..band.structures import Cyclic, Structure, as_structure, as_vector, dot, matvec
+from ..framework.kernels import kernel
 from .cholesky import cholesky_ex
 
 
@@ -88,36 +91,40 @@ def factor(H: Structure, factor_band: Callable) -> BorderedFactor:
     return BorderedFactor(H, band, solved, _factor_schur(cut, solved))
 
 
-def solve(H: Structure, b: ArrayLike, solve_band: Callable, factor_band: Callable) -> Array:
-    """x with H x = b: one solve of the band for [b, border^T]. Where it is differentiated, one factor of the band
-    serves the derivatives, too."""
+def solve(H: Structure, b: ArrayLike, solve_band: Callable, factor_band: Callable, compiled: bool) -> Array:
+    """x with H x = b: one solve of the band for [b, border^T], or where `compiled` and on a CPU the kernel that never
+    goes backwards with the border (kernels/border.h). Where it is differentiated, one factor of the band serves the
+    derivatives, too."""
     b = as_vector(b, H := as_structure(H))
-    return _solve(solve_band, factor_band, H, b) if b.size else b
+    together = partial(_solve_together, solve_band)
+    if compiled:
+        together = partial(kernel, "solve_bordered", together)
+    return _solve(together, factor_band, H, b) if b.size else b
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _solve(solve_band: Callable, factor_band: Callable, H: Structure, b: Array) -> Array:
+def _solve(together: Callable, factor_band: Callable, H: Structure, b: Array) -> Array:
     # What is linear in b alone can be transposed; W, solved for beside it, would be taken for a part of b.
-    apply = lambda _, b: _solve_together(H, b, solve_band)  # noqa: E731
+    apply = lambda _, b: together(*opened(H), b)  # noqa: E731
     return lax.custom_linear_solve(lambda x: _product(H, x), b, apply, symmetric=True)
 
 
 @_solve.defjvp
-def _solve_jvp(solve_band: Callable, factor_band: Callable, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+def _solve_jvp(together: Callable, factor_band: Callable, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (H, b), (dH, db) = primals, tangents
     factored = factor(lax.stop_gradient(H), factor_band)._replace(matrix=H)
     x = factored.solve(b)
     return x, factored.solve(db - _product(dH, x))
 
 
-def _solve_together(H: Structure, b: Array, solve_band: Callable) -> Array:
-    cut = opened(H)
-    p, m = cut.border.shape
-    columns = jnp.concatenate([b.reshape(b.shape[0], -1)[:m], cut.border.T], axis=1)
-    both = solve_band(cut.band, columns)
+def _solve_together(solve_band: Callable, band: Array, border: Array, corner: Array, b: Array) -> Array:
+    p, m = border.shape
+    columns = jnp.concatenate([b.reshape(b.shape[0], -1)[:m], border.T], axis=1)
+    both = solve_band(band, columns)
     k = columns.shape[1] - p
     solved = both[:, k:]
-    return _eliminate(cut.border, _factor_schur(cut, solved), solved, both[:, :k].reshape(b[:m].shape), b[m:])
+    schur = _factor_schur(Arrow(band, border, corner), solved)
+    return _eliminate(border, schur, solved, both[:, :k].reshape(b[:m].shape), b[m:])
 
 
 def _schur(cut: Arrow, solved: Array) -> Array:

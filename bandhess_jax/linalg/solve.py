@@ -189,10 +189,12 @@ def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0, sharding:
       sharding: None, or as `factor` has it.
 
     Returns: x, of b's shape; NaN where H is not positive definite.
-    Cost: one factorisation, n (w^2 + 3 w + 1) flops, and (4 w + 2) n per right-hand side (LAPACK `pbsv`); a
-      border of p counts as p right-hand sides more, a closed band as a border of w. The derivative costs one more
-      solve: with `v = solve(ab, xbar)`, `bbar = v`, and `abbar[d, j]` is `-(v[j + d] x[j] + v[j] x[j + d])` (once, for
-      d = 0), summed over right-hand sides.
+    Cost: one factorisation, n (w^2 + 3 w + 1) flops, and (4 w + 2) n per right-hand side (LAPACK `pbsv`). A
+      border of p takes (2 w + p + 6) n p more by the compiled kernels, which never substitute it backwards (about half
+      of a plain solve for p = 4, w = 8); with `refine` or derivatives, and elsewhere, it counts as p right-hand sides
+      and 2 n p^2. A closed band counts as a border of w. The derivative costs one more solve: with
+      `v = solve(ab, xbar)`, `bbar = v`, and `abbar[d, j]` is `-(v[j + d] x[j] + v[j] x[j + d])` (once, for d = 0),
+      summed over right-hand sides.
 
     >>> solve(jnp.array([[4.0, 4, 4], [1, 1, 0]]), jnp.array([5.0, 6, 5])).round(decimals=4)
     Array([1., 1., 1.], dtype=float32)
@@ -200,7 +202,8 @@ def solve(ab: ArrayLike | Structure, b: ArrayLike, *, refine: int = 0, sharding:
     refine = as_index(refine, "refine")
     if isinstance(ab, Structure):
         solve_band = partial(solve, refine=refine, sharding=sharding)
-        return bordered.solve(ab, b, solve_band, partial(factor_band, sharding=sharding))
+        compiled = not refine and sharding is None and not PARTITION_EVERYWHERE
+        return bordered.solve(ab, b, solve_band, partial(factor_band, sharding=sharding), compiled)
     ab = as_band(ab)
     b = as_rhs(b, ab)
     if not b.size:

@@ -114,8 +114,8 @@ def as_vector(x: Tensor, H: Tensor | Structure, name: str = "b") -> Tensor:
         return as_rhs(x, H, name)
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}; convert it with torch.as_tensor")
-    main = diagonal(H)
-    check_vector(tuple(x.shape), main.shape[0], name)
+    check_vector(tuple(x.shape), order(H), name)
+    main = H.ab if isinstance(H, Cyclic) else H.corner
     if x.dtype != main.dtype or x.device != main.device:
         raise TypeError(
             f"{name} and H must have one dtype and device, got {x.dtype} on {x.device} and {main.dtype} on "
@@ -141,6 +141,13 @@ def unstacked(W: Tensor, p: int) -> Tensor | Bordered:
         return W
     n = W.shape[1] - p
     return Bordered(W[:-p, :n], W[-p:, :n], W[-p:, n:] + W[0, n:].diag())
+
+
+def order(H: Tensor | Structure) -> int:
+    """n; n + p with a border."""
+    if isinstance(H, Cyclic):
+        return H.ab.shape[1]
+    return H.border.shape[1] + len(H.border) if isinstance(H, Bordered) else H.shape[1]
 
 
 def diagonal(H: Tensor | Structure) -> Tensor:

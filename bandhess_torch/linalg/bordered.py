@@ -9,9 +9,11 @@ of theirs. Of the inverse,
     Z = [band^-1 + W S^-1 W^T   -W S^-1]
         [      -S^-1 W^T           S^-1]
 
-the band, the border and the corner are formed. A closed band is one with its last w rows for a border (`band/ring`).
-How the band is solved with is not known here: the band's own functions are arguments. Derivatives go through them, by
-their rules; so a reverse pass factorises nothing.
+the band, the border and the corner are formed. A solution alone needs no W: the compiled kernel takes S from half a
+substitution (`kernels/border.h`). A factor keeps W, for solutions to come at one right-hand side each.
+
+A closed band is one with its last w rows for a border (`band/ring`). How the band is solved with is not known here: the
+band's own functions are arguments. Derivatives go through them, by their rules; so a reverse pass factorises nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +27,11 @@ from torch.nn.functional import pad
 
 from ..band.ring import Arrow, closed, opened
 from ..band.structures import Structure, as_structure, as_vector
-from ..framework.transforms import apply
+from ..framework.kernels import kernel
+from ..framework.transforms import apply, differentiated, vmap_solve
+from . import lapack
 from .cholesky import raise_minor
+from .triangular import columns
 
 
 class BorderedFactor(NamedTuple):
@@ -76,23 +81,47 @@ def factor(H: Structure, factor_band: Callable) -> BorderedFactor:
     return BorderedFactor(H, band, solved, *_factor_schur(cut.corner - cut.border @ solved))
 
 
-def solve(H: Structure, b: Tensor, solve_band: Callable) -> Tensor:
-    """x with H x = b: one solve of the band for [b, border^T]."""
+def solve(H: Structure, b: Tensor, solve_band: Callable, compiled: bool) -> Tensor:
+    """x with H x = b: one solve of the band for [b, border^T], or where `compiled` and no derivative is asked for the
+    kernel that never goes backwards with the border (kernels/border.h)."""
     cut = opened(H := as_structure(H))
     b = as_vector(b, H)
     if b.numel() == 0:
         return b
+    if compiled and not differentiated(*cut, b):
+        return columns(lambda b: apply(_Solve, b, *cut), b)
+    return columns(lambda b: _solve_together(cut, b, solve_band), b)
+
+
+class _Solve(torch.autograd.Function):
+    """H^-1 b, for b `(..., n, k)`, so that a vmap is one call; it has no derivative."""
+
+    @staticmethod
+    def forward(b: Tensor, band: Tensor, border: Tensor, corner: Tensor) -> Tensor:
+        x, info = kernel("solve_bordered", _by_lapack, band, border, corner, b)
+        raise_minor(info)
+        return x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *operands: Tensor) -> tuple:
+        return vmap_solve(_Solve.apply, info, in_dims, *operands)
+
+
+def _solve_together(cut: Arrow, b: Tensor, solve_band: Callable) -> Tensor:
     p, m = cut.border.shape
     if not p:
         return solve_band(cut.band, b)
-    columns = b.reshape(len(b), -1)
-    both, k = solve_band(cut.band, torch.cat([columns[:m], cut.border.mT], 1)), columns.shape[1]  # [U, W]
+    both, k = solve_band(cut.band, torch.cat([b[:m], cut.border.mT], 1)), b.shape[1]  # [U, W]
     products = cut.border @ both
     L, info = _factor_schur(cut.corner - products[:, k:])
     apply(_Check, info, m)
-    y = torch.cholesky_solve(columns[m:] - products[:, :k], L)
+    y = torch.cholesky_solve(b[m:] - products[:, :k], L)
     combined = both @ torch.cat([torch.eye(k, dtype=y.dtype, device=y.device), -y])  # U - W y in one pass
-    return torch.cat([combined, y]).reshape(b.shape)
+    return torch.cat([combined, y])
 
 
 class _Check(torch.autograd.Function):
@@ -115,11 +144,22 @@ class _Check(torch.autograd.Function):
 def _factor_schur(S: Tensor) -> tuple[Tensor, Tensor]:
     """S's Cholesky factor, and which minor fails, or 0."""
     L, info = torch.linalg.cholesky_ex((S + S.mT) / 2)
-    if not len(S):
+    if not S.shape[-1]:
         return L, info
-    infinite = ~L.detach().diagonal().isfinite()  # LAPACK lets it pass
-    first = torch.where(infinite.any(), infinite.int().argmax() + 1, 0)
+    infinite = ~L.detach().diagonal(dim1=-2, dim2=-1).isfinite()  # LAPACK lets it pass
+    first = torch.where(infinite.any(-1), infinite.int().argmax(-1) + 1, 0)
     return L, torch.where(info == 0, first, info)
+
+
+def _by_lapack(band: Tensor, border: Tensor, corner: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    n, k = band.shape[-1], b.shape[-1]
+    both, info, _ = lapack.solve(band, torch.cat([b[..., :n, :], border.mT], -1))
+    products = border @ both
+    L, below = _factor_schur(corner - products[..., k:])
+    y = torch.cholesky_solve(b[..., n:, :] - products[..., :k], L)
+    x = torch.cat([both[..., :k] - both[..., k:] @ y, y], -2)
+    info = torch.where((info == 0) & (below > 0), n + below, info).int()
+    return torch.where(info[..., None, None] == 0, x, torch.nan), info
 
 
 def inverse_corner(of: BorderedFactor) -> Tensor:
