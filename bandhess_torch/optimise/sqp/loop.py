@@ -14,8 +14,9 @@ from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...extraction.objective import Objective
 from ...extraction.products import Extraction
-from .derivatives import Functions, Plan, Prepared, derivatives, prepare, prepared_derivatives, record
+from .derivatives import Functions, Plan, Prepared, prepare, prepared_derivatives, record
 from .engine import Engine, Registers, Solution, Start, Task, engine_for
+from .evaluations import Evaluations
 from .rows import windows
 
 
@@ -44,7 +45,7 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
     began = time.perf_counter()
     plan = Plan(options.objective.layout, options.extraction, options.check_band)
     engine, prepared = _prepared(functions, task, start, plan)
-    history: list[SQPHistory] = []
+    evaluations, history = Evaluations(functions, plan), list[SQPHistory]()
     begins, outside = 0, -1
 
     def note(now: Registers) -> None:
@@ -60,15 +61,15 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
         if before is not None:
             here = before.at
         elif not torch.equal(x, here.x):
-            here = record(functions, x)
+            here = evaluations.values(x)
         if now.request != DERIVATIVES:
             engine.trial(here.f.detach(), here.h.detach())
             now = engine.registers()
             continue
         found = (
-            derivatives(here, now.sigma, y, plan)
+            evaluations.derivatives(here, now.sigma, y)
             if before is None
-            else prepared_derivatives(before, now.sigma, y, plan)
+            else prepared_derivatives(before, y.new_full((), now.sigma), y, plan)
         )
         begins, outside = begins + 1, found.outside
         engine.begin(found)
@@ -102,7 +103,7 @@ def _prepared(functions: Functions, task: Task, start: Start, plan: Plan) -> tup
 def _at_start(start: Prepared, solution: Solution, task: Task, plan: Plan, now: Registers) -> Registers:
     """What is known at the start, for a report."""
     x, y, *_ = solution
-    found = prepared_derivatives(start, 1.0, y, plan)
+    found = prepared_derivatives(start, y.new_ones(()), y, plan)
     below = -found.h[task.m :]
     gaps = torch.cat([found.h[: task.m].abs(), below, task.lower - x, x - task.upper, x.new_zeros(1)])
     free = found.grad.where(task.held == 0, torch.zeros_like(x))
