@@ -23,9 +23,9 @@ def _names(names: str) -> frozenset[str]:
 # Operations that have an argument `out`; those of TOTALS where they have an axis.
 INTO = _names(
     "add sub mul div neg reciprocal pow square sqrt rsqrt exp log log1p expm1 sin cos tan tanh sinh cosh asin acos "
-    "atan atan2 abs sign sigmoid maximum minimum clamp clamp_min clamp_max addcmul addcdiv lerp hypot erf floor where eq ne "
-    "lt le gt ge logical_and logical_or logical_not bitwise_and bitwise_or sum mean amax amin prod cumsum cat stack mm "
-    "bmm mv dot addmm baddbmm index_select gather take"
+    "atan atan2 abs sign sigmoid maximum minimum clamp clamp_min clamp_max addcmul addcdiv lerp hypot erf floor where "
+    "eq ne lt le gt ge logical_and logical_or logical_not bitwise_and bitwise_or sum mean amax amin prod cumsum cat "
+    "stack mm bmm mv dot addmm baddbmm index_select gather take"
 )
 TOTALS = _names("sum mean prod")
 COPIES = _names("copy_ clone _to_copy")
