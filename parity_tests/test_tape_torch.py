@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import bandhess_torch as bh
+from bandhess_torch.framework import recorder
 from bandhess_torch.framework.recorder import Recorder
 from bandhess_torch.framework.tape import Tape, same, tape_of
 from bandhess_torch.optimise.newton import point
@@ -38,9 +39,9 @@ def derivatives(fun: Callable[[Tensor], Tensor]) -> Callable[[Tensor], list[Tens
 
 def taped(compute: Callable[[Tensor], list[Tensor]], x: Tensor = X) -> Tape | None:
     x = x.clone()
-    with Recorder() as recorder:
+    with Recorder() as calls:
         found = compute(x)
-    return tape_of(recorder, [x], found)
+    return tape_of(calls, [x], found)
 
 
 def written_into(x: Tensor) -> Tensor:
@@ -143,6 +144,12 @@ UNSAFE: dict[str, Callable[[Tensor], Any]] = {
 def test_no_tape_is_made_where_it_could_be_wrong(name: str) -> None:
     assert taped(lambda x: [UNSAFE[name](x)]) is None
     assert taped(lambda x: [x * 2]) is not None
+
+
+def test_a_recording_has_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "ROOM", 4 * 8 * N)
+    assert taped(lambda x: [x.sin() + x.cos() + 1]) is not None
+    assert taped(lambda x: [x.sin() + x.cos() + x.exp()]) is None
 
 
 def test_constants_written_to_later_are_not_mistaken() -> None:

@@ -44,6 +44,7 @@ SHAPES = _names("is_same_size ones_like full_like new_ones new_full")  # which l
 # Methods and functions that take values out of tensors behind the dispatcher's back; the latter out of lists of them.
 READS = ("numpy", "tolist", "data_ptr", "__array__", "__dlpack__", "storage", "untyped_storage", "__reduce_ex__")
 LISTS = ("tensor", "as_tensor", "asarray", "new_tensor")
+ROOM = 2**29  # bytes: where more are kept, arithmetic takes the time
 PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -100,6 +101,7 @@ class Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[Call] = []
+        self.kept = 0  # bytes of results, views counted as if they were none
         self.refused = ""  # what was met that no recording shows
         self.watch = _Watch(self)
 
@@ -112,12 +114,22 @@ class Recorder(TorchDispatchMode):
         super().__exit__(*error)
         self.watch.__exit__(*error)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """What would keep torch.compile from reading the next method takes as long as that, and seconds to import."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for each in types:
             if each not in PLAIN:  # such a class does its own operations, which come here in their turn
                 return NotImplemented
         out = func(*args, **kwargs) if kwargs else func(*args)
-        self.calls.append((func, args, kwargs, out))
+        if not self.refused:
+            self.calls.append((func, args, kwargs, out))
+            self.kept += out.numel() * out.itemsize if isinstance(out, Tensor) else 0
+            if self.kept > ROOM:
+                self.refused = "memory"
+                self.calls.clear()
         return out
 
 

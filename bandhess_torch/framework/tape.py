@@ -12,8 +12,9 @@ without what c and d do not need, each operation writing into memory that was ch
 what it holds is needed no more; views are made once, and so is what does not depend on a and b.
 
 A tape is right where the list depends on nothing but shapes. None is made where values are read (`.item()`, `if x > 0`,
-NumPy), numbers drawn, tensors from elsewhere written to, or an operation is met that is not known to be harmless.
-What else decides the list, such as a counter in Python, no recorder can see: the user of a tape compares results.
+NumPy), numbers drawn, tensors from elsewhere written to, much memory kept, or an operation is met that is not known to
+be harmless. What else decides the list, such as a counter in Python, no recorder can see: the user of a tape compares
+results.
 """
 
 from __future__ import annotations
@@ -136,14 +137,17 @@ def _depending(calls: list[Call], memory: Names, inputs: Sequence[Tensor]) -> tu
                 raise RefusedError(what.name)
             kept[i] = Step(call, what, reads, target)
             continue
-        results = [memory(t) for t in tensors((out,)) if memory(t) not in reads]  # those that are no views
-        own.update(dict.fromkeys(results, -1))
-        if not live or what.name in SHAPES or (not any(results) and tensors((out,))):
+        single = isinstance(out, Tensor)
+        results = [memory(out)] if single else [memory(t) for t in tensors((out,))]
+        new = [name for name in results if name not in reads]  # the others are views
+        for name in new:
+            own[name] = -1
+        if not live or what.name in SHAPES or (results and not any(new)):
             continue
-        if not what.known or not isinstance(out, Tensor):
+        if not what.known or not single:
             raise RefusedError(what.name)
-        varying.add(results[0])
-        kept[i] = Step(call, what, reads, results[0])
+        varying.add(new[0])
+        kept[i] = Step(call, what, reads, new[0])
     varying.discard(0)
     return [kept[i] for i in sorted(kept)], varying
 
@@ -172,11 +176,11 @@ class Memory:
 
     def take(self, t: Tensor) -> None:
         """Sizes differ by a 16th or so, that memory may be used again."""
-        count = t.untyped_storage().nbytes() // t.itemsize
-        step = 2 ** max(0, count.bit_length() - 4)
-        count = -(-count // step) * step
-        spare = self.spare.setdefault((count, t.dtype, t.device), [])
-        place = spare.pop() if spare else torch.empty(count, dtype=t.dtype, device=t.device)
+        dtype, device, size = t.dtype, t.device, t.untyped_storage().nbytes() // t.itemsize
+        step = 2 ** max(0, size.bit_length() - 4)
+        size = -(-size // step) * step
+        spare = self.spare.setdefault((size, dtype, device), [])
+        place = spare.pop() if spare else torch.empty(size, dtype=dtype, device=device)
         self.places[self.names(t)] = place, spare
 
     def give_back(self, name: int) -> None:
@@ -193,13 +197,12 @@ class Memory:
         return [self(each) for each in t] if isinstance(t, (list, tuple)) else t
 
     def _view(self, t: Tensor) -> Tensor:
-        if t.layout != torch.strided or t.is_conj() or t.is_neg():
-            raise RefusedError("a tensor not as it stands in memory")
-        if self.names(t) not in self.varying:
+        name = self.names(t)
+        if name not in self.varying:
             return t.detach()
-        place, _ = self.places[self.names(t)]
-        if place.dtype != t.dtype:
-            raise RefusedError("memory read as of another type")
+        place, _ = self.places[name]
+        if place.dtype != t.dtype or t.layout != torch.strided or t.is_conj() or t.is_neg():
+            raise RefusedError("memory that is read in another way than it is written")
         return place.as_strided(t.shape, t.stride(), t.storage_offset())
 
 

@@ -180,10 +180,10 @@ def prepare(at: Recorded, plan: Plan) -> Prepared:
     return Prepared(at, product, Y[: len(probes), plan.layout.n :], Y[len(probes) :])
 
 
-def prepared_derivatives(start: Prepared, sigma: Tensor, y: Tensor, plan: Plan) -> Derivatives:
+def prepared_derivatives(start: Prepared, sigma: float, y: Tensor, plan: Plan) -> Derivatives:
     """As `derivatives`, with a band of 0."""
     (x, f, h), product, _, Y = start
-    grad = _gradient(start.at, sigma, y, False)
+    grad = _gradient(start.at, y.new_full((), sigma), y, False)
     band, rows, n = x.new_zeros(plan.width + plan.p, len(x)), Y.take(plan.of_rows), plan.layout.n
     found = 0, -1
     if plan.check:
@@ -229,11 +229,17 @@ def terms(at: Recorded, sigma: Tensor, y: Tensor, plan: Plan) -> tuple[Terms, Pu
     return Terms(f.detach(), h.detach(), grad.detach(), *found), joint
 
 
-def derivatives(found: Terms, product: Callable[[Tensor], Tensor], plan: Plan) -> Derivatives:
+def checked(found: Terms, product: Callable[[Tensor], Tensor], plan: Plan) -> Derivatives:
+    """The derivatives, and whether the bands hold all of them."""
     f, h, grad, rows, band, of_noise, error, scale = found
     if of_noise is None or error is None or scale is None:
         return Derivatives(f, h, grad, rows, band, 0, -1)
     return Derivatives(f, h, grad, rows, band, *_outside(product, plan, of_noise, error, scale))
+
+
+def derivatives(at: Recorded, sigma: float, y: Tensor, plan: Plan) -> Derivatives:
+    """Those at a point, with weights sigma and y `(r,)` of f and h."""
+    return checked(*terms(at, y.new_full((), sigma), y, plan), plan)
 
 
 def _together(joint: _Joint, plan: Plan) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...framework.recorder import Recorder, recordable
 from ...framework.tape import Tape, same, tape_of
-from .derivatives import Derivatives, Functions, Plan, Recorded, Terms, derivatives, record, terms
+from .derivatives import Derivatives, Functions, Plan, Recorded, Terms, checked, derivatives, record, terms
 
 STEP = 3  # of which the derivatives are written down: that takes as long as some six more
 
@@ -45,13 +45,15 @@ class Evaluations:
         if self.tape is not None:
             found = Terms(*self.tape(at.x, weight, y))
             if same(found[:2], at[1:]):
-                return derivatives(found, self._product(at.x, weight, y), self.plan)
+                return checked(found, self._product(at.x, weight, y), self.plan)
             self.tape, at = None, record(self.functions, at.x)
-        with self.recorder or nullcontext():
+        recorder, self.recorder = self.recorder, None
+        if recorder is None:
+            return derivatives(at, sigma, y, self.plan)
+        with recorder:
             found, product = terms(at, weight, y, self.plan)
-        if self.recorder is not None:
-            self.tape, self.recorder = tape_of(self.recorder, [at.x, weight, y], found), None
-        return derivatives(found, product, self.plan)
+        self.tape = tape_of(recorder, [at.x, weight, y], found)
+        return checked(found, product, self.plan)
 
     def _product(self, x: Tensor, weight: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
         """v -> (W v, J v), for the rare case that it is asked for."""

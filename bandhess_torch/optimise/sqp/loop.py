@@ -69,7 +69,7 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
         found = (
             evaluations.derivatives(here, now.sigma, y)
             if before is None
-            else prepared_derivatives(before, y.new_full((), now.sigma), y, plan)
+            else prepared_derivatives(before, now.sigma, y, plan)
         )
         begins, outside = begins + 1, found.outside
         engine.begin(found)
@@ -103,7 +103,7 @@ def _prepared(functions: Functions, task: Task, start: Start, plan: Plan) -> tup
 def _at_start(start: Prepared, solution: Solution, task: Task, plan: Plan, now: Registers) -> Registers:
     """What is known at the start, for a report."""
     x, y, *_ = solution
-    found = prepared_derivatives(start, y.new_ones(()), y, plan)
+    found = prepared_derivatives(start, 1.0, y, plan)
     below = -found.h[task.m :]
     gaps = torch.cat([found.h[: task.m].abs(), below, task.lower - x, x - task.upper, x.new_zeros(1)])
     free = found.grad.where(task.held == 0, torch.zeros_like(x))
