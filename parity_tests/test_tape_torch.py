@@ -135,6 +135,8 @@ UNSAFE: dict[str, Callable[[Tensor], Any]] = {
     "a count": lambda x: x * 2 + 0 * BUFFER.add_(1),
     "running means": lambda x: NORM(x[:, None])[:, 0],
     "its argument": lambda x: x.mul_(1.0),
+    "another shape in place": lambda x: (x * 1).unsqueeze_(0),
+    "complex numbers": lambda x: torch.view_as_real(torch.complex(x, x * 2) ** 2),
     "a kernel": lambda x: bh.cho_solve(torch.ones(1, N, dtype=x.dtype), x),
     "an operation of several results": lambda x: torch.linalg.qr(x.reshape(4, 3))[1],
 }

@@ -44,6 +44,7 @@ from .recorder import (
 )
 
 MOST = 20000  # operations
+PLACES = {"aten::slice_backward": torch.ops.aten.slice.Tensor, "aten::select_backward": torch.ops.aten.select.int}
 
 
 class Tape:
@@ -104,7 +105,7 @@ class Names:
 def _depending(calls: list[Call], memory: Names, inputs: Sequence[Tensor]) -> tuple[list[Step], set[int]]:
     """The calls whose results depend on the inputs, those that make what they write to among them, and the memory that
     they change."""
-    given = set(map(memory, inputs))
+    given = set(map(memory, inputs)) - {0}
     varying = set(given)
     own: dict[int, int] = {}  # memory of the recording's: which call made it, while there is nothing in it; else -1
     kept: dict[int, Step] = {}
@@ -122,6 +123,8 @@ def _depending(calls: list[Call], memory: Names, inputs: Sequence[Tensor]) -> tu
             raise RefusedError(what.name)  # how many they are decides a shape
         if what.writes:
             target = reads[0]
+            if not what.known or target in given:
+                raise RefusedError(what.name)
             if not target:
                 continue
             if target not in varying:
@@ -133,8 +136,6 @@ def _depending(calls: list[Call], memory: Names, inputs: Sequence[Tensor]) -> tu
                 made = calls[own[target]]
                 kept[own[target]] = Step(made, kind(made[0]), [], target)
                 varying.add(target)
-            if not what.known or target in given:
-                raise RefusedError(what.name)
             kept[i] = Step(call, what, reads, target)
             continue
         single = isinstance(out, Tensor)
@@ -148,7 +149,6 @@ def _depending(calls: list[Call], memory: Names, inputs: Sequence[Tensor]) -> tu
             raise RefusedError(what.name)
         varying.add(new[0])
         kept[i] = Step(call, what, reads, new[0])
-    varying.discard(0)
     return [kept[i] for i in sorted(kept)], varying
 
 
@@ -206,20 +206,22 @@ class Memory:
         return place.as_strided(t.shape, t.stride(), t.storage_offset())
 
 
-def _operation(step: Step, at: Memory) -> Callable | None:
+def _operation(step: Step, at: Memory) -> list[Callable]:
     """The step on the tape's memory."""
     (func, args, kwargs, out), what, _, _ = step
     name, result = what.name, at(out)
     if what.makes:
-        return result.zero_ if name in ZEROS else None
+        return [result.zero_] if name in ZEROS else []
     given, options = [at(a) for a in args], {key: at(value) for key, value in kwargs.items()} if kwargs else {}
     if name in COPIES:
-        return partial(result.copy_, given[-1])
+        return [partial(result.copy_, given[-1])]
+    if name in PLACES:  # zeros but for a view
+        return [result.zero_, partial(PLACES[name](result, *given[2:]).copy_, given[0])]
     if what.writes:
-        return partial(func, *given, **options)
+        return [partial(func, *given, **options)]
     if name in INTO and not (name in TOTALS and len(given) == 1) and "dtype" not in options:
-        return partial(getattr(torch, name.removeprefix("aten::")), *given, **options, out=result)
-    return partial(_copied, result, func, given, options)
+        return [partial(getattr(torch, name.removeprefix("aten::")), *given, **options, out=result)]
+    return [partial(_copied, result, func, given, options)]
 
 
 def _copied(result: Tensor, func: Callable, given: list, options: dict) -> None:
@@ -238,9 +240,7 @@ def _tape(calls: list[Call], inputs: Sequence[Tensor], outputs: Sequence[Any]) -
     for step, last in zip(steps, ended, strict=True):
         if step.out not in at.places:
             at.take(step.call[3])
-        operation = _operation(step, at)
-        if operation is not None:
-            run.append(operation)
+        run += _operation(step, at)
         for name in last:
             at.give_back(name)
     return Tape(mine, run, [at(t) for t in outputs])
