@@ -18,10 +18,13 @@ from ...band.structures import diagonal, magnitude, matvec, shifted
 from ...band.structures import product as times
 from ...band.structures import scaled as scaled_band
 from ...extraction.bandwidth import too_narrow
+from ...extraction.products import LONG
 from ...framework.recorder import Recorder, recordable
 from ...framework.tape import Tape, tape_of
 
-VISIT = 3  # of which the derivatives are written down: that takes about as long as two more
+# At which point derivatives are written down, which costs what some nine points by the tape save, so that it pays where
+# as many come again; of long vectors, whose diagonals are Python's work, two.
+VISIT, EARLY = 14, 3
 
 
 class Options(NamedTuple):
@@ -183,7 +186,7 @@ class Visits:
             self.tape = None
         self.count += 1
         measure = partial(_measure, self.options, self.functions, self.scale, x, old)
-        if self.count != VISIT or self.options.scale == "diagonal" or not recordable():
+        if self.count != (VISIT if len(x) < LONG else EARLY) or self.options.scale == "diagonal" or not recordable():
             return _point(self.options, x, *measure())
         with Recorder() as recorder:
             found, product = measure()

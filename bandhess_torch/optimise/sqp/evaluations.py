@@ -18,14 +18,16 @@ from ...framework.recorder import Recorder, recordable
 from ...framework.tape import Tape, same, tape_of
 from .derivatives import Derivatives, Functions, Plan, Recorded, Terms, checked, derivatives, record, terms
 
-STEP = 3  # of which the derivatives are written down: that takes as long as some six more
+# At which step derivatives are written down, which costs what six to nine steps by the tape save. A cold start takes
+# ten to a hundred steps, a warm one, as in control loops, about four.
+STEP, LATE = 3, 14
 
 
 class Evaluations:
     """Of the functions of a problem, x -> f, h."""
 
-    def __init__(self, functions: Functions, plan: Plan) -> None:
-        self.functions, self.plan = functions, plan
+    def __init__(self, functions: Functions, plan: Plan, warm: bool) -> None:
+        self.functions, self.plan, self.first = functions, plan, LATE if warm else STEP
         self.steps = 0
         self.tape: Tape | None = None
         self.recorder: Recorder | None = None  # of the last values
@@ -34,7 +36,7 @@ class Evaluations:
         if self.tape is not None:
             with torch.no_grad():
                 return Recorded(x, *self.functions(x))
-        self.recorder = Recorder() if self.steps + 1 == STEP and recordable() else None
+        self.recorder = Recorder() if self.steps + 1 == self.first and recordable() else None
         with self.recorder or nullcontext():
             return record(self.functions, x)
 

@@ -15,7 +15,7 @@ from bandhess_common.status import SQPHistory, Status, StepInfo
 from ...extraction.objective import Objective
 from ...extraction.products import Extraction
 from .derivatives import Functions, Plan, Prepared, prepare, prepared_derivatives, record
-from .engine import Engine, Registers, Solution, Start, Task, engine_for
+from .engine import WARM, Engine, Registers, Solution, Start, Task, engine_for
 from .evaluations import Evaluations
 from .rows import windows
 
@@ -45,7 +45,7 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
     began = time.perf_counter()
     plan = Plan(options.objective.layout, options.extraction, options.check_band)
     engine, prepared = _prepared(functions, task, start, plan)
-    evaluations, history = Evaluations(functions, plan), list[SQPHistory]()
+    evaluations, history = Evaluations(functions, plan, start.kind == WARM), list[SQPHistory]()
     begins, outside = 0, -1
 
     def note(now: Registers) -> None:
