@@ -230,18 +230,19 @@ def test_a_function_that_changes_on_the_way_is_seen(
     solver: tuple, tapes: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     solve, module, when = solver
-    weight = [1.0]
+    weight = [3.0]
 
     def fun(x: Tensor) -> Tensor:
-        return (x**4).sum() + weight[0] * ((x - 2) ** 2).sum()
+        return valley(x.reshape(-1)) + weight[0] * ((x - 2) ** 2).sum()
 
     def change(info: Any) -> None:
-        if info.step == 5:
-            weight[0] = 3.0
+        if info.step == 3:
+            weight[0] = 1.0
 
     first = solve(fun, callback=change, history=True)
     assert len(tapes) == 1
-    weight[0] = 1.0
+    assert first.steps > 4
+    weight[0] = 3.0
     monkeypatch.setattr(module, when, -1)
     second = solve(fun, callback=change, history=True)
     torch.testing.assert_close(first.x, second.x, rtol=0, atol=0)
@@ -263,3 +264,10 @@ def test_functions_are_called_as_often(solver: tuple, tapes: list, monkeypatch: 
     tapes.clear()
     assert solve(counted).steps == taped_steps
     assert several == calls[0] - (taped_steps - 3 if module is point else 0)
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+def test_anomalies_are_looked_for_in_every_step(solver: tuple, tapes: list) -> None:
+    with torch.autograd.set_detect_anomaly(True):
+        solver[0](max_steps=4)
+    assert not tapes
