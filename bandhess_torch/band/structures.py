@@ -207,11 +207,11 @@ def matvec(ab: Tensor | Structure, x: Tensor) -> Tensor:
     """
     H = as_matrix(ab)
     x = as_vector(x, H, "x")
-    return _product(H, x) if x.ndim == 2 else _product(H, x[:, None])[:, 0]
+    return product(H, x) if x.ndim == 2 else product(H, x[:, None])[:, 0]
 
 
-def _product(H: Tensor | Structure, x: Tensor) -> Tensor:
-    """H x for x `(n, k)`."""
+def product(H: Tensor | Structure, x: Tensor) -> Tensor:
+    """H x for x `(n, k)`, unchecked."""
     if isinstance(H, Cyclic):  # a plain band, of a ring that was opened and continued for w entries at both ends
         w, n = H.ab.shape[0] - 1, H.ab.shape[1]
         around = [torch.cat([part[..., n - w :], part, part[..., :w]], -1) for part in (H.ab, x.mT)]
@@ -219,7 +219,7 @@ def _product(H: Tensor | Structure, x: Tensor) -> Tensor:
     if isinstance(H, Bordered):
         n = H.border.shape[1]
         first, last = x[:n], x[n:]
-        return torch.cat([_product(H.band, first) + H.border.mT @ last, H.border @ first + H.corner @ last])
+        return torch.cat([product(H.band, first) + H.border.mT @ last, H.border @ first + H.corner @ last])
     return storage.product(H, x)
 
 

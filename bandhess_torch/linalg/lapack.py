@@ -86,7 +86,8 @@ def substitute(columns: Tensor, b: Tensor, raw: bool) -> Tensor:
 
 def solve(ab: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     raw, info = columns(ab)
-    return substitute(raw, b, True), info, torch.cat([raw[..., :1], raw[..., 1:] / raw[..., :1]], -1)
+    x = substitute(raw, b, True) if b.ndim == ab.ndim else substitute(raw, b[..., None], True)[..., 0]
+    return x, info, torch.cat([raw[..., :1], raw[..., 1:] / raw[..., :1]], -1)
 
 
 def lu(ab: Tensor, l: int) -> tuple[Tensor, ...]:

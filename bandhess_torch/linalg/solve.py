@@ -14,7 +14,7 @@ from bandhess_common.checks import as_index
 from ..band.storage import as_band, as_rhs, clear_unused, product
 from ..band.structures import Structure
 from ..framework.kernels import kernel
-from ..framework.transforms import apply, batch, differentiated, eager, forward_rule, vmap_solve
+from ..framework.transforms import apply, batch, differentiated, eager, forward_rule, recorded, vmap_solve
 from . import bordered, lapack, partition
 from .cholesky import cholesky_ex, raise_minor
 from .ldl import raw_columns
@@ -281,6 +281,10 @@ def solve(ab: Tensor | Structure, b: Tensor, *, refine: int = 0) -> Tensor:
     b = as_rhs(b, ab)
     refine = refine if b.numel() else 0
     if not refine and not partitioned(ab):
+        if not recorded(b, ab):
+            x, info = kernel("solve", lapack.solve, ab, b, results=2)
+            raise_minor(info)
+            return x
         return columns(lambda b: _factor_solve(b, ab), b)
     constant = _unit_diagonal(ab.detach()) if refine else ab.detach()
     if partitioned(ab):

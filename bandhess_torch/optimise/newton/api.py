@@ -198,7 +198,9 @@ def newton(
     """Minimise `fun(x, *args)` by Newton's method with its exact banded Hessian.
 
     Args:
-      fun: real scalar function, twice differentiable; anything that `torch.func.grad` takes.
+      fun: real scalar function, twice differentiable; anything that `torch.func.grad` takes. It is called at every
+        trial point, but its derivatives come, in long solves, by a list of tensor operations that was written
+        down once (`framework/tape.py`), as long as that gives fun's value to the last bit, and if fun reads no values.
       x0: start: a tensor or tree of stages (`ravel_stages`).
       bandwidth: of the Hessian, in stages; None detects it (`detect_bandwidth`).
       args: further arguments of `fun`.

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from bandhess_common.stopping import LOST, UNSURE
 
 from ...band.stages import Layout
 from ...band.structures import diagonal, magnitude, matvec, shifted
+from ...band.structures import product as times
 from ...band.structures import scaled as scaled_band
 from ...extraction.bandwidth import too_narrow
+from ...extraction.products import LONG
+from ...framework.recorder import Recorder, recordable
+from ...framework.tape import Tape, tape_of
+
+# At which point derivatives are written down, which costs what some nine points by the tape save, so that it pays where
+# as many come again; of long vectors, whose diagonals are Python's work, two.
+VISIT, EARLY = 14, 3
 
 
 class Options(NamedTuple):
@@ -102,8 +112,22 @@ def _units(options: Options, ab: Any, scale: Tensor | None, old: Tensor | None) 
     return _power_of_two(units if old is None else torch.minimum(units, old))
 
 
-def visit(options: Options, functions: Functions, scale: Tensor | None, x: Tensor, old: Tensor | None) -> Point:
-    """The point x `(n,)`; scale is what the user gave, old the sizes at the point before."""
+class Measured(NamedTuple):
+    """What a point is made of, as tensors."""
+
+    facts: Tensor  # (8,): f, |g|, |x|, max|g|, less the least diagonal entry, Gershgorin's bounds, rounding
+    grad: Tensor
+    raw: Any  # H, not scaled
+    lowered: Any  # H in the loop's variables, less what rounding may have added
+    units: Tensor | None
+
+
+Product = Callable[[Tensor], Tensor]
+
+
+def _measure(
+    options: Options, functions: Functions, scale: Tensor | None, x: Tensor, old: Tensor | None
+) -> tuple[Measured, Product]:
     value, grad, product = functions.derivatives(x)
     raw = functions.band(x, product)
     dummies = options.layout.dummies() if options.layout.ragged else None
@@ -114,28 +138,72 @@ def visit(options: Options, functions: Functions, scale: Tensor | None, x: Tenso
         units = _units(options, raw, scale, old)
         grad, ab, in_units = units * grad, scaled_band(raw, units), x / units
     absolute, centres = magnitude(ab), diagonal(ab)
-    sums, noise = matvec(absolute, torch.stack([torch.ones_like(x), options.eps * in_units.abs()]).mT).unbind(1)
+    sums, noise = times(absolute, torch.stack([torch.ones_like(x), options.eps * in_units.abs()]).mT).unbind(1)
     radii = sums - centres.abs()  # of Gershgorin's discs
     largest = torch.stack([grad.abs(), -centres, radii - centres, radii + centres, noise]).amax(1)
     lengths = torch.linalg.vector_norm(torch.stack([grad, in_units]), dim=1)
-    facts = torch.cat([value[None], lengths, largest]).tolist()  # one wait for the device
-    f, grad_length, length, grad_norm, least, low, high, rounding = facts
     doubt = -UNSURE * options.eps * centres.abs()
     if dummies is not None:
         # Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
-        doubt = doubt + (max(abs(low), abs(high)) or 1.0) * dummies
-    lowered = shifted(ab, doubt)
+        norm = largest[2:4].abs().amax()
+        doubt = doubt + torch.where(norm > 0, norm, 1) * dummies
+    facts = torch.cat([value[None], lengths, largest])
+    return Measured(facts, grad, raw, shifted(ab, doubt), units), product
+
+
+def _point(options: Options, x: Tensor, found: Measured, product: Product | None) -> Point:
+    facts, grad, raw, lowered, units = found
+    f, grad_length, length, grad_norm, least, low, high, rounding = facts.tolist()  # one wait for the device
 
     def scaled_product(v: Tensor) -> Tensor:
         if product is None:
-            return matvec(ab, v)
+            return matvec(raw if units is None else scaled_band(raw, units), v)
         return product(v) if units is None else units * product(units * v)
 
     def wide() -> bool:
-        return options.check_band and bool(too_narrow(product, raw))
+        return options.check_band and product is not None and bool(too_narrow(product, raw))
 
     numbers = grad_length, length, grad_norm, -least, -low, high, rounding
     return Point(x, f, grad, lowered, units, *numbers, scaled_product, wide)
+
+
+class Visits:
+    """Makes points, by autograd at first, then by a tape (`framework/tape.py`), as long as that gives the f(x) that is
+    known of a trial point to the last bit: a function that does not do the same each time is left to autograd."""
+
+    def __init__(self, options: Options, functions: Functions, scale: Tensor | None) -> None:
+        """scale `(n,)`: the sizes of the variables, where the user gave them."""
+        self.options, self.functions, self.scale = options, functions, scale
+        self.count = 0
+        self.tape: Tape | None = None
+
+    def __call__(self, x: Tensor, old: Tensor | None = None, value: float = math.nan) -> Point:
+        """The point x `(n,)`; old are the sizes at the point before, value is f(x) where that is known."""
+        if self.tape is not None:
+            point = self._again(self.tape, x)
+            if point.value == value:
+                return point
+            self.tape = None
+        self.count += 1
+        measure = partial(_measure, self.options, self.functions, self.scale, x, old)
+        if self.count != (VISIT if len(x) < LONG else EARLY) or self.options.scale == "diagonal" or not recordable():
+            return _point(self.options, x, *measure())
+        with Recorder() as recorder:
+            found, product = measure()
+        leaves, self.treedef = tree_flatten(found)
+        self.tape = tape_of(recorder, [x], leaves)
+        return _point(self.options, x, found, product)
+
+    def _again(self, tape: Tape, x: Tensor) -> Point:
+        made: list[Product] = []
+
+        def product(v: Tensor) -> Tensor:
+            """H v, for the rare case that it is asked for."""
+            if not made:
+                made.append(self.functions.derivatives(x)[2])
+            return made[0](v)
+
+        return _point(self.options, x, tree_unflatten(tape(x), self.treedef), product)
 
 
 def soft(options: Options, point: Point) -> float:

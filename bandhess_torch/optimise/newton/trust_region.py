@@ -19,7 +19,7 @@ from bandhess_common.status import History, Status, StepInfo
 from bandhess_common.stopping import ACCEPT, CREEP, GOOD, SearchFacts, StepFacts, search_ends, step_ends
 
 from ...band.noise import hash_noise
-from .point import Functions, Options, Point, soft, visit
+from .point import Functions, Options, Point, Visits, soft
 from .refinement import refine
 from .subproblem import Answer, Query, inside, minimise_model, secular
 
@@ -125,7 +125,7 @@ def _refined(point: Point, start: Tensor, p: Tensor, t: Answer, view: Outlook, g
 def _try(
     options: Options, evaluate: tuple[Callable, Callable], point: Point, view: Outlook, p: Tensor, t: Answer
 ) -> Tried:
-    """evaluate is `(functions.value, x -> Point)`."""
+    """evaluate is `(functions.value, (x, f(x)) -> Point)`."""
     value_at, visit_at = evaluate
     trial = point.moved(p)
     value = float(value_at(trial))
@@ -134,7 +134,7 @@ def _try(
     # Near the end differences of f are noise: where they do not speak for the step, the slopes at its ends do
     # (the trapezoidal rule; Hager and Zhang 2005), or the gradient.
     polish = not accepted and t.shift <= view.soft and t.predicted <= view.noise and value <= point.value + view.noise
-    new = visit_at(trial) if polish or accepted else point
+    new = visit_at(trial, value) if polish or accepted else point
     bad = not (math.isfinite(value) and new.finite)
     earned = polish and -(t.slope + _slope(new, point, p)) / 2 >= ACCEPT * t.predicted > 0
     moved = not bad and (accepted or (polish and (earned or new.grad_norm < point.grad_norm)))
@@ -190,7 +190,8 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
     began = time.perf_counter()
     layout, report = options.layout, Reports(callback, options.history)
     start = hash_noise(x, 0) if not layout.ragged else hash_noise(x, 0) * (1 - layout.dummies())
-    point = visit(options, functions, scale, x, None)
+    visits = Visits(options, functions, scale)
+    point = visits(x)
     at = _begin(options, point)
     steps = turns = 0
     first = StepFacts(not point.finite, False, False, False, False, False, False)
@@ -212,8 +213,8 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
         if status is not None:
             break
 
-        def visit_at(x: Tensor, old: Point = point) -> Point:
-            return visit(options, functions, scale, x, old.scale)
+        def visit_at(x: Tensor, value: float, old: Point = point) -> Point:
+            return visits(x, old.scale, value)
 
         tried = _try(options, (functions.value, visit_at), point, view, p, t)
         short = t.size <= 128 * options.eps * point.length

@@ -174,7 +174,10 @@ def sqp(
     """Minimise `fun(x, *args)` under `constraints(x, *args) = 0`, bounds and `inequalities(x, *args) >= 0`.
 
     Args:
-      fun: real scalar function, twice differentiable, anything that `torch.func.grad` takes.
+      fun: real scalar function, twice differentiable, anything that `torch.func.grad` takes. It is called at every
+        point, as the other two are, but their derivatives come, in long solves, by a list of tensor operations
+        that was written down once (`framework/tape.py`), as long as that gives their values to the last bit, and if
+        they read no values.
       constraints: function that returns a tensor or a tree of them, each entry local in stages; None: none.
       x0: start: a tensor or tree of stages (`ravel_stages`). It need not meet the constraints; it is moved into the
         interior of the bounds.

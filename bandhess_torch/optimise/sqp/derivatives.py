@@ -183,7 +183,7 @@ def prepare(at: Recorded, plan: Plan) -> Prepared:
 def prepared_derivatives(start: Prepared, sigma: float, y: Tensor, plan: Plan) -> Derivatives:
     """As `derivatives`, with a band of 0."""
     (x, f, h), product, _, Y = start
-    grad = _gradient(start.at, sigma, y, False)
+    grad = _gradient(start.at, y.new_full((), sigma), y, False)
     band, rows, n = x.new_zeros(plan.width + plan.p, len(x)), Y.take(plan.of_rows), plan.layout.n
     found = 0, -1
     if plan.check:
@@ -194,9 +194,9 @@ def prepared_derivatives(start: Prepared, sigma: float, y: Tensor, plan: Plan) -
     return Derivatives(f.detach(), h.detach(), grad, rows, band, *found)
 
 
-def _gradient(at: Recorded, sigma: float, y: Tensor, create_graph: bool) -> Tensor:
+def _gradient(at: Recorded, sigma: Tensor, y: Tensor, create_graph: bool) -> Tensor:
     x, f, h = at
-    pairs = [(out, weight) for out, weight in ((f, f.new_full((), sigma)), (h, y)) if out.requires_grad]
+    pairs = [(out, weight) for out, weight in ((f, sigma), (h, y)) if out.requires_grad]
     if not pairs:
         return torch.zeros_like(x)
     outputs, weights = zip(*pairs, strict=True)
@@ -205,29 +205,55 @@ def _gradient(at: Recorded, sigma: float, y: Tensor, create_graph: bool) -> Tens
     )[0]
 
 
-def derivatives(at: Recorded, sigma: float, y: Tensor, plan: Plan) -> Derivatives:
-    """Those at a point, with weights sigma and y `(r,)` of f and h."""
+class Terms(NamedTuple):
+    """What a step's derivatives are made of, as tensors alone."""
+
+    f: Tensor
+    h: Tensor
+    grad: Tensor  # of L
+    rows: Tensor
+    band: Tensor
+    product: Tensor | None = None  # (W v, J v) of noise v, with a check of the band; by how much the bands say
+    error: Tensor | None = None  # otherwise, and the sum of the sizes of what they sum
+    scale: Tensor | None = None
+
+
+def terms(at: Recorded, sigma: Tensor, y: Tensor, plan: Plan) -> tuple[Terms, Pullback]:
+    """Those at a point, with weights sigma and y `(r,)` of f and h; and the product."""
     x, f, h = at
     with torch.enable_grad():
         y = y.detach().requires_grad_()
         grad = _gradient(at, sigma, y, True)
     joint = _Joint(h if h.requires_grad else f, grad, x, y)  # whose graph shows how large the functions' tensors are
     found = _together(joint, plan) if plan.together else _apart(joint, plan)
-    return Derivatives(f.detach(), h.detach(), grad.detach(), *found)
+    return Terms(f.detach(), h.detach(), grad.detach(), *found), joint
 
 
-def _together(joint: _Joint, plan: Plan) -> tuple[Tensor, Tensor, int, int]:
+def checked(found: Terms, product: Callable[[Tensor], Tensor], plan: Plan) -> Derivatives:
+    """The derivatives, and whether the bands hold all of them."""
+    f, h, grad, rows, band, of_noise, error, scale = found
+    if of_noise is None or error is None or scale is None:
+        return Derivatives(f, h, grad, rows, band, 0, -1)
+    return Derivatives(f, h, grad, rows, band, *_outside(product, plan, of_noise, error, scale))
+
+
+def derivatives(at: Recorded, sigma: float, y: Tensor, plan: Plan) -> Derivatives:
+    """Those at a point, with weights sigma and y `(r,)` of f and h."""
+    return checked(*terms(at, y.new_full((), sigma), y, plan), plan)
+
+
+def _together(joint: _Joint, plan: Plan) -> tuple[Tensor, ...]:
     Y = plan.products(joint, plan.probes)
     band, rows = Y.take(plan.of_band).mul_(plan.inside), Y.take(plan.of_rows)
     if not plan.check:
-        return rows, band, 0, -1
+        return rows, band
     terms = Y[: plan.known] * plan.of_noise
     error, scale = (terms.sum(0) - Y[-1]).abs(), terms.abs_().sum(0)
     error[plan.banded : plan.layout.n] = 0
-    return rows, band, *_outside(joint, plan, Y[-1], error, scale)
+    return rows, band, Y[-1], error, scale
 
 
-def _apart(joint: _Joint, plan: Plan) -> tuple[Tensor, Tensor, int, int]:
+def _apart(joint: _Joint, plan: Plan) -> tuple[Tensor, ...]:
     settle_heap()
     hessian, jacobian = (Pullback(joint.value, joint.grad, by, False) for by in (joint.x, joint.y))
     band = extract(hessian, plan.layout, plan.extraction._replace(bandwidth=plan.k))
@@ -235,16 +261,18 @@ def _apart(joint: _Joint, plan: Plan) -> tuple[Tensor, Tensor, int, int]:
     J = plan.products(jacobian, colours) if joint.grad.requires_grad else colours.new_zeros(len(colours), len(joint.y))
     rows = pad(J, (n, 0)).take(plan.of_rows)
     if not plan.check:
-        return rows, stacked(band), 0, -1
+        return rows, stacked(band)
     v = plan.noise
     product = joint(v)
     terms = J * plan.of_noise
     errors = (matvec(band, v) - product[:n]).abs(), (terms.sum(0) - product[n:]).abs()
     scales = matvec(magnitude(band), v.abs()), terms.abs_().sum(0)
-    return rows, stacked(band), *_outside(joint, plan, product, torch.cat(errors), torch.cat(scales))
+    return rows, stacked(band), product, torch.cat(errors), torch.cat(scales)
 
 
-def _outside(joint: Pullback, plan: Plan, product: Tensor, error: Tensor, scale: Tensor) -> tuple[int, int]:
+def _outside(
+    joint: Callable[[Tensor], Tensor], plan: Plan, product: Tensor, error: Tensor, scale: Tensor
+) -> tuple[int, int]:
     """`(narrow, outside)` where noise gave `product` and the bands say otherwise, for errors and scales of W v and J v:
     by more than rounding explains, which a second product of a rescaled vector shows where the first is in doubt."""
     if not bool((error > torch.finfo(product.dtype).eps ** 0.5 * scale).any()):

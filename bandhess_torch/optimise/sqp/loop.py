@@ -14,8 +14,9 @@ from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...extraction.objective import Objective
 from ...extraction.products import Extraction
-from .derivatives import Functions, Plan, Prepared, derivatives, prepare, prepared_derivatives, record
-from .engine import Engine, Registers, Solution, Start, Task, engine_for
+from .derivatives import Functions, Plan, Prepared, prepare, prepared_derivatives, record
+from .engine import WARM, Engine, Registers, Solution, Start, Task, engine_for
+from .evaluations import Evaluations
 from .rows import windows
 
 
@@ -44,7 +45,7 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
     began = time.perf_counter()
     plan = Plan(options.objective.layout, options.extraction, options.check_band)
     engine, prepared = _prepared(functions, task, start, plan)
-    history: list[SQPHistory] = []
+    evaluations, history = Evaluations(functions, plan, start.kind == WARM), list[SQPHistory]()
     begins, outside = 0, -1
 
     def note(now: Registers) -> None:
@@ -60,13 +61,13 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
         if before is not None:
             here = before.at
         elif not torch.equal(x, here.x):
-            here = record(functions, x)
+            here = evaluations.values(x)
         if now.request != DERIVATIVES:
             engine.trial(here.f.detach(), here.h.detach())
             now = engine.registers()
             continue
         found = (
-            derivatives(here, now.sigma, y, plan)
+            evaluations.derivatives(here, now.sigma, y)
             if before is None
             else prepared_derivatives(before, now.sigma, y, plan)
         )
