@@ -109,7 +109,7 @@ template <class T>
 void apply_band(const State<T>& s, const T* v, T* out) {
   run([&] {
     for (Index j = 0; j < s.n; ++j) out[j] = s.w[j] * v[j];
-    for (int i = 1; i <= s.s.w; ++i) {
+    for (Index i = 1; i < s.diagonals(); ++i) {
       const T* below = s.w + i * s.n;
       const Index count = s.banded - i;
 #pragma GCC ivdep
@@ -130,7 +130,7 @@ template <class T>
 void band_sizes(const State<T>& s, const T* diagonal, T* out) {
   run([&] {
     for (Index j = 0; j < s.n; ++j) out[j] = std::abs(s.w[j] + diagonal[j]);
-    for (int i = 1; i <= s.s.w; ++i) {
+    for (Index i = 1; i < s.diagonals(); ++i) {
       const T* below = s.w + i * s.n;
       const Index count = s.banded - i;
 #pragma GCC ivdep
