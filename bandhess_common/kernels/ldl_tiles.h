@@ -25,9 +25,21 @@ INLINE void ldl_tile_wide(V* state, V* columns, Index count, int w) {
       const V* from = state + k * w;
       const V* below = c + k;
       V* to = state + (k - 1) * w;
-#pragma GCC ivdep
-      for (int i = 0; i < w - k; ++i) to[i] = from[i] + factor * below[i];
-      to[w - k] = factor * c[w];
+      const int count = w - k;
+      if constexpr (std::is_arithmetic_v<V>) {
+        constexpr int C = kLaneBytes / sizeof(V);
+        typedef V Chunk __attribute__((vector_size(kLaneBytes), aligned(sizeof(V)), may_alias));
+        const auto work = [&](int i) {
+          const auto at = [i](const V* entry) -> const Chunk& { return *reinterpret_cast<const Chunk*>(entry + i); };
+          *reinterpret_cast<Chunk*>(to + i) = at(from) + factor * at(below);
+        };
+        for (int i = 0; i + C < count; i += C) work(i);
+        if (count >= C) work(count - C);  // the last chunk may overlap the one before
+        for (int i = 0; count < C && i < count; ++i) to[i] = from[i] + factor * below[i];
+      } else {
+        for (int i = 0; i < count; ++i) to[i] = from[i] + factor * below[i];
+      }
+      to[count] = factor * c[w];
     }
     if (!Raw) std::copy(m + 1, m + w + 1, c + 1);
   }

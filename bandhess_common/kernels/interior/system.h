@@ -163,13 +163,8 @@ class System {
       for (Index i = 0; i < s_.r; ++i) {
         const T* a = s_.row(0) + i * S;
         const T* b = s_.w1 + s_.starts()[i];
-        T weighted = 0, plain = 0;
-        UNROLL for (int p = 0; p < S; ++p) {
-          weighted += a[p] * a[p] * b[p];
-          plain += a[p] * a[p];
-        }
-        s_.gamma[i] = weighted;
-        squares[i] = plain;
+        s_.gamma[i] = sum_of_window<T>(S, WeightedSquare<T>{a, b});
+        squares[i] = sum_of_window<T>(S, Product<T>{a, a});
       }
     });
     for (Index q = 0; q < s_.p; ++q)
