@@ -2,7 +2,7 @@
 // explains: then entries lie outside.
 #pragma once
 
-#include "vectors.h"
+#include "products.h"
 
 namespace bandhess::interior {
 
@@ -27,7 +27,6 @@ struct Extracted {
   }
 
  private:
-  static constexpr int kParts = 4;
   static constexpr Index kBlock = 512;  // columns, whose vectors stay in the first cache
 
   static INLINE void add(T term, T* known, T* scale) {
@@ -60,15 +59,9 @@ struct Extracted {
     const Index L = s.w + 1;
     for (Index i = 0; i < r; ++i) {
       const T *row = rows + i * (L + p), *own = v + first[i];
-      T total[kParts] = {}, size[kParts] = {};
-      Index j = 0;
-      for (; j + kParts <= L; j += kParts) {
-        UNROLL for (int l = 0; l < kParts; ++l) add(row[j + l] * own[j + l], total + l, size + l);
-      }
-      for (; j < L; ++j) add(row[j] * own[j], total, size);
-      for (Index q = 0; q < p; ++q) add(row[L + q] * v[s.n + q], total, size);
-      known[i] = (total[0] + total[2]) + (total[1] + total[3]);
-      scale[i] = (size[0] + size[2]) + (size[1] + size[3]);
+      known[i] = sum_of_window<T>(static_cast<int>(L), Product<T>{row, own});
+      scale[i] = sum_of_window<T>(static_cast<int>(L), SizeOfProduct<T>{row, own});
+      for (Index q = 0; q < p; ++q) add(row[L + q] * v[s.n + q], known + i, scale + i);
     }
   }
 };
