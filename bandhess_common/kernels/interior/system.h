@@ -77,7 +77,8 @@ class System {
   void solve(const T* b1, const T* b2, T target, T* dx, T* dy) {
     size1_ = largest(b1, s_.n);
     size2_ = largest(b2, s_.r);
-    if (!refine(b1, b2, target, dx, dy)) solve_nearly_dependent(b1, b2, target, dx, dy);
+    // With a shift H has negative eigenvalues, and lambda may be near -gamma.
+    if (reg_.delta > 0 || !refine(b1, b2, target, dx, dy)) solve_nearly_dependent(b1, b2, target, dx, dy);
   }
 
   // out = (H + shift) v
@@ -97,7 +98,7 @@ class System {
   T size1_ = 0;
   T size2_ = 0;
 
-  // Whether rounds of refinement reach the target.
+  // Whether rounds of refinement reach the target. They go on beyond it where one is left, as most then do by far.
   bool refine(const T* b1, const T* b2, T target, T* dx, T* dy) {
     std::fill_n(dx, s_.n + kPad, T(0));
     std::fill_n(dy, s_.r, T(0));
@@ -113,12 +114,12 @@ class System {
       r1 = s_.w3;
       r2 = s_.v3;
       const T size = larger(relative(largest(r1, s_.n), unit1), relative(largest(r2, s_.r), unit2));
-      if (!(size <= kRefined * error)) return false;
+      if (!(size <= kRefined * error)) break;
       add(s_.w1, s_.v1, dx, dy);
-      if (size <= target) return true;
       error = size;
+      if (error <= kRefined * target) break;
     }
-    return false;
+    return error <= target;
   }
 
   // What (w1, v1), a solution with gamma, leaves of r1 and r2: in w3 and v3; the force J^T v1 in w4.
