@@ -77,8 +77,8 @@ class System {
   void solve(const T* b1, const T* b2, T target, T* dx, T* dy) {
     size1_ = largest(b1, s_.n);
     size2_ = largest(b2, s_.r);
-    // With a shift H has negative eigenvalues, and lambda may be near -gamma.
-    if (reg_.delta > 0 || !refine(b1, b2, target, dx, dy)) solve_nearly_dependent(b1, b2, target, dx, dy);
+    // Of other problems, those of many steps take yet more by refinement: CG leaves less of r2.
+    if (reg_.quadratic == 0 || !refine(b1, b2, target, dx, dy)) solve_nearly_dependent(b1, b2, target, dx, dy);
   }
 
   // out = (H + shift) v
