@@ -35,7 +35,8 @@ kernels = Extension(
     "bandhess_common.kernels._kernels",
     [str(FOLDER / name) for name in ["kernels.cc", *fronts]],
     include_dirs=[str(include)] if include else [],
-    extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi"],
+    # Python's own -fwrapv has indices wrap around, and keeps loops from being turned into vectors.
+    extra_compile_args=["-std=c++17", "-O3", "-g0", "-fno-wrapv", "-fvisibility=hidden", "-Wno-psabi"],
     extra_link_args=["-Wl,-s", "-pthread"] if sys.platform == "linux" else [],
     py_limited_api=True,  # it uses nothing of Python: one file serves all versions
     optional=True,

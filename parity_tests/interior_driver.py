@@ -81,7 +81,7 @@ class Engine:
 
     def start(self, vectors: list, first: np.ndarray, numbers: list[float]) -> None:
         eps = float(np.finfo(self.dtype).eps)
-        operands = [*vectors[:3], first, *vectors[3:], np.array(numbers), np.array(constants(eps))]
+        operands = [*vectors[:3], first, *vectors[3:], np.array(numbers), np.array(constants(eps)), self.state]
         self._call("interior_start", operands, [self.state], rows=self.layout.rows, m=self.m, shared=self.layout.p)
 
     def begin(self, f: float, h: Any, gradient: Any, rows: Any, W: Any, narrow: float = 0.0) -> None:

@@ -297,13 +297,14 @@ def test_by_xla(dtype: str) -> None:
         engines[-1].start([*bounds, x, *zeros], first, numbers)
     if bandhess_jax.cpu_kernels() != "compiled":
         pytest.skip(bandhess_jax.cpu_kernels())
-    shared = [*bounds, first, points, *zeros, numbers, constants(float(np.finfo(dtype).eps))]
-    shapes = [(2,), (2,), (2,), (1,), (2, 2), (1,), (2,), (2,), (4,), (len(shared[-1]),)]
+    shape = jax.ShapeDtypeStruct((2, engines[0].layout.size), dtype)
+    fixed = constants(float(np.finfo(dtype).eps))
+    shared = [*bounds, first, points, *zeros, numbers, fixed, np.zeros(shape.shape[1])]
+    shapes = [(2,), (2,), (2,), (1,), (2, 2), (1,), (2,), (2,), (4,), (len(fixed),), shape.shape[1:]]
     operands = [
         np.broadcast_to(np.asarray(a, np.int32 if a is first else dtype), (2, s[-1]))
         for a, s in zip(shared, shapes, strict=True)
     ]
-    shape = jax.ShapeDtypeStruct((2, engines[0].layout.size), dtype)
     state = jax.jit(jax.ffi.ffi_call("bandhess_interior_start", shape), static_argnames=("rows", "m", "shared"))(
         *operands, rows=np.float64(2), m=np.float64(1), shared=np.float64(0)
     )

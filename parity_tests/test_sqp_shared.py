@@ -155,7 +155,7 @@ def test_one_step_length_is_as_good_as_one_a_stage(name: str) -> None:
     given = (arguments(problem, torch.xp, torch.array, shared) for shared in (True, False))
     one, many = (torch.package.sqp(*args, **options) for args, options in given)
     np.testing.assert_allclose(float(one.value), float(many.value), rtol=1e-7)
-    np.testing.assert_allclose(float(one.x["h"]), torch.numpy(many.x["h"]), rtol=1e-6)
+    np.testing.assert_allclose(float(one.x["h"]), torch.numpy(many.x["h"]), rtol=1e-5)
 
 
 def test_what_is_not_local_is_found(backend: Backend) -> None:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "interior/loop.h"
+#include "interior/narrow.h"
 
 namespace bandhess {
 
@@ -17,7 +18,13 @@ T* state_of(Call& call, Index size, Index* batch) {
   return to;
 }
 
-// Kernel. The problem, a start, numbers, constants -> state. Options: rows of W's band, m, p.
+inline void check_windows(const Call& call, const Bands& s, const std::int32_t* first, Index count) {
+  for (Index i = 0; i < count; ++i)
+    if (first[i] < 0 || first[i] > s.n - s.w - 1)
+      throw Invalid(std::string("bandhess_") + call.kernel + ": a row's window does not lie among the variables");
+}
+
+// Kernel. The problem, a start, numbers, constants, the state before -> state. Options: rows of W's band, m, p.
 template <class T>
 void interior_start(Call& call) {
   using namespace interior;
@@ -34,10 +41,13 @@ void interior_start(Call& call) {
   const T* numbers = call.operand<T>(8, {4});
   const T* constants = call.operand<T>(9, {kConstants});
   T* states = call.result<T>(0, {size});
-  for (Index i = 0; i < batch * r; ++i)
-    if (first[i] < 0 || first[i] > n - p - s.w - 1)
-      throw Invalid("bandhess_interior_start: a row's window does not lie among the variables");
+  const T* before = call.operand<T>(10, {size});
+  check_windows(call, s, first, batch * r);
   s.each<T, 1>(call.pool, 1, [&](Index i, T*) {
+    if (numbers[i * 4 + 2] < 0) {
+      if (states != before) std::copy_n(before + i * size, size, states + i * size);
+      return;
+    }
     std::fill_n(states + i * size, size, T(0));
     const State<T> state(states + i * size, sizes, constants + i * kConstants);
     const auto at = [&](int k, Index count) { return vectors[k] + i * count; };
@@ -48,15 +58,17 @@ void interior_start(Call& call) {
   });
 }
 
-// Kernel. State, f, h (r), gradient (n), rows (r, L + p), W (rows + p, n), narrow -> state. Options: p.
+// Kernel. State, f, h (r), gradient (n), rows (r, L + p), W (its first diagonals and p rows, n), narrow -> state.
+// Options: p.
 template <class T>
 void interior_begin(Call& call) {
   using namespace interior;
   const Matrices whole = call.matrices(5);
   const Index n = whole.columns, p = call.whole(0, std::min(n, whole.rows - 1));
-  const Bands s(whole.batch, whole.rows - p, n - p);
-  const Array& h = call.operands[2];
-  const Index r = h.rank > 0 ? h.dims[h.rank - 1] : 0, L = s.w + 1 + p;
+  const Array& of_rows = call.operands[4];
+  const Index L = of_rows.rank > 1 ? of_rows.dims[of_rows.rank - 1] : 0, r = L ? of_rows.dims[of_rows.rank - 2] : 0;
+  const Bands s(whole.batch, L - p, n - p);
+  const Index diagonals = std::min<Index>(whole.rows - p, s.w + 1);
   const Sizes sizes{n, r, s.rows, p};
   const Index size = State<T>::size(sizes);
   Index batch;
@@ -69,7 +81,8 @@ void interior_begin(Call& call) {
   T* states = state_of<T>(call, size, &batch);
   s.each<T, 1>(call.pool, 1, [&](Index i, T*) {
     const State<T> state(states + i * size, sizes);
-    Loop<T>(state).begin({f[i], values + i * r, gradient + i * n, rows + i * r * L, w + i * whole.rows * n, narrow[i]});
+    Loop<T>(state).begin({f[i], values + i * r, gradient + i * n, rows + i * r * L, w + i * whole.rows * n, diagonals,
+                          narrow[i]});
   });
 }
 
@@ -90,6 +103,30 @@ void interior_trial(Call& call) {
   s.each<T, 1>(call.pool, 1, [&](Index i, T*) {
     const State<T> state(states + i * size, sizes);
     Loop<T>(state).trial(f[i], values + i * r);
+  });
+}
+
+// Kernel. W (as before), rows (r, L + p), first (r), v (n), (W v, J v) (n + r), the same rounded otherwise -> narrow.
+// Options: p.
+template <class T>
+void interior_narrow(Call& call) {
+  using namespace interior;
+  const Matrices whole = call.matrices(0);
+  const Index n = whole.columns, p = call.whole(0, std::min(n, whole.rows - 1));
+  const Array& of_rows = call.operands[1];
+  const Index L = of_rows.rank > 1 ? of_rows.dims[of_rows.rank - 1] : 0, r = L ? of_rows.dims[of_rows.rank - 2] : 0;
+  const Bands s(whole.batch, L - p, n - p);
+  const T* w = call.operand<T>(0, {whole.rows, n});
+  const T* rows = call.operand<T>(1, {r, L});
+  const std::int32_t* first = call.operand<std::int32_t>(2, {r});
+  const T* v = call.operand<T>(3, {n});
+  const T* product = call.operand<T>(4, {n + r});
+  const T* again = call.operand<T>(5, {n + r});
+  T* verdict = call.result<T>(0, {});
+  check_windows(call, s, first, whole.batch * r);
+  s.each<T, 1>(call.pool, 2 * (n + r), [&](Index i, T* memory) {
+    const Extracted<T> of{s, n, r, p, whole.rows - p, w + i * whole.rows * n, rows + i * r * L, first + i * r};
+    verdict[i] = narrow(of, v + i * n, product + i * (n + r), again + i * (n + r), memory);
   });
 }
 

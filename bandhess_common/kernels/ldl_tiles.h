@@ -25,9 +25,21 @@ INLINE void ldl_tile_wide(V* state, V* columns, Index count, int w) {
       const V* from = state + k * w;
       const V* below = c + k;
       V* to = state + (k - 1) * w;
-#pragma GCC ivdep
-      for (int i = 0; i < w - k; ++i) to[i] = from[i] + factor * below[i];
-      to[w - k] = factor * c[w];
+      const int count = w - k;
+      if constexpr (std::is_arithmetic_v<V>) {
+        constexpr int C = kLaneBytes / sizeof(V);
+        typedef V Chunk __attribute__((vector_size(kLaneBytes), aligned(sizeof(V)), may_alias));
+        const auto work = [&](int i) {
+          const auto at = [i](const V* entry) -> const Chunk& { return *reinterpret_cast<const Chunk*>(entry + i); };
+          *reinterpret_cast<Chunk*>(to + i) = at(from) + factor * at(below);
+        };
+        for (int i = 0; i + C < count; i += C) work(i);
+        if (count >= C) work(count - C);  // the last chunk may overlap the one before
+        for (int i = 0; count < C && i < count; ++i) to[i] = from[i] + factor * below[i];
+      } else {
+        for (int i = 0; i < count; ++i) to[i] = from[i] + factor * below[i];
+      }
+      to[count] = factor * c[w];
     }
     if (!Raw) std::copy(m + 1, m + w + 1, c + 1);
   }
@@ -86,9 +98,83 @@ INLINE void ldl_tile(V* state, V* columns, Index count, int w) {
   }
 }
 
+// The substitutions for widths that registers do not hold, four columns at a time: what they have pending on rows, or take
+// from unknowns, beyond the four goes through memory once. The state, of w (w + 1) entries, has room for the tile's rows:
+// entry t + i of it belongs to row t + i of the tile.
+constexpr int kTogether = 4;  // columns, and fewer than w
+
+template <class T>
+INLINE void forward_wide(T* state, const T* columns, T* x, Index count, int w) {
+  std::fill_n(state + w, count, T(0));
+  Index t = 0;
+  for (; t + kTogether <= count; t += kTogether) {
+    const T* m[kTogether];
+    T v[kTogether];
+    UNROLL for (int k = 0; k < kTogether; ++k) {
+      m[k] = columns + (t + k) * (w + 1) - k;  // m[k][i] stands beside row t + i
+      v[k] = x[t + k] - state[t + k];
+      UNROLL for (int l = 0; l < k; ++l) v[k] -= m[l][k] * v[l];
+      x[t + k] = v[k];
+    }
+    T* rows = state + t;
+#pragma GCC ivdep
+    for (int i = kTogether; i <= w; ++i) rows[i] += (m[0][i] * v[0] + m[1][i] * v[1]) + (m[2][i] * v[2] + m[3][i] * v[3]);
+    UNROLL for (int k = 1; k < kTogether; ++k) {
+      UNROLL for (int i = 1; i <= k; ++i) rows[w + i] += m[k][w + i] * v[k];
+    }
+  }
+  for (; t < count; ++t) {
+    const T* m = columns + t * (w + 1);
+    const T v = x[t] - state[t];
+#pragma GCC ivdep
+    for (int i = 1; i <= w; ++i) state[t + i] += m[i] * v;
+    x[t] = v;
+  }
+  std::copy_n(state + count, w, state);
+}
+
+template <class T>
+INLINE void backward_wide(T* state, const T* columns, T* x, Index count, int w) {
+  constexpr int C = kLaneBytes / sizeof(T);
+  typedef T Chunk __attribute__((vector_size(kLaneBytes), aligned(sizeof(T)), may_alias));
+  const auto at = [](const T* entry) -> const Chunk& { return *reinterpret_cast<const Chunk*>(entry); };
+  std::copy_backward(state, state + w, state + w + count);
+  Index t = count;
+  for (; t % kTogether; --t) {
+    const T* m = columns + (t - 1) * (w + 1);
+    x[t - 1] = state[t - 1] = x[t - 1] / m[0] - dot(m + 1, state + t, w);
+  }
+  while (t > 0) {
+    t -= kTogether;
+    const T* m[kTogether];
+    T v[kTogether];
+    const T* below = state + t;
+    Chunk sums[kTogether] = {};
+    UNROLL for (int k = 0; k < kTogether; ++k) {
+      m[k] = columns + (t + k) * (w + 1) - k;  // m[k][i] stands beside row t + i
+      v[k] = x[t + k] / m[k][k];
+    }
+    int i = kTogether;
+    for (; i + C <= w + 1; i += C) {
+      UNROLL for (int k = 0; k < kTogether; ++k) sums[k] += at(m[k] + i) * at(below + i);
+    }
+    UNROLL for (int k = kTogether - 1; k >= 0; --k) {
+      T rest = 0;
+      for (int l = i; l <= w + k; ++l) rest += m[k][l] * below[l];
+      UNROLL for (int l = 0; l < C; ++l) rest += sums[k][l];
+      v[k] -= rest;
+      UNROLL for (int l = kTogether - 1; l > k; --l) v[k] -= m[k][l] * v[l];
+    }
+    UNROLL for (int k = 0; k < kTogether; ++k) x[t + k] = state[t + k] = v[k];
+  }
+}
+
 // x <- M^-1 x; state[i] is pending on the i-th coming row. M's entries are of x's type, or numbers where x holds vectors.
 template <int W, class V, class M>
 INLINE void forward_tile(V* state, const M* columns, V* x, Index count, int w) {
+  if constexpr (W == 0 && std::is_same_v<V, M> && std::is_arithmetic_v<V>) {
+    if (w > kUnrolled) return forward_wide(state, columns, x, count, w);
+  }
   if constexpr (W == 0) {
     for (Index t = 0; t < count; ++t) {
       const M* m = columns + t * (w + 1);
@@ -115,6 +201,9 @@ INLINE void forward_tile(V* state, const M* columns, V* x, Index count, int w) {
 // x <- M^-T D^-1 x, upwards; state holds the w entries of x below.
 template <int W, class V, class M>
 INLINE void backward_tile(V* state, const M* columns, V* x, Index count, int w) {
+  if constexpr (W == 0 && std::is_same_v<V, M> && std::is_arithmetic_v<V>) {
+    if (w > kUnrolled) return backward_wide(state, columns, x, count, w);
+  }
   if constexpr (W == 0) {
     for (Index t = count; t-- > 0;) {
       const M* m = columns + t * (w + 1) + 1;

@@ -65,7 +65,8 @@ KERNELS = {
     "symmetry": Kernel(("products (r, n)",), ("band (r, n)",), 1, {"d": GIVEN}),
     # The interior point by requests (interior.py): a state s, for m equalities among r rows, W's band of `rows`
     # diagonals, and so many shared variables, the last of the n.
-    # numbers: tol, max_steps, start (0 multipliers by least squares, 1 y, 2 y, z and mu of a previous end), mu.
+    # numbers: tol, max_steps, start (0 multipliers by least squares, 1 y, 2 y, z and mu of a previous end, below 0 none
+    # of them: the state before goes on), mu.
     "interior_start": Kernel(
         (
             "lower (n)",
@@ -78,6 +79,7 @@ KERNELS = {
             "z_upper (n)",
             "numbers (4)",
             "constants (c)",
+            "before (s)",
         ),
         ("state (s)",),
         1,
@@ -94,6 +96,14 @@ KERNELS = {
     # After a request for values.
     "interior_trial": Kernel(
         ("state (s)", "f ()", "h (r)"), ("state (s)",), 1, {"n": GIVEN, "rows": GIVEN, "shared": GIVEN}
+    ),
+    # Whether noise v meets entries outside the band W or outside the rows: narrow, from the product (W v, J v), and the
+    # same rounded otherwise.
+    "interior_narrow": Kernel(
+        ("W (w, n)", "rows (r, l)", "first (r)", "v (n)", "product (t)", "again (t)"),
+        ("narrow ()",),
+        1,
+        {"shared": GIVEN},
     ),
     # What the state has, unscaled.
     "interior_solution": Kernel(

@@ -73,13 +73,15 @@ def clear_unused(ab: Array) -> Array:
     return jnp.where(row + column < n, ab, 0)
 
 
-def clear_beyond_stages(ab: Array, d: int) -> Array:
-    """Zeros for the cells of a band `((k + 1) d, n)` that are further than k stages of d scalars from the diagonal."""
-    if d == 1:
+def clear_beyond_stages(ab: Array, d: int, rows: int | None = None) -> Array:
+    """Zeros for the cells of a band of (k + 1) d rows, of which ab may hold the first alone, that are further than k
+    stages of d scalars from the diagonal."""
+    rows = len(ab) if rows is None else rows
+    if len(ab) + d - 1 <= rows:
         return ab
     # Scalar i of a stage reaches (k + 1) d - i rows down to the end of stage t + k.
     row, column = lax.broadcasted_iota(jnp.int32, ab.shape, 0), lax.broadcasted_iota(jnp.int32, ab.shape, 1)
-    return jnp.where(row + column % d < ab.shape[0], ab, 0)
+    return jnp.where(row + column % d < rows, ab, 0)
 
 
 def sheared(x: Array, n: int) -> Array:

@@ -71,24 +71,27 @@ def _all_at_once(product: Callable[[Array], Array], probes: Array, n: int) -> bo
     return (len(probes) >= 8 or n >= 2**13) and len(probes) * max(widest, n) <= 2**20
 
 
-def _complete(ab: Array, layout: Layout, k: int, near: int) -> Any:
+def _complete(ab: Array, layout: Layout, k: int, near: int, trimmed: bool = False) -> Any:
     """The band of bandwidth k from one of bandwidth `near` whose unused cells and dummies are not yet in order."""
     if layout.periodic:
         return Cyclic(ab)  # which has neither
     ab = clear_unused(ab)
-    if near < k:
+    if near < k and not trimmed:
         ab = jnp.pad(ab, ((0, (k - near) * layout.d), (0, 0)))
     return shifted(ab, layout.dummies()) if layout.ragged else ab
 
 
-def _by_diagonals(flat: ClosedJaxpr, probing: Probing, layout: Layout, near: int) -> Array | None:
+def _by_diagonals(
+    flat: ClosedJaxpr, probing: Probing, layout: Layout, near: int, trimmed: bool = False
+) -> Array | None:
     """The band without a product, where the probing lets diagonals serve and the program can be carried through."""
     if not getattr(probing, "exact_entries", False):
         return None
     # An operation costs half a millisecond of compilation, and on short vectors more than its arithmetic.
     longest = min(4000, 3 * layout.n // 2)
-    ab = carry(flat, layout.n, (near + 1) * layout.d, longest, layout.periodic)
-    return None if ab is None else clear_beyond_stages(ab, layout.d)
+    rows = (near + 1) * layout.d
+    ab = carry(flat, layout.n, rows, longest, layout.periodic, trimmed)
+    return None if ab is None else clear_beyond_stages(ab, layout.d, rows)
 
 
 def multiply(product: Callable[[Array], Any], count: int, chunk: ChunkSize, n: int) -> Any:
@@ -201,17 +204,18 @@ def extract_beside(
 ) -> tuple[Array, Array | None]:
     """The band of a symmetric operator, and the products of another one that came with it: `(colours, rows)`, colour c
     holding every column j = c modulo their number. push: `v -> (first operator times v, second one times v)`. None
-    where the band was found without products, or with other probes than those of direct probing."""
+    where the band was found without products, which then ends with the last diagonal that holds anything, or with other
+    probes than those of direct probing."""
     k, like = options.bandwidth, jax.ShapeDtypeStruct((layout.n,), layout.dtype)
     near = min(k, layout.T - 1)
     flat, shape = flattened(push, like)
     if flat is None or options.probing != Direct():
         return extract(lambda v: push(v)[0], layout, options), None
     first = flattened(lambda v: push(v)[0], like)[0]
-    ab, products = None if first is None else _by_diagonals(first, options.probing, layout, near), None
+    ab, products = None if first is None else _by_diagonals(first, options.probing, layout, near, True), None
     if ab is None:
         ab, (products,) = _by_probes(arranged(flat, shape), options._replace(probing=_Beside()), layout, near)
-    return _complete(ab, layout, k, near), products
+    return _complete(ab, layout, k, near, len(ab) < (near + 1) * layout.d), products
 
 
 def _from_matvec(options: tuple[Layout, Extraction], matvec: Callable, _: Any) -> Array:

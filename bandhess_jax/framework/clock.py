@@ -15,7 +15,7 @@ import jax
 from .packing import Packed, nothing
 
 FIRST = 32  # turns: of the first piece, where they are short; most solves end in it, and pay nothing for the pieces
-WORK = 2**20  # numbers handled: a turn with so many takes some hundredths of a second, and is a first piece of its own
+WORK = 2**25  # numbers handled, at most, in the first piece: a tenth of a second
 PIECE = 0.4  # seconds, at most, as far as the piece before tells
 GROWTH = 8  # from one piece to the next, at most
 POLL = 8  # looks at the clock per max_seconds, at least

@@ -39,7 +39,13 @@ def pack(state: Any) -> Packed:
 
 def unpack(packed: Packed, start: Any) -> Any:
     """The state that was packed; the start, which has its structure, where none was yet."""
-    leaves, treedef = jax.tree.flatten(start)
+    begun = packed.integers[0] > 0
+    return jax.tree.map(lambda leaf, first: jnp.where(begun, leaf, first), contents(packed, start), start)
+
+
+def contents(packed: Packed, like: Any) -> Any:
+    """What the parts hold, a state or not."""
+    leaves, treedef = jax.tree.flatten(like)
     long, at = iter(packed.long), {True: 0, False: 1}
 
     def next_like(leaf: Array) -> Array:
@@ -50,8 +56,7 @@ def unpack(packed: Packed, start: Any) -> Any:
         at[kind] += leaf.size
         return flat[begin : at[kind]].reshape(leaf.shape).astype(leaf.dtype)
 
-    begun = packed.integers[0] > 0
-    return jax.tree.unflatten(treedef, [jnp.where(begun, next_like(leaf), leaf) for leaf in leaves])
+    return jax.tree.unflatten(treedef, list(map(next_like, leaves)))
 
 
 def nothing(like: Packed) -> Packed:

@@ -60,6 +60,7 @@ def solve(p: Problem, verbose: bool = False, tol: float = 1e-8, max_steps: int =
     eps = float(np.finfo(dtype).eps)
     operands = [*arrays(p.lower, p.upper, fixed), structure.first]
     operands += arrays(p.x0, zero(r), zero(n), zero(n), [tol, max_steps, 0, 0], constants(eps))
+    operands.append(state)
     call("interior_start", list(map(view, operands)), [view(state)], rows=structure.rows, m=model.m, shared=0)
 
     def register(name: str) -> float:

@@ -72,8 +72,8 @@ class Loop {
     const Index n = s_.n, r = s_.r, entries = r * (s_.s.w + 1 + s_.p);
     T zero = at.f * 0 + largest(at.h, r) * 0 + largest(at.gradient, n) * 0 + largest(at.rows, entries) * 0;
     zero += largest(at.w, n) * 0;
-    for (int i = 1; i <= s_.s.w; ++i) zero += largest(at.w + i * n, s_.banded - i) * 0;
-    return zero + largest(at.w + s_.s.rows * n, s_.p * n) * 0 == 0;
+    for (Index i = 1; i < at.diagonals; ++i) zero += largest(at.w + i * n, s_.banded - i) * 0;
+    return zero + largest(at.w + at.diagonals * n, s_.p * n) * 0 == 0;
   }
 
   // At the start this is the end; later the step is cut as if its values were not finite.
@@ -124,15 +124,18 @@ class Loop {
       }
     });
     if (reg_.stage == kLinearise) {
+      reg_.diagonals = static_cast<T>(at.diagonals);
       each(0, n, [=, to = s_.w, from = at.w](Index j) { to[j] = from[j] * free[j] * free[j]; });
-      for (Index i = 1; i < L; ++i)
+      for (Index i = 1; i < at.diagonals; ++i)
         each(0, banded - i, [=, to = s_.w + i * n, from = at.w + i * n](Index j) { to[j] = from[j] * free[j] * free[j + i]; });
       for (Index q = 0; q < p; ++q)
-        each(0, n, [=, to = s_.w_border(q), from = at.w + (s_.s.rows + q) * n, own = free[banded + q]](Index j) {
+        each(0, n, [=, to = s_.w_border(q), from = at.w + (at.diagonals + q) * n, own = free[banded + q]](Index j) {
           to[j] = from[j] * free[j] * own;
         });
     } else {
-      std::fill_n(s_.w, (L + p) * n, T(0));
+      reg_.diagonals = 1;
+      std::fill_n(s_.w, n, T(0));
+      std::fill_n(s_.w_border(0), p * n, T(0));
     }
     each(0, n, [=, g = at.gradient, to = s_.dual](Index j) { to[j] = more * g[j] * free[j]; });
     objective_gradient();

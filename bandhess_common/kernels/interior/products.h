@@ -19,6 +19,60 @@ void with_stride(const State<T>& s, const F& work) {
   });
 }
 
+// The vector of one register, wherever it stands.
+template <class T>
+struct Chunked {
+  static constexpr int kLanes = kLaneBytes / sizeof(T);
+  typedef T Chunk __attribute__((vector_size(kLaneBytes), aligned(sizeof(T)), may_alias));
+  static INLINE Chunk& at(T* entry) { return *reinterpret_cast<Chunk*>(entry); }
+  static INLINE const Chunk& at(const T* entry) { return *reinterpret_cast<const Chunk*>(entry); }
+};
+
+// f(0) + .. + f(S - 1), of terms f(p) that are numbers or, by f.chunk(p), chunks of them.
+template <class T, class F>
+INLINE T sum_of_window(int S, const F& f) {
+  using Of = Chunked<T>;
+  typename Of::Chunk sums = {};
+  int p = 0;
+  UNROLL for (; p + Of::kLanes <= S; p += Of::kLanes) sums += f.chunk(p);
+  T total = 0;
+  UNROLL for (; p < S; ++p) total += f.number(p);
+  UNROLL for (int l = 0; l < Of::kLanes; ++l) total += sums[l];
+  return total;
+}
+
+template <class T>
+struct Product {
+  const T *a, *b;
+  INLINE T number(int p) const { return a[p] * b[p]; }
+  INLINE auto chunk(int p) const { return Chunked<T>::at(a + p) * Chunked<T>::at(b + p); }
+};
+
+template <class T>
+struct SizeOfProduct {
+  const T *a, *b;
+  INLINE T number(int p) const { return std::abs(a[p] * b[p]); }
+  INLINE auto chunk(int p) const {
+    const auto c = Product<T>{a, b}.chunk(p);
+    return c > 0 ? c : -c;
+  }
+};
+
+template <class T>
+struct WeightedSquare {
+  const T *a, *b;
+  INLINE T number(int p) const { return a[p] * a[p] * b[p]; }
+  INLINE auto chunk(int p) const { return Chunked<T>::at(a + p) * Product<T>{a, b}.chunk(p); }
+};
+
+// Whether the windows of rows i .. i + kRun - 1 begin together.
+constexpr int kRun = 4;
+template <class T>
+INLINE bool run_of_rows(const State<T>& s, Index i, Index end) {
+  const std::int32_t* starts = s.starts() + i;
+  return i + kRun <= end && starts[0] == starts[1] && starts[0] == starts[2] && starts[0] == starts[3];
+}
+
 // out = J v
 template <class T>
 void push(const State<T>& s, const T* v, T* out) {
@@ -27,11 +81,7 @@ void push(const State<T>& s, const T* v, T* out) {
   with_stride(s, [&](auto stride) {
     const int S = stride;
     for (Index i = 0; i < s.r; ++i) {
-      const T* a = rows + i * S;
-      const T* b = v + starts[i];
-      T total = 0;
-      UNROLL for (int p = 0; p < S; ++p) total += a[p] * b[p];
-      out[i] = total;
+      out[i] = sum_of_window<T>(S, Product<T>{rows + i * S, v + starts[i]});
     }
   });
   for (Index q = 0; q < s.p; ++q)
@@ -46,11 +96,7 @@ T largest_product(const State<T>& s, const T* v, T* out) {
   with_stride(s, [&](auto stride) {
     const int S = stride;
     for (Index i = 0; i < s.r; ++i) {
-      const T* a = rows + i * S;
-      const T* b = v + starts[i];
-      T total = 0;
-      UNROLL for (int p = 0; p < S; ++p) total += std::abs(a[p] * b[p]);
-      out[i] = total;
+      out[i] = sum_of_window<T>(S, SizeOfProduct<T>{rows + i * S, v + starts[i]});
     }
   });
   for (Index q = 0; q < s.p; ++q)
@@ -58,7 +104,8 @@ T largest_product(const State<T>& s, const T* v, T* out) {
   return largest(out, s.r);
 }
 
-// out = J^T u of the rows before `end`, from four places at a time: neighbouring rows wait for each other's sums.
+// out = J^T u of the rows before `end`, from four places at a time: neighbouring rows wait for each other's sums. Four
+// rows whose windows begin together are added as one.
 template <class T>
 void pull(const State<T>& s, const T* u, T* out, Index end) {
   const T* rows = s.row(0);
@@ -73,6 +120,18 @@ void pull(const State<T>& s, const T* u, T* out, Index end) {
       const T by = u[i];
       UNROLL for (int p = 0; p < S; ++p) b[p] += by * a[p];
     };
+    if (run_of_rows(s, 0, end)) {
+      Index i = 0;
+      for (; run_of_rows(s, i, end); i += kRun) {
+        const T *a0 = rows + i * S, *a1 = a0 + S, *a2 = a1 + S, *a3 = a2 + S;
+        T* b = out + starts[i];
+        const T u0 = u[i], u1 = u[i + 1], u2 = u[i + 2], u3 = u[i + 3];
+#pragma GCC ivdep
+        for (int p = 0; p < S; ++p) b[p] += (u0 * a0[p] + u1 * a1[p]) + (u2 * a2[p] + u3 * a3[p]);
+      }
+      for (; i < end; ++i) add(i);
+      return;
+    }
     for (Index i = 0; i < part; ++i) {
       UNROLL for (int k = 0; k < 4; ++k) add(i + k * part);
     }
@@ -93,7 +152,17 @@ void add_gram(const State<T>& s, const T* g, T* matrix) {
   const std::int32_t* starts = s.starts();
   with_stride(s, [&](auto stride) {
     const int S = stride;
-    for (Index i = 0; i < s.r; ++i) {
+    Index i = 0;
+    for (; S > kUnrolled && run_of_rows(s, i, s.r); i += kRun) {
+      const T *a0 = rows + i * S, *a1 = a0 + S, *a2 = a1 + S, *a3 = a2 + S;
+      T* column = matrix + Index{starts[i]} * S;
+      for (int p = 0; p < S; ++p, column += S) {
+        const T u0 = g[i] * a0[p], u1 = g[i + 1] * a1[p], u2 = g[i + 2] * a2[p], u3 = g[i + 3] * a3[p];
+#pragma GCC ivdep
+        for (int q = p; q < S; ++q) column[q - p] += (u0 * a0[q] + u1 * a1[q]) + (u2 * a2[q] + u3 * a3[q]);
+      }
+    }
+    for (; i < s.r; ++i) {
       const T* a = rows + i * S;
       T* column = matrix + Index{starts[i]} * S;
       UNROLL for (int p = 0; p < S; ++p) {
@@ -109,7 +178,7 @@ template <class T>
 void apply_band(const State<T>& s, const T* v, T* out) {
   run([&] {
     for (Index j = 0; j < s.n; ++j) out[j] = s.w[j] * v[j];
-    for (int i = 1; i <= s.s.w; ++i) {
+    for (Index i = 1; i < s.diagonals(); ++i) {
       const T* below = s.w + i * s.n;
       const Index count = s.banded - i;
 #pragma GCC ivdep
@@ -130,7 +199,7 @@ template <class T>
 void band_sizes(const State<T>& s, const T* diagonal, T* out) {
   run([&] {
     for (Index j = 0; j < s.n; ++j) out[j] = std::abs(s.w[j] + diagonal[j]);
-    for (int i = 1; i <= s.s.w; ++i) {
+    for (Index i = 1; i < s.diagonals(); ++i) {
       const T* below = s.w + i * s.n;
       const Index count = s.banded - i;
 #pragma GCC ivdep

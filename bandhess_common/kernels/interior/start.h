@@ -25,7 +25,8 @@ struct Derivatives {
   const T* h;
   const T* gradient;
   const T* rows;  // (r, w + 1 + p), and
-  const T* w;     // (rows + p, n), as State has it
+  const T* w;     // (diagonals + p, n), as State has it, but for diagonals of zeros
+  Index diagonals;
   T narrow;
 };
 

@@ -17,7 +17,7 @@
   R(alpha_least) R(phi0) R(theta0) R(slope) R(curved) R(curvature) R(first) R(raised) R(augment) R(any_finite)   \
   R(corrections) R(correction_alpha) R(theta_old) R(dual_max) R(product_max) R(product_min) R(mean_d) R(mean_z)  \
   R(main_theta_max) R(main_theta_min) R(main_count) R(own_theta_max) R(own_theta_min) R(own_count) \
-  R(entries) R(renewals) R(theta_mark) R(since_mark) R(quadratic) R(predicted) R(best_error) R(since_best)
+  R(entries) R(renewals) R(theta_mark) R(since_mark) R(quadratic) R(predicted) R(best_error) R(since_best) R(diagonals)
 
 // With the number of entries: N of variables, R of rows. Those of variables are followed by zeros.
 #define BANDHESS_INTERIOR_VECTORS(N, R)                                                                           \
@@ -157,7 +157,8 @@ class State {
 #define BANDHESS_MEMBER(name) T* name;
   BANDHESS_INTERIOR_VECTORS(BANDHESS_MEMBER, BANDHESS_MEMBER)
 #undef BANDHESS_MEMBER
-  T* w;        // (w + 1 + p, n), of fixed variables zeros: the band, with the diagonal of all n, and the border
+  T* w;        // (w + 1 + p, n), of fixed variables zeros: the band, with the diagonal of all n, and the border; of the
+               // band register `diagonals` tells how many hold anything, the others are not read
   T* matrix;   // condensed, by columns of `stride` entries, without shift
   T* factor;   // [d, m] with shift
   T* pending;  // of eliminations and substitutions
@@ -165,6 +166,7 @@ class State {
 
   const Constants<T>& constants() const { return *reinterpret_cast<const Constants<T>*>(constants_); }
   Index m() const { return static_cast<Index>(reg.m); }
+  Index diagonals() const { return static_cast<Index>(reg.diagonals); }
   bool elastic() const { return reg.elastic > 0; }
 
   // Row i of the Jacobian, scaled, of fixed variables zeros: entries of the columns starts()[i], .. one after the other.

@@ -4,11 +4,16 @@
 //     [ J   -E  ] [ dy ] = [ b2 ]      G = 1 / (E + gamma),        M = H + J^T G J
 //
 // M is positive definite exactly when the matrix with gamma has inertia (n, r, 0): the elimination's pivots tell. The
-// system without gamma is solved by conjugate gradients on w = gamma dy / (E + gamma),
+// system without gamma is solved by refinement with the one with gamma,
+//
+//     dx = M^-1 (r1 + J^T G r2),    dy = G (J dx - r2),    r1 <- r1 - H dx - J^T dy,    r2 <- -gamma dy:
+//
+// an eigenvalue lambda of J H^-1 J^T + E leaves gamma / (lambda + gamma) of r2. Where that is no small part, rows nearly
+// depend on each other, and conjugate gradients on w = gamma dy / (E + gamma) take over,
 //
 //     (J M^-1 J^T + E (E + gamma) / gamma) w = J M^-1 (b1 + J^T G b2) - b2,
 //
-// preconditioned by gamma G^2: an eigenvalue lambda of J H^-1 J^T + E becomes lambda / (lambda + gamma), nearly 1.
+// preconditioned by gamma G^2: lambda becomes lambda / (lambda + gamma).
 #pragma once
 
 #include "border.h"
@@ -70,27 +75,10 @@ class System {
 
   // dx and dy to the relative residual target, or as far as rounds bring it.
   void solve(const T* b1, const T* b2, T target, T* dx, T* dy) {
-    std::fill_n(dx, s_.n + kPad, T(0));
-    std::fill_n(dy, s_.r, T(0));
     size1_ = largest(b1, s_.n);
     size2_ = largest(b2, s_.r);
-    T error = std::numeric_limits<T>::infinity();
-    const T* r1 = b1;
-    const T* r2 = b2;
-    for (int round = 0; round < static_cast<int>(c_.rounds); ++round) {
-      const bool first = round == 0;
-      iterate(r1, r2, target, dx);
-      add(dx, dy, s_.w1, s_.v1);
-      T size = residual(b1, b2);
-      if (first && !(size < c_.poor)) size = regularised(b1, b2, size);
-      if (!(size < std::numeric_limits<T>::infinity()) || !(first || size <= error / 2)) return;
-      std::copy_n(s_.w1, s_.n, dx);
-      std::copy_n(s_.v1, s_.r, dy);
-      error = size;
-      if (error <= target) return;
-      r1 = s_.w3;
-      r2 = s_.v3;
-    }
+    // Of other problems, those of many steps take yet more by refinement: CG leaves less of r2.
+    if (reg_.quadratic == 0 || !refine(b1, b2, target, dx, dy)) solve_nearly_dependent(b1, b2, target, dx, dy);
   }
 
   // out = (H + shift) v
@@ -102,11 +90,71 @@ class System {
   }
 
  private:
+  static constexpr T kRefined = T(0.01);  // of a residual, at most, that a round of refinement leaves
+
   const State<T>& s_;
   const Constants<T>& c_;
   Registers<T>& reg_;
   T size1_ = 0;
   T size2_ = 0;
+
+  // Whether rounds of refinement reach the target. They go on beyond it where one is left, as most then do by far.
+  bool refine(const T* b1, const T* b2, T target, T* dx, T* dy) {
+    std::fill_n(dx, s_.n + kPad, T(0));
+    std::fill_n(dy, s_.r, T(0));
+    const T *r1 = b1, *r2 = b2;
+    T unit1 = 0, unit2 = 0, error = 1 / kRefined;
+    for (int round = 0; round < static_cast<int>(c_.rounds); ++round) {
+      regularised(r1, r2);
+      leave(r1);
+      if (round == 0) {
+        unit1 = size1_ + largest(s_.w4, s_.n);
+        unit2 = size_of_products(s_.w1);
+      }
+      r1 = s_.w3;
+      r2 = s_.v3;
+      const T size = larger(relative(largest(r1, s_.n), unit1), relative(largest(r2, s_.r), unit2));
+      if (!(size <= kRefined * error)) break;
+      add(s_.w1, s_.v1, dx, dy);
+      error = size;
+      if (error <= kRefined * target) break;
+    }
+    return error <= target;
+  }
+
+  // What (w1, v1), a solution with gamma, leaves of r1 and r2: in w3 and v3; the force J^T v1 in w4.
+  void leave(const T* r1) {
+    apply(s_.w1, s_.w2);
+    pull(s_, s_.v1, s_.w4);
+    each(0, s_.n, [=, to = s_.w3, curved = s_.w2, force = s_.w4](Index j) { to[j] = r1[j] - curved[j] - force[j]; });
+    each(0, s_.r, [=, to = s_.v3, gamma = s_.gamma, y = s_.v1](Index i) { to[i] = -gamma[i] * y[i]; });
+  }
+
+  static T relative(T left, T unit) { return unit > 0 ? left / unit : left * 0; }
+  static T larger(T a, T b) { return a > b || !(a == a) ? a : b; }
+
+  // Rounds of conjugate gradients.
+  void solve_nearly_dependent(const T* b1, const T* b2, T target, T* dx, T* dy) {
+    std::fill_n(dx, s_.n + kPad, T(0));
+    std::fill_n(dy, s_.r, T(0));
+    T error = std::numeric_limits<T>::infinity();
+    const T* r1 = b1;
+    const T* r2 = b2;
+    for (int round = 0; round < static_cast<int>(c_.rounds); ++round) {
+      const bool first = round == 0;
+      iterate(r1, r2, target, dx);
+      add(dx, dy, s_.w1, s_.v1);
+      T size = residual(b1, b2);
+      if (first && !(size < c_.poor)) size = regularised_or(b1, b2, size);
+      if (!(size < std::numeric_limits<T>::infinity()) || !(first || size <= error / 2)) return;
+      std::copy_n(s_.w1, s_.n, dx);
+      std::copy_n(s_.v1, s_.r, dy);
+      error = size;
+      if (error <= target) return;
+      r1 = s_.w3;
+      r2 = s_.v3;
+    }
+  }
 
   // gamma from w1 = 1 / sizes of H's rows; G.
   void weigh_rows() {
@@ -116,13 +164,8 @@ class System {
       for (Index i = 0; i < s_.r; ++i) {
         const T* a = s_.row(0) + i * S;
         const T* b = s_.w1 + s_.starts()[i];
-        T weighted = 0, plain = 0;
-        UNROLL for (int p = 0; p < S; ++p) {
-          weighted += a[p] * a[p] * b[p];
-          plain += a[p] * a[p];
-        }
-        s_.gamma[i] = weighted;
-        squares[i] = plain;
+        s_.gamma[i] = sum_of_window<T>(S, WeightedSquare<T>{a, b});
+        squares[i] = sum_of_window<T>(S, Product<T>{a, a});
       }
     });
     for (Index q = 0; q < s_.p; ++q)
@@ -147,7 +190,7 @@ class System {
       const int S = stride;
       T* column = s_.matrix;
       for (Index j = 0; j < banded; ++j, column += S) {
-        const int used = static_cast<int>(std::min<Index>(s_.s.w, banded - 1 - j));
+        const int used = static_cast<int>(std::min(s_.diagonals() - 1, banded - 1 - j));
         column[0] = s_.w[j] + s_.diagonal[j];
         for (int i = 1; i <= used; ++i) column[i] = s_.w[i * n + j];
         for (int i = used + 1; i < S; ++i) column[i] = 0;
@@ -221,18 +264,22 @@ class System {
     const T unit1 = size1_ + largest(s_.w4, s_.n);
     const T unit2 = size_of_products(x);
     const T left1 = largest(r1, s_.n), left2 = largest(r2, s_.r);
-    const T one = unit1 > 0 ? left1 / unit1 : left1 * 0, two = unit2 > 0 ? left2 / unit2 : left2 * 0;
-    return one > two || !(one == one) ? one : two;
+    return larger(relative(left1, unit1), relative(left2, unit2));
+  }
+
+  // The solution with gamma for r1 and r2, in (w1, v1).
+  void regularised(const T* r1, const T* r2) {
+    each(0, s_.r, [=, g = s_.g, to = s_.v2](Index i) { to[i] = g[i] * r2[i]; });
+    pull(s_, s_.v2, s_.w1);
+    each(0, s_.n, [=, x = s_.w1](Index j) { x[j] += r1[j]; });
+    substitute(s_.w1);
+    push(s_, s_.w1, s_.v1);
+    each(0, s_.r, [=, y = s_.v1, g = s_.g](Index i) { y[i] = g[i] * (y[i] - r2[i]); });
   }
 
   // The step of the system with gamma in (w1, v1), or NaN where it is no better than `size`.
-  T regularised(const T* b1, const T* b2, T size) {
-    each(0, s_.r, [=, g = s_.g, to = s_.v2](Index i) { to[i] = g[i] * b2[i]; });
-    pull(s_, s_.v2, s_.w1);
-    each(0, s_.n, [=, x = s_.w1](Index j) { x[j] += b1[j]; });
-    substitute(s_.w1);
-    push(s_, s_.w1, s_.v1);
-    each(0, s_.r, [=, y = s_.v1, g = s_.g](Index i) { y[i] = g[i] * (y[i] - b2[i]); });
+  T regularised_or(const T* b1, const T* b2, T size) {
+    regularised(b1, b2);
     const T plain = residual(b1, b2);
     return plain < size || !(size == size) ? plain : kNaN<T>;
   }

@@ -60,7 +60,29 @@ T largest(Index begin, Index end, const F& f) {
 
 template <class T>
 T largest(const T* v, Index n) {
-  return largest<T>(0, n, [=](Index i) { return v[i]; });
+  constexpr int kLanes = kLaneBytes / sizeof(T);
+  typedef T Vector __attribute__((vector_size(kLaneBytes), aligned(sizeof(T)), may_alias));
+  T most = 0, sum = 0;
+  run([&] {
+    Vector top[2] = {}, total[2] = {};
+    Index i = 0;
+    for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+      UNROLL for (int k = 0; k < 2; ++k) {
+        const Vector a = *reinterpret_cast<const Vector*>(v + i + k * kLanes), size = a > 0 ? a : -a;
+        top[k] = size > top[k] ? size : top[k];
+        total[k] += size;
+      }
+    }
+    for (; i < n; ++i) {
+      most = std::max(most, std::abs(v[i]));
+      sum += std::abs(v[i]);
+    }
+    for (int l = 0; l < kLanes; ++l) {
+      most = std::max(most, std::max(top[0][l], top[1][l]));
+      sum += total[0][l] + total[1][l];
+    }
+  });
+  return most + 0 * sum;
 }
 
 template <class T>

@@ -22,16 +22,19 @@ if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr  # which brings pallas with it
 
 
-def carry(program: ClosedJaxpr, n: int, rows: int, budget: int, closed: bool = False) -> Array | None:
+def carry(
+    program: ClosedJaxpr, n: int, rows: int, budget: int, closed: bool = False, trimmed: bool = False
+) -> Array | None:
     """The lower band `(rows, n)` of a flat linear program of vectors `(n,)`, or None: see the package's docstring.
 
-    The budget is the number of operations that the band takes.
+    The budget is the number of operations that the band takes. trimmed: without the diagonals below the last one that
+    holds anything.
     """
 
     def carried() -> Array | None:
         most = budget + 1200  # some turn out not to be needed
         with np.errstate(all="ignore"):  # of constants
-            arithmetic, shape = flattened(lambda: _band(follow(program, most), rows, closed))
+            arithmetic, shape = flattened(lambda: _band(follow(program, most), rows, closed, trimmed))
         if arithmetic is None or len(needed(arithmetic.jaxpr, arithmetic.jaxpr.outvars, ())) > budget:
             return None
         return arranged(arithmetic, shape)()
@@ -79,10 +82,11 @@ def _results(equation: Any, operands: list[Any]) -> list[Any]:
     return results
 
 
-def _band(value: Value, rows: int, closed: bool) -> Array:
+def _band(value: Value, rows: int, closed: bool, trimmed: bool) -> Array:
     n, dtype = value.shape[0], value.dtype
-    ab = [jnp.zeros(n, dtype)] * rows
+    ab, last = [jnp.zeros(n, dtype)] * rows, 0
     for r, (start, size, step), part in (band.ring if closed else band.diagonals)(value, rows):
         config = [(start, n - start - (size - 1) * step - 1, step - 1)]
         ab[r] = ab[r] + lax.pad(part.formed([(start, size, step)], dtype), jnp.zeros((), dtype), config)
-    return jnp.stack(ab)
+        last = max(last, r)
+    return jnp.stack(ab[: last + 1] if trimmed else ab)

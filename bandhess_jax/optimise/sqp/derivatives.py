@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
-from ...band.structures import matvec, stacked
+from ...band.structures import matvec, stacked, unstacked
 from ...extraction.products import (
     Extraction,
     bordered,
@@ -27,6 +27,7 @@ from ...extraction.products import (
     with_shared,
 )
 from ...framework.fusion import arranged, tidy
+from ...framework.kernels import kernel
 from ...framework.programs import flattened
 from .rows import read_off, rows_times, stages_in_window
 
@@ -58,27 +59,44 @@ def _jacobian(push: Callable[[Array], Array], layout: Layout, extraction: Extrac
     return multiply(product, width, extraction.chunk_size, layout.n)
 
 
-def _narrow(
-    push: Callable[[Array], tuple[Array, Array]], band: Any, rows: Array, first: Array, layout: Layout
-) -> Array:
-    """Whether products with noise differ from those with what was extracted, by more than rounding explains: how much
-    that is, a second product shows, of a rescaled vector. As `too_narrow` says, for both in one vector."""
-    n, eps = layout.n, float(jnp.finfo(layout.dtype).eps)
-    v = hash_noise(jnp.zeros(n, layout.dtype), 0) * (1 - layout.dummies() if layout.ragged else 1)
-    product, again = lax.map(lambda v: jnp.concatenate(push(v)), jnp.stack([v, jnp.pi * v]))
+def _verdict(W: Array, rows: Array, first: Array, v: Array, product: Array, again: Array, *, shared: int) -> Array:
+    """As the kernel `interior_narrow` has it."""
+    n, eps = len(v), float(jnp.finfo(v.dtype).eps)
 
-    def expected(band: Any, rows: Array, v: Array) -> Array:
-        return jnp.concatenate([matvec(band, v), rows_times(rows, first, v, layout.p)])
+    def expected(W: Array, rows: Array, v: Array) -> Array:
+        return jnp.concatenate([matvec(unstacked(W, shared), v), rows_times(rows, first, v, shared)])
 
-    both = jax.tree.map(lambda a: jnp.stack([a, jnp.abs(a)]), (band, rows, v))
+    both = jax.tree.map(lambda a: jnp.stack([a, jnp.abs(a)]), (W, rows, v))
     known, scale = lax.map(lambda s: expected(*s), both)
-    noise = 64 * jnp.max(jnp.where(scale > 0, jnp.abs(product - again / jnp.pi) / jnp.where(scale > 0, scale, 1), 0))
+    noise = 64 * jnp.max(jnp.where(scale > 0, jnp.abs(product - again) / jnp.where(scale > 0, scale, 1), 0))
     of_rows = jnp.arange(len(scale), dtype=jnp.int32) >= n
     largest = jnp.where(of_rows, jnp.max(scale[n:], initial=0), jnp.max(scale[:n]))
     error = jnp.abs(product - known)
     wrong = (error > jnp.maximum(eps**0.5, noise) * scale) & (error > 32 * eps * largest)
     row = jnp.argmax(wrong & of_rows).astype(jnp.int32) - n
-    return jnp.where((wrong & of_rows).any(), 2 + row, wrong.any().astype(jnp.int32))
+    return jnp.where((wrong & of_rows).any(), 2 + row, wrong.any().astype(jnp.int32)).astype(v.dtype)
+
+
+def _narrow(push: Callable[[Array], tuple[Array, Array]], W: Array, rows: Array, first: Array, layout: Layout) -> Array:
+    """Whether a product with noise differs from that with what was extracted, by more than rounding explains. As
+    `too_narrow` says, for both in one vector; how much rounding explains, a second product shows, of a rescaled vector,
+    which is formed where the first one is suspect."""
+    v = hash_noise(jnp.zeros(layout.n, layout.dtype), 0) * (1 - layout.dummies() if layout.ragged else 1)
+
+    def look(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        turn, product, _ = state
+        by = jnp.where(turn == 0, 1, jnp.pi).astype(v.dtype)
+        again = jnp.concatenate(push(by * v)) / by
+        product = jnp.where(turn == 0, again, product)
+        operands = W, rows, first, v, product, again
+        return turn + 1, product, kernel("interior_narrow", _verdict, *operands, shared=layout.p)
+
+    def going(state: tuple[Array, Array, Array]) -> Array:
+        turn, _, narrow = state
+        return (turn == 0) | ((turn == 1) & (narrow > 0))
+
+    none = jnp.zeros(layout.n + len(rows), layout.dtype)
+    return lax.while_loop(going, look, (jnp.int32(0), none, none[0]))[2].astype(jnp.int32)
 
 
 def derivatives(
@@ -118,5 +136,6 @@ def derivatives(
     if layout.p:
         columns, of_rows = multiply(lambda i: push(shared_unit(layout, i)), layout.p, extraction.chunk_size, layout.n)
         H, rows = bordered(band, columns), jnp.concatenate([rows, of_rows.T], axis=1)
-    narrow = _narrow(push, H, rows, first, layout) if check else jnp.int32(0)
-    return Derivatives(f, h, grad, rows, stacked(H), narrow)
+    W = stacked(H)
+    narrow = _narrow(push, W, rows, first, layout) if check else jnp.int32(0)
+    return Derivatives(f, h, grad, rows, W, narrow)

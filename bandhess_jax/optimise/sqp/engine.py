@@ -6,12 +6,13 @@ traced, which takes far longer to compile.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from bandhess_common.interior_point import loop
 from bandhess_common.interior_point import state as portable
@@ -46,13 +47,13 @@ class Start(NamedTuple):
 
 
 class Engine(Protocol):
-    """What both are. A head is what a loop reads of a state."""
+    """What both are. A head is what a loop reads of a state; `start` gives the state before where that has begun."""
 
     @property
     def layout(self) -> Layout: ...
     @property
     def m(self) -> int: ...
-    def start(self, box: Box, first: Array, x: Array, start: Start) -> Any: ...
+    def start(self, box: Box, first: Array, x: Array, start: Start, before: Any, begun: Any) -> Any: ...
     def blank(self) -> Any: ...
     def begin(self, state: Any, at: Derivatives) -> Any: ...
     def trial(self, state: Any, f: Array, h: Array) -> Any: ...
@@ -70,10 +71,11 @@ class Compiled(NamedTuple):
     m: int
     dtype: np.dtype
 
-    def start(self, box: Box, first: Array, x: Array, start: Start) -> Array:
+    def start(self, box: Box, first: Array, x: Array, start: Start, before: Array, begun: Any) -> Array:
         dtype = self.dtype
         table = jnp.asarray(np.array(constants(float(np.finfo(dtype).eps)), dtype))
-        operands = *box, first, x, *start, table
+        numbers = start.numbers.at[2].set(jnp.where(begun, -1, start.numbers[2]))
+        operands = *box, first, x, *start._replace(numbers=numbers), table, before
         return self._call("start", [self.layout.size], {"rows": self.layout.rows, "m": self.m}, *operands)
 
     def blank(self) -> Array:
@@ -113,7 +115,7 @@ class Compiled(NamedTuple):
             f"bandhess_interior_{name}",
             shapes[0] if len(shapes) == 1 else tuple(shapes),
             vmap_method="broadcast_all",
-            input_output_aliases={0: 0} if name in ("begin", "trial") else None,
+            input_output_aliases={"start": {10: 0}, "begin": {0: 0}, "trial": {0: 0}}.get(name),
         )
         options = options | {"shared": self.layout.p}
         return call(*operands, **{option: np.float64(value) for option, value in options.items()})
@@ -144,7 +146,11 @@ class Portable(NamedTuple):
     m: int
     dtype: np.dtype
 
-    def start(self, box: Box, first: Array, x: Array, start: Start) -> Running:
+    def start(self, box: Box, first: Array, x: Array, start: Start, before: Running, begun: Any) -> Running:
+        new = functools.partial(self._start, box, first, x, start)
+        return new() if begun is False else lax.cond(begun, lambda: before, new)
+
+    def _start(self, box: Box, first: Array, x: Array, start: Start) -> Running:
         tol, max_steps, kind, mu = start.numbers
         problem = problem_of(OPS, *box, first, self.m, (tol, max_steps), *self.layout[2:])
         given = portable.Solution(x, start.y, start.z_lower, start.z_upper, mu)
@@ -155,11 +161,17 @@ class Portable(NamedTuple):
         vector, rows, numbers = (jnp.zeros(size, self.dtype) for size in (n, r, 4))
         first = jnp.zeros(r, jnp.int32)
         box, start = Box(*[vector] * 3), Start(rows, vector, vector, numbers)
-        shapes = jax.eval_shape(self.start, box, first, vector, start)
+        shapes = jax.eval_shape(self._start, box, first, vector, start)
         return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
     def begin(self, running: Running, at: Derivatives) -> Running:
-        given = portable.Derivatives(*at)
+        p, zeros = (
+            self.layout.p,
+            jnp.zeros((self.layout.rows + self.layout.p - len(at.band), self.layout.n), self.dtype),
+        )
+        diagonals = len(at.band) - p
+        band = jnp.concatenate([at.band[:diagonals], zeros, at.band[diagonals:]])
+        given = portable.Derivatives(*at._replace(band=band))
         return running._replace(state=loop.begin(OPS, running.problem, running.state, given))
 
     def trial(self, running: Running, f: Array, h: Array) -> Running:

@@ -5,6 +5,7 @@ The user's functions stand in the program twice: in the derivatives, and in the 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...extraction.objective import Objective
 from ...extraction.products import Extraction
+from ...framework.fusion import tidy
 from .derivatives import Derivatives, Functions, derivatives
 from .engine import Box, Engine, Solution, Start
 from .rows import windows
@@ -78,13 +80,25 @@ def blank(options: Options, engine: Engine) -> State:
     return State(whole, engine.head(whole), rows, none, none, none - 1, none, seen, history)
 
 
-def initial(options: Options, engine: Engine, functions: Functions, box: Box, x: Array, start: Start) -> State:
-    state = blank(options, engine)
+def initial(
+    options: Options,
+    engine: Engine,
+    functions: Functions,
+    box: Box,
+    x: Array,
+    start: Start,
+    before: State | None = None,
+    begun: Any = False,
+) -> State:
+    """The first state, or the one before where that has begun. It takes the memory of the engine's state before."""
+    before = blank(options, engine) if before is None else before
+    first = before.first
     if engine.layout.r:
-        first = windows(lambda x: functions(x)[1], x, options.objective.layout, options.extraction.bandwidth)
-        state = state._replace(first=first)
-    whole = engine.start(box, state.first, x, start)
-    return state._replace(engine=whole, head=engine.head(whole))
+        look = functools.partial(windows, lambda x: functions(x)[1], x, options.objective.layout)
+        look = functools.partial(look, options.extraction.bandwidth)
+        first = look() if begun is False else lax.cond(begun, lambda: first, look)
+    whole = engine.start(box, first, x, start, before.engine, begun)
+    return before._replace(engine=whole, head=engine.head(whole), first=first)
 
 
 def is_open(engine: Engine, state: State) -> Array:
@@ -137,7 +151,8 @@ def advance(
     values until the engine is content with its step."""
 
     def trial(s: State) -> State:
-        state = engine.trial(s.engine, *functions(engine.vector(s.head, "x_request")))
+        x = engine.vector(s.head, "x_request")
+        state = engine.trial(s.engine, *tidy(functions, x)(x))
         return s._replace(engine=state, head=engine.head(state), trials=s.trials + 1)
 
     def turn(s: State) -> State:

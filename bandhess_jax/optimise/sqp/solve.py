@@ -16,7 +16,7 @@ from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import jit_call, prepare
-from ...framework.packing import pack, unpack
+from ...framework.packing import contents, pack, unpack
 from .condensed import largest
 from .engine import COLD, MULTIPLIERS, WARM, Engine, Start, engine
 from .implicit import differentiable_where, envelope
@@ -174,11 +174,11 @@ def _turns(options: Options, *rest: Any) -> Piece:
     here = problem.on(lax.stop_gradient(problem.data))
     kernels = _engine(options, problem)
     sides = here.sides
-    state = lax.cond(
-        packed.integers[0] > 0,
-        lambda: unpack(packed, blank(options, kernels)),
-        lambda: initial(options, kernels, here.rows, sides, x0, given.start(problem)),
-    )
+    nothing = blank(options, kernels)
+    # The engine's state is not chosen between two: what begins takes its memory.
+    before = unpack(packed, nothing)._replace(engine=contents(packed, nothing).engine)
+    start = given.start(problem)
+    state = initial(options, kernels, here.rows, sides, x0, start, before, packed.integers[0] > 0)
     state = advance(options, kernels, here.rows, sides, user.report, state, last)
     end = end_of(kernels, state)
     # The value is traced where the functions close over tracers, which says that this is no place for pieces.

@@ -89,7 +89,7 @@ class Compiled:
         operands = [task.lower, task.upper, task.held, first, *start[1:5], numbers, fixed]
         operands = [t.contiguous() for t in operands]
         numbers_of = {"rows": task.rows, "m": task.m, "shared": task.shared}
-        call("interior_start", list(map(view, operands)), [self.of_state], **numbers_of)
+        call("interior_start", [*map(view, operands), self.of_state], [self.of_state], **numbers_of)
 
     def registers(self) -> Registers:
         return Registers(*self.state[: len(Registers._fields)].tolist())
