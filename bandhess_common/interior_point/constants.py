@@ -44,6 +44,7 @@ class Constants(NamedTuple):
     unbounded: float = 1e20  # of -f / max(1, |f0|) or |x|; of both, its root
     # The linear system
     gamma: float = 1e-10
+    column_sweeps: int = 6  # that bring the Jacobian's rows to one size, for the sizes of its columns
     target: float = 1e-10  # relative residual with which a solve is content
     target_curvature: float = 1e-6  # the same in the search for negative curvature
     target_small: float = 1e-3  # |J| |x| counts this much in the unit of the second residual

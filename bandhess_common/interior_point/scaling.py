@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from .measures import distances, limits, relaxation, residuals, theta
 from .operations import Array
-from .products import masked
+from .products import masked, pull, push
 from .state import WARM, Derivatives, Kit, Point, State
 from .step import halves
-from .system import condensed, factored, solve
+from .system import condensed, factored, ratio, solve
 
 
 def inside(k: Kit, x: Array) -> Array:
@@ -56,11 +56,29 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
     q, mu = slacks(k, s, h, f_scale, h_scale)
     filter = limits(k, s.mode.filter, theta(k, residuals(k, h, q, mu)))
     steepness = ops.maximum(f_scale * ops.largest(a.grad * k.p.free), c.size_least)
+    sizes = column_sizes(k, masked(k, a.rows) * h_scale[:, None])
     return s._replace(
-        point=q, f_scale=f_scale, h_scale=h_scale, f=f, h=h, mode=s.mode._replace(mu=mu, filter=filter),
+        point=q, system=s.system._replace(column_size=sizes), f_scale=f_scale, h_scale=h_scale, f=f, h=h, mode=s.mode._replace(mu=mu, filter=filter),
         value_unit=value_unit,
         size_least=k.eps**c.floor_mean * steepness / ops.maximum(ops.largest(x), 1.0),
     )  # fmt: skip
+
+
+def column_sizes(k: Kit, rows: Array) -> Array:
+    """How large the Jacobian's columns are, squared, beside rows of one size: the largest 1, and 1 of a column of zeros.
+    Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001)."""
+    ops, squares = k.ops, rows * rows
+
+    def sweep(t: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        size, _, count = t
+        row = push(k, squares, 1 / size)
+        sums = pull(k, squares, ratio(k, 0 * row + 1, row))
+        return ops.where(sums > 0, ops.sqrt(size * sums), 1.0), sums, count + 1
+
+    one = 0 * k.p.free + 1
+    size, sums, _ = ops.while_loop(lambda t: t[2] < k.c.column_sweeps, sweep, (one, one, ops.count(0, one)))
+    top = ops.largest(ops.where(sums > 0, size, 0.0))
+    return ops.where(sums > 0, size / ops.maximum(top, k.least), 1.0)
 
 
 def slacks(k: Kit, s: State, h: Array, f_scale: Array, h_scale: Array) -> tuple[Point, Array]:
