@@ -45,7 +45,9 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
     """Scales (WB 3.8, and rows that are small grow), and the first slacks and multipliers."""
     ops, c = k.ops, k.c
     top_f, top = sizes(k, a)
-    top_f = ops.maximum(ops.maximum(top_f, s.f_scale), k.least)
+    bend = ops.largest((s.search.tried.x - a.grad) * k.p.free) / c.scale_far
+    bend = ops.where(ops.isfinite(bend), bend, 0.0)  # f may be flat at the start alone
+    top_f = ops.maximum(ops.maximum(ops.maximum(top_f, bend), s.f_scale), k.least)
     top = ops.maximum(ops.maximum(top, s.h_scale), k.least)
     f_scale = ops.minimum(c.scale_most / top_f, 1.0)
     grown = ops.minimum(ops.maximum(c.scale_least / top, 1.0), c.scale_grow)
@@ -56,17 +58,17 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
     q, mu = slacks(k, s, h, f_scale, h_scale)
     filter = limits(k, s.mode.filter, theta(k, residuals(k, h, q, mu)))
     steepness = ops.maximum(f_scale * ops.largest(a.grad * k.p.free), c.size_least)
-    sizes = column_sizes(k, masked(k, a.rows) * h_scale[:, None])
+    system = s.system._replace(column_size=column_sizes(k, masked(k, a.rows) * h_scale[:, None]))
     return s._replace(
-        point=q, system=s.system._replace(column_size=sizes), f_scale=f_scale, h_scale=h_scale, f=f, h=h, mode=s.mode._replace(mu=mu, filter=filter),
+        point=q, system=system, f_scale=f_scale, h_scale=h_scale, f=f, h=h, mode=s.mode._replace(mu=mu, filter=filter),
         value_unit=value_unit,
         size_least=k.eps**c.floor_mean * steepness / ops.maximum(ops.largest(x), 1.0),
     )  # fmt: skip
 
 
 def column_sizes(k: Kit, rows: Array) -> Array:
-    """How large the Jacobian's columns are, squared, beside rows of one size: the largest 1, and 1 of a column of zeros.
-    Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001)."""
+    """How large the Jacobian's columns are, squared, beside rows of one size: the largest 1, and 1 of a column of
+    zeros. Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001)."""
     ops, squares = k.ops, rows * rows
 
     def sweep(t: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:

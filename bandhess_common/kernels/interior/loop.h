@@ -25,6 +25,7 @@ class Loop {
     const bool starting = reg_.stage == kEstimate && reg_.pending == kNothing;
     if (starting) {
       note_tops(s_, at);
+      note_bend(s_, at.gradient);
       set_scales(s_);
     }
     if (reg_.pending == kStepped) take();

@@ -111,6 +111,17 @@ void note_tops(const State<T>& s, const Derivatives<T>& at) {
   s.reg.value_unit = std::max(s.reg.value_unit, finite(here));
 }
 
+// How far the gradient of f would change along with x by max(1, |x|), from its change up to the second point: f may be flat
+// at the start alone.
+template <class T>
+void note_bend(const State<T>& s, const T* gradient) {
+  const T moved = largest<T>(0, s.n, [=, free = s.free, far = s.c_lower](Index j) {
+    return free[j] * (far[j] - gradient[j]);
+  });
+  const T bend = moved / s.constants().scale_far;
+  if (std::isfinite(bend)) s.reg.value_unit = std::max(s.reg.value_unit, bend);
+}
+
 template <class T>
 void set_scales(const State<T>& s) {
   const auto& c = s.constants();
