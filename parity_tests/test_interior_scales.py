@@ -96,8 +96,10 @@ def test_sizes_of_columns() -> None:
     assert change.max() < 20 * change.min()
 
 
-def test_scale_of_a_cost_that_is_flat_at_the_start() -> None:
-    """The gradient's change along with x by 1 counts as the gradient does: of w u^2 / 2 from u = 0 it is w."""
+@pytest.mark.parametrize("room", [9.0, 0.02])
+def test_scale_of_a_cost_that_is_flat_at_the_start(room: float) -> None:
+    """The gradient's change along with x by 1, or up to the bounds, counts as the gradient does: of w u^2 / 2 from
+    u = 0 it is w u."""
     n = 4
     weights = np.array([2.0, 5e4, 3.0, 1.0])
 
@@ -106,11 +108,12 @@ def test_scale_of_a_cost_that_is_flat_at_the_start() -> None:
         h = np.array([x.sum() - 1])
         return weights @ x**2 / 2, h, sigma * weights * x + y[0] * J[0], sigma * np.diag(weights), J
 
-    p = Problem(lambda x: derivatives(x, 1, np.zeros(1))[:2], derivatives, np.zeros(n), 1, np.full(n, -9.0),
-                np.full(n, 9.0), rows=4, fixed=np.zeros(n))  # fmt: skip
+    p = Problem(lambda x: derivatives(x, 1, np.zeros(1))[:2], derivatives, np.zeros(n), 1, np.full(n, -room),
+                np.full(n, room), rows=4, fixed=np.zeros(n))  # fmt: skip
     engine, s = at_the_start(p)
-    change = np.abs(weights * numpy_operations.hashed(n, 2)).max()
-    assert change > 1000
+    noise = np.abs(numpy_operations.hashed(n, 2))
+    change = (weights * noise).max() * min(1, room / noise.max())
+    assert change > 200
     assert engine.register("f_scale") == pytest.approx(100 / change, rel=1e-9)
     assert float(s.f_scale) == pytest.approx(engine.register("f_scale"), rel=1e-12)
 

@@ -45,9 +45,7 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
     """Scales (WB 3.8, and rows that are small grow), and the first slacks and multipliers."""
     ops, c = k.ops, k.c
     top_f, top = sizes(k, a)
-    bend = ops.largest((s.search.tried.x - a.grad) * k.p.free) / c.scale_far
-    bend = ops.where(ops.isfinite(bend), bend, 0.0)  # f may be flat at the start alone
-    top_f = ops.maximum(ops.maximum(ops.maximum(top_f, bend), s.f_scale), k.least)
+    top_f = ops.maximum(ops.maximum(ops.maximum(top_f, bend(k, s, a)), s.f_scale), k.least)
     top = ops.maximum(ops.maximum(top, s.h_scale), k.least)
     f_scale = ops.minimum(c.scale_most / top_f, 1.0)
     grown = ops.minimum(ops.maximum(c.scale_least / top, 1.0), c.scale_grow)
@@ -64,6 +62,17 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
         value_unit=value_unit,
         size_least=k.eps**c.floor_mean * steepness / ops.maximum(ops.largest(x), 1.0),
     )  # fmt: skip
+
+
+def bend(k: Kit, s: State, a: Derivatives) -> Array:
+    """How far the gradient of f would change along with x by max(1, |x|), or as far as bounds let it, from its change
+    up to the second point: f may be flat at the start alone."""
+    ops, x, far = k.ops, s.point.x, s.search
+    move = (far.step.x - x) * k.p.free
+    room = ops.maximum(distances(k, x), k.least)
+    spent = ops.where(k.p.bounded, ops.maximum(ops.join(-move, move), 0.0) / room, 0.0)
+    change = ops.largest((far.tried.x - a.grad) * k.p.free) / ops.maximum(ops.largest(spent), k.c.scale_far)
+    return ops.where(ops.isfinite(change), change, 0.0)
 
 
 def column_sizes(k: Kit, rows: Array) -> Array:

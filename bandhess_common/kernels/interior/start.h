@@ -111,15 +111,21 @@ void note_tops(const State<T>& s, const Derivatives<T>& at) {
   s.reg.value_unit = std::max(s.reg.value_unit, finite(here));
 }
 
-// How far the gradient of f would change along with x by max(1, |x|), from its change up to the second point: f may be flat
-// at the start alone.
+// How far the gradient of f would change along with x by max(1, |x|), or as far as bounds let it, from its change up to the
+// second point: f may be flat at the start alone.
 template <class T>
 void note_bend(const State<T>& s, const T* gradient) {
-  const T moved = largest<T>(0, s.n, [=, free = s.free, far = s.c_lower](Index j) {
+  const T tiny = std::numeric_limits<T>::min();
+  T least = s.constants().scale_far;  // the inverse of how many times the move can be made
+  for (Index j = 0; j < s.n; ++j) {
+    const T move = s.free[j] * (s.cx[j] - s.x[j]);
+    if (s.has_lower[j] > 0) least = std::max(least, -move / std::max(s.x[j] - s.lower[j], tiny));
+    if (s.has_upper[j] > 0) least = std::max(least, move / std::max(s.upper[j] - s.x[j], tiny));
+  }
+  const T change = largest<T>(0, s.n, [=, free = s.free, far = s.c_lower](Index j) {
     return free[j] * (far[j] - gradient[j]);
   });
-  const T bend = moved / s.constants().scale_far;
-  if (std::isfinite(bend)) s.reg.value_unit = std::max(s.reg.value_unit, bend);
+  if (std::isfinite(change / least)) s.reg.value_unit = std::max(s.reg.value_unit, change / least);
 }
 
 template <class T>
