@@ -144,23 +144,27 @@ void set_scales(const State<T>& s) {
 // sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001).
 template <class T>
 void measure_columns(const State<T>& s) {
-  const Index n = s.n, banded = s.banded, stride = s.s.stride;
+  const Index n = s.n, banded = s.banded;
   T *size = s.column_size, *inverse = s.w1, *sums = s.w2;
   std::fill_n(size, n, T(1));
   std::fill_n(inverse + n, kPad, T(0));
   for (int sweep = 0; sweep < static_cast<int>(s.constants().column_sweeps); ++sweep) {
     each(0, n, [=](Index j) { inverse[j] = 1 / size[j]; });
     std::fill_n(sums, n + kPad, T(0));
-    for (Index i = 0; i < s.r; ++i) {
-      const T *a = s.row(i), *by = inverse + s.starts()[i];
-      T* to = sums + s.starts()[i];
-      T square = 0;
-      for (Index j = 0; j < stride; ++j) square += a[j] * a[j] * by[j];
-      for (Index q = 0; q < s.p; ++q) square += s.column(q)[i] * s.column(q)[i] * inverse[banded + q];
-      if (!(square > 0)) continue;
-      for (Index j = 0; j < stride; ++j) to[j] += a[j] * a[j] / square;
-      for (Index q = 0; q < s.p; ++q) sums[banded + q] += s.column(q)[i] * s.column(q)[i] / square;
-    }
+    with_stride(s, [&](auto stride) {
+      const int S = stride;
+      for (Index i = 0; i < s.r; ++i) {
+        const T *a = s.row(0) + i * S, *by = inverse + s.starts()[i];
+        T* to = sums + s.starts()[i];
+        T square = 0;
+        UNROLL for (int j = 0; j < S; ++j) square += a[j] * a[j] * by[j];
+        for (Index q = 0; q < s.p; ++q) square += s.column(q)[i] * s.column(q)[i] * inverse[banded + q];
+        if (!(square > 0)) continue;
+        const T share = 1 / square;
+        UNROLL for (int j = 0; j < S; ++j) to[j] += a[j] * a[j] * share;
+        for (Index q = 0; q < s.p; ++q) sums[banded + q] += s.column(q)[i] * s.column(q)[i] * share;
+      }
+    });
     each(0, n, [=](Index j) { size[j] = sums[j] > 0 ? std::sqrt(size[j] * sums[j]) : T(1); });
   }
   const T top = largest<T>(0, n, [=](Index j) { return sums[j] > 0 ? size[j] : T(0); });
