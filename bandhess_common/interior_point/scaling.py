@@ -76,8 +76,8 @@ def bend(k: Kit, s: State, a: Derivatives) -> Array:
 
 
 def column_sizes(k: Kit, rows: Array) -> Array:
-    """How large the Jacobian's columns are, squared, beside rows of one size: the largest 1, and 1 of a column of
-    zeros. Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001)."""
+    """How large the Jacobian's columns are, squared, beside rows of one size: the largest of stages 1, and 1 of a
+    column of zeros. Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001)."""
     ops, squares = k.ops, rows * rows
 
     def sweep(t: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -88,8 +88,8 @@ def column_sizes(k: Kit, rows: Array) -> Array:
 
     one = 0 * k.p.free + 1
     size, sums, _ = ops.while_loop(lambda t: t[2] < k.c.column_sweeps, sweep, (one, one, ops.count(0, one)))
-    top = ops.largest(ops.where(sums > 0, size, 0.0))
-    return ops.where(sums > 0, size / ops.maximum(top, k.least), 1.0)
+    top = ops.largest(ops.where(sums > 0, size, 0.0)[: k.banded])
+    return ops.where((sums > 0) & (top > 0), size / ops.where(top > 0, top, 1.0), 1.0)
 
 
 def slacks(k: Kit, s: State, h: Array, f_scale: Array, h_scale: Array) -> tuple[Point, Array]:

@@ -140,7 +140,8 @@ void set_scales(const State<T>& s) {
   s.reg.f_scale = std::min(T(1), c.scale_most / std::max(s.reg.value_unit, tiny));
 }
 
-// How large the Jacobian's columns are, squared, beside rows of one size: the largest 1, and 1 of a column of zeros. Each
+// How large the Jacobian's columns are, squared, beside rows of one size: the largest of stages 1, and 1 of a column of
+// zeros. Each
 // sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001).
 template <class T>
 void measure_columns(const State<T>& s) {
@@ -167,8 +168,8 @@ void measure_columns(const State<T>& s) {
     });
     each(0, n, [=](Index j) { size[j] = sums[j] > 0 ? std::sqrt(size[j] * sums[j]) : T(1); });
   }
-  const T top = largest<T>(0, n, [=](Index j) { return sums[j] > 0 ? size[j] : T(0); });
-  each(0, n, [=](Index j) { size[j] /= sums[j] > 0 ? top : T(1); });
+  const T top = largest<T>(0, banded, [=](Index j) { return sums[j] > 0 ? size[j] : T(0); });
+  each(0, n, [=](Index j) { size[j] /= sums[j] > 0 && top > 0 ? top : T(1); });
 }
 
 // Slacks and multipliers where nothing is known: distances from the bounds, and 1.
