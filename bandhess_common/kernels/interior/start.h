@@ -141,8 +141,7 @@ void set_scales(const State<T>& s) {
 }
 
 // How large the Jacobian's columns are, squared, beside rows of one size: the largest of stages 1, and 1 of a column of
-// zeros. Each
-// sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001).
+// zeros. Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001).
 template <class T>
 void measure_columns(const State<T>& s) {
   const Index n = s.n, banded = s.banded;
