@@ -108,7 +108,7 @@ def test_a_border_takes_the_steps_of_a_band_without_zeros(T: int) -> None:
     for name in ("value", "grad_norm", "step", "shift"):
         ours, theirs = ([row[name] for row in end.history[:7]] for end in (border, whole))
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
-    if T < 50:  # on the longest rounding grows to other paths, and to other optima
+    if T < 50:  # on the longest rounding grows to other paths, and these lead to other optima
         assert border.steps == whole.steps
         np.testing.assert_allclose(border.x, whole.x, atol=1e-6)
         np.testing.assert_allclose(border.y, whole.y, atol=1e-5)

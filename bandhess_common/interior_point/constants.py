@@ -33,6 +33,7 @@ class Constants(NamedTuple):
     slack_least: float = 1e-2  # of inequalities
     multiplier_most: float = 1e3  # of estimated multipliers, which are 0 beyond it (WB 36)
     # Scaling: row scale min(1, most / top) clip(least / top, 1, grow), objective min(1, most / top) (WB 3.8)
+    # The objective's top counts how far its gradient would change, too: `scaling.bend`.
     scale_most: float = 100.0
     scale_least: float = 1e-2
     scale_grow: float = 1e8
@@ -44,6 +45,7 @@ class Constants(NamedTuple):
     unbounded: float = 1e20  # of -f / max(1, |f0|) or |x|; of both, its root
     # The linear system
     gamma: float = 1e-10
+    column_sweeps: int = 6  # that bring the Jacobian's rows to one size, for the sizes of its columns
     target: float = 1e-10  # relative residual with which a solve is content
     target_curvature: float = 1e-6  # the same in the search for negative curvature
     target_small: float = 1e-3  # |J| |x| counts this much in the unit of the second residual

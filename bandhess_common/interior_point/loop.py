@@ -77,7 +77,7 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     empty = empty_filter(ops, x)
     factor, _ = ops.factor(ops.put(band, 0, at_x + 1), k.shared)
     window = min(rows - k.shared, k.banded) + k.shared
-    system = System(band, at_x, ops.full((r, window), 0.0, x), at_r, at_r, band, zero, zero, zero, factor)
+    system = System(band, at_x, ops.full((r, window), 0.0, x), at_r, at_r, band, zero, at_x + 1, zero, zero, factor)
     search = Search(
         step, zero, zero, zero, step, zero, zero, zero, zero, zero, zero, no, zero, no, no, no, none, res, zero
     )

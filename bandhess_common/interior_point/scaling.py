@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from .measures import distances, limits, relaxation, residuals, theta
 from .operations import Array
-from .products import masked
+from .products import masked, pull, push
 from .state import WARM, Derivatives, Kit, Point, State
 from .step import halves
-from .system import condensed, factored, solve
+from .system import condensed, factored, ratio, solve
 
 
 def inside(k: Kit, x: Array) -> Array:
@@ -45,7 +45,7 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
     """Scales (WB 3.8, and rows that are small grow), and the first slacks and multipliers."""
     ops, c = k.ops, k.c
     top_f, top = sizes(k, a)
-    top_f = ops.maximum(ops.maximum(top_f, s.f_scale), k.least)
+    top_f = ops.maximum(ops.maximum(ops.maximum(top_f, bend(k, s, a)), s.f_scale), k.least)
     top = ops.maximum(ops.maximum(top, s.h_scale), k.least)
     f_scale = ops.minimum(c.scale_most / top_f, 1.0)
     grown = ops.minimum(ops.maximum(c.scale_least / top, 1.0), c.scale_grow)
@@ -56,11 +56,40 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
     q, mu = slacks(k, s, h, f_scale, h_scale)
     filter = limits(k, s.mode.filter, theta(k, residuals(k, h, q, mu)))
     steepness = ops.maximum(f_scale * ops.largest(a.grad * k.p.free), c.size_least)
+    system = s.system._replace(column_size=column_sizes(k, masked(k, a.rows) * h_scale[:, None]))
     return s._replace(
-        point=q, f_scale=f_scale, h_scale=h_scale, f=f, h=h, mode=s.mode._replace(mu=mu, filter=filter),
+        point=q, system=system, f_scale=f_scale, h_scale=h_scale, f=f, h=h, mode=s.mode._replace(mu=mu, filter=filter),
         value_unit=value_unit,
         size_least=k.eps**c.floor_mean * steepness / ops.maximum(ops.largest(x), 1.0),
     )  # fmt: skip
+
+
+def bend(k: Kit, s: State, a: Derivatives) -> Array:
+    """How far the gradient of f would change along with x by max(1, |x|), or as far as bounds let it, from its change
+    up to the second point: f may be flat at the start alone."""
+    ops, x, far = k.ops, s.point.x, s.search
+    move = (far.step.x - x) * k.p.free
+    room = ops.maximum(distances(k, x), k.least)
+    spent = ops.where(k.p.bounded, ops.maximum(ops.join(-move, move), 0.0) / room, 0.0)
+    change = ops.largest((far.tried.x - a.grad) * k.p.free) / ops.maximum(ops.largest(spent), k.c.scale_far)
+    return ops.where(ops.isfinite(change), change, 0.0)
+
+
+def column_sizes(k: Kit, rows: Array) -> Array:
+    """How large the Jacobian's columns are, squared, beside rows of one size: the largest of stages 1, and 1 of a
+    column of zeros. Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001)."""
+    ops, squares = k.ops, rows * rows
+
+    def sweep(t: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        size, _, count = t
+        row = push(k, squares, 1 / size)
+        sums = pull(k, squares, ratio(k, 0 * row + 1, row))
+        return ops.where(sums > 0, ops.sqrt(size * sums), 1.0), sums, count + 1
+
+    one = 0 * k.p.free + 1
+    size, sums, _ = ops.while_loop(lambda t: t[2] < k.c.column_sweeps, sweep, (one, one, ops.count(0, one)))
+    top = ops.largest(ops.where(sums > 0, size, 0.0)[: k.banded])
+    return ops.where((sums > 0) & (top > 0), size / ops.where(top > 0, top, 1.0), 1.0)
 
 
 def slacks(k: Kit, s: State, h: Array, f_scale: Array, h_scale: Array) -> tuple[Point, Array]:

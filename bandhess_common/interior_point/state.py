@@ -152,6 +152,7 @@ class System(NamedTuple):
     gamma: Array
     condensed: Array  # the band of M without shift
     size: Array  # |W|
+    column_size: Array  # (n,) of the Jacobian at the start, squared
     row_size: Array  # largest 2-norm of a row
     shift: Array  # delta
     factor: Any

@@ -64,7 +64,7 @@ def condensed(k: Kit, s: System) -> System:
     """With gamma_i, relative to J_i |H|^-1 J_i^T row by row, and M."""
     ops, c, p = k.ops, k.c, k.p
     H = shifted_diagonal(k, s.band, s.diagonal)
-    absolute = ops.maximum(matvec(k, abs(H), ops.full(p.free.shape, 1.0, p.free)), s.size)
+    absolute = ops.maximum(matvec(k, abs(H), ops.full(p.free.shape, 1.0, p.free)), s.size * s.column_size)
     squares = s.rows * s.rows
     top = ops.largest(ops.sum(squares, 1))
     least = ops.where(top > 0, k.eps * top, 1.0) / s.size

@@ -25,6 +25,7 @@ class Loop {
     const bool starting = reg_.stage == kEstimate && reg_.pending == kNothing;
     if (starting) {
       note_tops(s_, at);
+      note_bend(s_, at.gradient);
       set_scales(s_);
     }
     if (reg_.pending == kStepped) take();
@@ -33,7 +34,10 @@ class Loop {
     reg_.pending = kNothing;
     load(at, starting ? reg_.f_scale : T(1));
     if (reg_.stage == kLinearise) return linearise();
-    if (starting) start_point();
+    if (starting) {
+      measure_columns(s_);
+      start_point();
+    }
     if (reg_.start == 0 || !starting) estimate_multipliers(s_, system_);
     if (starting) set_limits(s_, theta(s_, here(), reg_.barrier, true));
     ask_for_derivatives();

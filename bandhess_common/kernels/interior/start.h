@@ -112,6 +112,23 @@ void note_tops(const State<T>& s, const Derivatives<T>& at) {
   s.reg.value_unit = std::max(s.reg.value_unit, finite(here));
 }
 
+// How far the gradient of f would change along with x by max(1, |x|), or as far as bounds let it, from its change up to the
+// second point: f may be flat at the start alone.
+template <class T>
+void note_bend(const State<T>& s, const T* gradient) {
+  const T tiny = std::numeric_limits<T>::min();
+  T least = s.constants().scale_far;  // the inverse of how many times the move can be made
+  for (Index j = 0; j < s.n; ++j) {
+    const T move = s.free[j] * (s.cx[j] - s.x[j]);
+    if (s.has_lower[j] > 0) least = std::max(least, -move / std::max(s.x[j] - s.lower[j], tiny));
+    if (s.has_upper[j] > 0) least = std::max(least, move / std::max(s.upper[j] - s.x[j], tiny));
+  }
+  const T change = largest<T>(0, s.n, [=, free = s.free, far = s.c_lower](Index j) {
+    return free[j] * (far[j] - gradient[j]);
+  });
+  if (std::isfinite(change / least)) s.reg.value_unit = std::max(s.reg.value_unit, change / least);
+}
+
 template <class T>
 void set_scales(const State<T>& s) {
   const auto& c = s.constants();
@@ -122,6 +139,37 @@ void set_scales(const State<T>& s) {
     s.h_scale[i] = std::min(T(1), c.scale_most / top) * more;
   }
   s.reg.f_scale = std::min(T(1), c.scale_most / std::max(s.reg.value_unit, tiny));
+}
+
+// How large the Jacobian's columns are, squared, beside rows of one size: the largest of stages 1, and 1 of a column of
+// zeros. Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001).
+template <class T>
+void measure_columns(const State<T>& s) {
+  const Index n = s.n, banded = s.banded;
+  T *size = s.column_size, *inverse = s.w1, *sums = s.w2;
+  std::fill_n(size, n, T(1));
+  std::fill_n(inverse + n, kPad, T(0));
+  for (int sweep = 0; sweep < static_cast<int>(s.constants().column_sweeps); ++sweep) {
+    each(0, n, [=](Index j) { inverse[j] = 1 / size[j]; });
+    std::fill_n(sums, n + kPad, T(0));
+    with_stride(s, [&](auto stride) {
+      const int S = stride;
+      for (Index i = 0; i < s.r; ++i) {
+        const T *a = s.row(0) + i * S, *by = inverse + s.starts()[i];
+        T* to = sums + s.starts()[i];
+        T square = 0;
+        UNROLL for (int j = 0; j < S; ++j) square += a[j] * a[j] * by[j];
+        for (Index q = 0; q < s.p; ++q) square += s.column(q)[i] * s.column(q)[i] * inverse[banded + q];
+        if (!(square > 0)) continue;
+        const T share = 1 / square;
+        UNROLL for (int j = 0; j < S; ++j) to[j] += a[j] * a[j] * share;
+        for (Index q = 0; q < s.p; ++q) sums[banded + q] += s.column(q)[i] * s.column(q)[i] * share;
+      }
+    });
+    each(0, n, [=](Index j) { size[j] = sums[j] > 0 ? std::sqrt(size[j] * sums[j]) : T(1); });
+  }
+  const T top = largest<T>(0, banded, [=](Index j) { return sums[j] > 0 ? size[j] : T(0); });
+  each(0, n, [=](Index j) { size[j] /= sums[j] > 0 && top > 0 ? top : T(1); });
 }
 
 // Slacks and multipliers where nothing is known: distances from the bounds, and 1.

@@ -29,7 +29,7 @@ class System {
   void condense() {
     band_sizes(s_, s_.diagonal, s_.w1);
     const T size_w = reg_.size_w;
-    each(0, s_.n, [=, h = s_.w1](Index j) { h[j] = 1 / std::max(h[j], size_w); });
+    each(0, s_.n, [=, h = s_.w1, size = s_.column_size](Index j) { h[j] = 1 / std::max(h[j], size_w * size[j]); });
     std::fill_n(s_.w1 + s_.n, kPad, T(0));
     weigh_rows();
     fill_matrix();
