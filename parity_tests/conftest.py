@@ -5,8 +5,6 @@ import contextlib
 import gc
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Generator
 from typing import Any
@@ -93,18 +91,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
             settings.enter_context(jax.numpy_dtype_promotion("standard"))
             settings.enter_context(jax.numpy_rank_promotion("allow"))
         return (yield)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """A test marked `as_users`, whose numbers hang on the machine code, runs in a process where XLA optimises."""
-    if pyfuncitem.get_closest_marker("as_users") is None or os.environ.get("XLA_FLAGS") != QUICK_TO_COMPILE:
-        return None
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", pyfuncitem.nodeid]
-    environment = {**os.environ, "XLA_FLAGS": ""}
-    done = subprocess.run(command, cwd=pyfuncitem.config.rootpath, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return True
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -86,8 +86,11 @@ def compare(found: np.ndarray, S: np.ndarray, solution: np.ndarray, names: list[
         np.testing.assert_allclose(x * scale, solution, rtol=0, atol=tolerance, err_msg=f"{what}, {name}")
 
 
-@pytest.mark.parametrize("tier", TIERS)
-@pytest.mark.parametrize("w", range(18))
+# Compiled kernels have code of their own for each width; programs of array operations change at a few.
+WIDTHS = {tier: range(18) if tier in ("jax-compiled", "torch-serial") else [0, 1, 2, 3, 4, 5, 8, 17] for tier in TIERS}
+
+
+@pytest.mark.parametrize(("tier", "w"), [(tier, w) for tier in TIERS for w in WIDTHS[tier]])
 def test_against_lapack(w: int, tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for dtype in ["float64", "float32"] if w < 3 else ["float64" if w % 2 else "float32"]:
         names, bands, b, S, solution = cases(w, dtype)

@@ -39,7 +39,7 @@ def start() -> Any:
 
 
 ROOMS: dict[str, Callable[[], Any]] = {
-    "band": lambda: (bj.matvec(band(), start()), bj.to_dense(band()), bj.to_bcoo(band()).todense()),
+    "band": lambda: jax.jit(lambda H, x: (bj.matvec(H, x), bj.to_dense(H), bj.to_bcoo(H).todense()))(band(), start()),
     **{
         f"probing {p}": lambda p=p: bj.hessian(ragged, 1, probing=p)(tree())
         for p in ("direct", "substitution", "fourier", "random")
@@ -47,8 +47,8 @@ ROOMS: dict[str, Callable[[], Any]] = {
     "chunks": lambda: bj.hessian(ragged, 1, probing="fourier", chunk_size=3)(tree()),
     "gauss_newton": lambda: bj.gauss_newton(lambda x: x[1:] ** 2 - x[:-1], 1)(start()),
     "bandwidth": lambda: (bj.detect_bandwidth(ragged)(tree()), bj.band_error(fun)(band(), start())),
-    "linalg": lambda: (bj.solve(band(), start()), bj.logdet(bj.cholesky(band())), bj.ldl(band())),
-    "rcond": lambda: bj.rcond(bj.cholesky(band()), band()),
+    "linalg": lambda: jax.jit(lambda H, x: (bj.solve(H, x), bj.logdet(bj.cholesky(H)), bj.ldl(H)))(band(), start()),
+    "rcond": lambda: jax.jit(lambda H: bj.rcond(bj.cholesky(H), H))(band()),
     "newton": lambda: bj.newton(fun, start(), 1, history=True),
     "newton in jit": lambda: jax.jit(lambda c: bj.newton(lambda x: fun(x - c), start(), 1).x)(0.5),
     "sqp": lambda: bj.sqp(fun, lambda x: x[:1] - 1, start(), 1).x,
