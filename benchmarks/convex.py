@@ -26,6 +26,7 @@ import bandhess_jax
 import bandhess_torch
 
 jax.config.update("jax_enable_x64", True)
+torch.set_num_threads(1)  # two take as long here, at twice the CPU time, and stand in the way of XLA's
 
 COUNT = 4
 PIQP = importlib.util.find_spec("piqp") is not None

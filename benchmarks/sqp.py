@@ -25,6 +25,7 @@ import bandhess_jax
 import bandhess_torch
 
 jax.config.update("jax_enable_x64", True)
+torch.set_num_threads(1)  # two take as long here, at twice the CPU time, and stand in the way of XLA's
 
 GRAVITY, M1, M2, LENGTH, DISTANCE = 9.81, 1.0, 0.3, 0.5, 1.0
 INF = math.inf
