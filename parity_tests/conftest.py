@@ -15,6 +15,7 @@ from backends import BACKENDS, Backend
 from hypothesis import settings
 
 from bandhess_common.diagonals import fallback
+from bandhess_common.kernels import why_not
 
 # For the tests alone: the library reads and changes no configuration (test_api.py checks that it does not).
 jax.config.update("jax_enable_x64", True)
@@ -99,6 +100,15 @@ def collect_what_is_new() -> None:
     torch.compiler.reset(), jax.clear_caches() and the search for leaked tracers each collect everything."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def compiled_kernels() -> None:
+    """Needed by tests of the kernels. Where a compiler exists a silent failure to build is a failure of the suite."""
+    if any(map(shutil.which, ("c++", "g++", "clang++"))):
+        assert not why_not()
+    elif why_not():
+        pytest.skip(why_not())
 
 
 @pytest.fixture(scope="session", params=sorted(BACKENDS))

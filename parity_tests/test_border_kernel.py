@@ -9,18 +9,13 @@ from arrowheads import definite, stored, structure
 from backends import Backend
 from matrices import lapack_solve
 
-from bandhess_common import kernels
 from bandhess_common.kernels import call, view
+
+pytestmark = pytest.mark.usefixtures("compiled_kernels")
 
 BANDS = [(0, 0), (1, 0), (1, 2), (7, 1), (33, 3), (32, 8), (40, 20), (65, 40)]
 BORDERS = [0, 1, 4, 5, 9]  # less than a vector, one, more
 SIZES = [(*band, p) for band in BANDS for p in BORDERS if band[0] + p]
-
-
-@pytest.fixture(autouse=True)
-def _built() -> None:
-    if kernels.why_not():
-        pytest.skip(kernels.why_not())
 
 
 def run(parts: Any, b: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,5 @@
 """The compiled sums of substitution probing against the definition and the pure program: chains, batches, threads."""
 
-import shutil
 from functools import partial
 
 import jax
@@ -12,14 +11,7 @@ from oracles import unstore
 import bandhess_jax as bj
 from bandhess_jax.extraction.probing.substitution import decode_products
 
-
-@pytest.fixture(autouse=True)
-def _compiled() -> None:
-    """Where a compiler exists a silent failure to build is a failure of the suite."""
-    if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
-        assert bj.cpu_kernels() == "compiled"
-    elif bj.cpu_kernels() != "compiled":
-        pytest.skip(bj.cpu_kernels())
+pytestmark = pytest.mark.usefixtures("compiled_kernels")
 
 
 def symmetric(T: int, d: int, k: int, seed: int = 0) -> np.ndarray:

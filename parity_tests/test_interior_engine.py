@@ -10,20 +10,15 @@ from interior_problems import chain, circle, linear, none, problem, square
 from numpy_operations import hashed as noise
 
 import bandhess_jax
-from bandhess_common import kernels
 from bandhess_common.interior_point.constants import constants
 from bandhess_common.kernels.interior import REGISTERS, Layout
 from bandhess_common.status import Status
 
+pytestmark = pytest.mark.usefixtures("compiled_kernels")
+
 INF = np.inf
 EPS = {"float64": 1e-8, "float32": 3e-4}
 dtypes = pytest.mark.parametrize("dtype", ["float64", "float32"])
-
-
-@pytest.fixture(autouse=True)
-def _built() -> None:
-    if kernels.why_not():
-        pytest.skip(kernels.why_not())
 
 
 @dtypes

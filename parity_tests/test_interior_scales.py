@@ -13,15 +13,10 @@ from interior_driver import Engine, Problem, banded, cut, windows
 from test_interior_shared import swing
 
 import bandhess_torch
-from bandhess_common import kernels
 from bandhess_common.interior_point import loop, state
 from bandhess_common.interior_point.problem import problem as problem_of
 
-
-@pytest.fixture(autouse=True)
-def _built() -> None:
-    if kernels.why_not():
-        pytest.skip(kernels.why_not())
+pytestmark = pytest.mark.usefixtures("compiled_kernels")
 
 
 def in_units(p: Problem, units: np.ndarray, cost: float = 1.0) -> Problem:

@@ -10,10 +10,11 @@ import numpy_operations
 import pytest
 from interior_driver import Problem, banded, cut, solve, windows
 
-from bandhess_common import kernels
 from bandhess_common.interior_point import loop, state
 from bandhess_common.interior_point.problem import problem as problem_of
 from bandhess_common.status import Status
+
+pytestmark = pytest.mark.usefixtures("compiled_kernels")
 
 INF = np.inf
 
@@ -78,12 +79,6 @@ def swing(T: int, weight: float, **more: Any) -> Problem:
     fixed = np.concatenate([np.zeros(n + 2), [1.0]])
     x0 = np.concatenate([x0, [4 / T, 0.2, 0.7]])
     return Problem(values, derivatives, x0, 2 * T + 2, lower, upper, fixed=fixed, **more)
-
-
-@pytest.fixture(autouse=True)
-def _built() -> None:
-    if kernels.why_not():
-        pytest.skip(kernels.why_not())
 
 
 def test_derivatives_are_right() -> None:

@@ -165,12 +165,10 @@ class Portable(NamedTuple):
         return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
     def begin(self, running: Running, at: Derivatives) -> Running:
-        p, zeros = (
-            self.layout.p,
-            jnp.zeros((self.layout.rows + self.layout.p - len(at.band), self.layout.n), self.dtype),
-        )
-        diagonals = len(at.band) - p
-        band = jnp.concatenate([at.band[:diagonals], zeros, at.band[diagonals:]])
+        n, _, rows, p = self.layout[:4]
+        count = len(at.band) - p
+        empty = jnp.zeros((rows - count, n), self.dtype)  # the diagonals that hold nothing
+        band = jnp.concatenate([at.band[:count], empty, at.band[count:]])
         given = portable.Derivatives(*at._replace(band=band))
         return running._replace(state=loop.begin(OPS, running.problem, running.state, given))
 
