@@ -12,8 +12,8 @@ gamma is taken off again by conjugate gradients on the multipliers v = gamma / (
     (J M^-1 J^T + E (E + gamma) / gamma) v = J M^-1 (b1 + J^T G b2) - b2,
 
 preconditioned by gamma G^2. Every eigenvalue of the product is lambda / (lambda + gamma), lambda those of
-J H^-1 J^T + E: all but a few are 1, so that few turns do. (The compiled engine tries plain refinement first for
-quadratic programs, which gets to the same residual in less time.)
+J H^-1 J^T + E: all but a few are 1, so that few turns do. (The compiled engine tries plain refinement first, where
+there is no shift: it gets to the same residual in less time.)
 """
 
 from __future__ import annotations

@@ -106,9 +106,9 @@ def _is_value(thing: Any) -> bool:
 
 
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, seen: set[int]) -> None:
         self.reads: Reads = []
-        self.seen: set[int] = set()
+        self.seen = seen
         self.left = MOST
         self.traced = False
 
@@ -179,8 +179,9 @@ def _wrapped(jitted: Any) -> Callable:
     return jitted.__wrapped__
 
 
-def describe(function: Callable) -> Description:
-    reader = _Reader()
+def describe(function: Callable, seen: set[int] | None = None) -> Description:
+    """seen: what others of one key read, too; that is not read again."""
+    reader = _Reader(set() if seen is None else seen)
     return Description(reader.key(function), reader.reads, reader.traced)
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bandhess_common.dtypes import native
@@ -42,9 +41,14 @@ def _quick() -> dict | None:
     return QUICK
 
 
+@functools.cache
+def _zero() -> Callable[[], Any]:
+    return jax.jit(lambda: 0)
+
+
 def _is_outermost() -> bool:
     """Whether no program is being traced: another one's part has no options of its own."""
-    return not isinstance(jnp.zeros(()), jax.core.Tracer)
+    return not isinstance(_zero()(), jax.core.Tracer)
 
 
 class Host:
@@ -84,11 +88,12 @@ class Contents(NamedTuple):
         keys: list[Hashable] = []
         reads: Reads = []
         traced = False
+        seen: set[int] = set()
         for leaf in leaves:
             if isinstance(leaf, Host):
                 keys.append(describe(leaf.function).key)
             elif callable(leaf):
-                description = describe(leaf)
+                description = describe(leaf, seen)
                 keys.append(description.key)
                 reads += description.reads
                 traced |= description.traced

@@ -104,45 +104,79 @@ T largest_product(const State<T>& s, const T* v, T* out) {
   return largest(out, s.r);
 }
 
-// out = J^T u of the rows before `end`, from four places at a time: neighbouring rows wait for each other's sums. Four
-// rows whose windows begin together are added as one.
+// b += J^T u of row i, or of the kRun rows from i on, whose windows begin together.
 template <class T>
-void pull(const State<T>& s, const T* u, T* out, Index end) {
-  const T* rows = s.row(0);
-  const std::int32_t* starts = s.starts();
+struct Rows {
+  const T* rows;
+  const std::int32_t* starts;
+
+  INLINE void add(int S, Index i, const T* u, T* out) const {
+    const T* a = rows + i * S;
+    T* b = out + starts[i];
+    const T by = u[i];
+    UNROLL for (int p = 0; p < S; ++p) b[p] += by * a[p];
+  }
+  INLINE void add_run(int S, Index i, const T* u, T* out) const {
+    const T *a0 = rows + i * S, *a1 = a0 + S, *a2 = a1 + S, *a3 = a2 + S;
+    T* b = out + starts[i];
+    const T u0 = u[i], u1 = u[i + 1], u2 = u[i + 2], u3 = u[i + 3];
+#pragma GCC ivdep
+    for (int p = 0; p < S; ++p) b[p] += (u0 * a0[p] + u1 * a1[p]) + (u2 * a2[p] + u3 * a3[p]);
+  }
+  INLINE T times(int S, Index i, const T* v) const {
+    return sum_of_window<T>(S, Product<T>{rows + i * S, v + starts[i]});
+  }
+};
+
+// out = J^T u of the rows before `end`, where prepare(i) has set u_i: each row comes from memory once. From four places
+// at a time, for neighbouring rows wait for each other's sums; four rows whose windows begin together are added as one.
+template <class T, class F>
+void pull_prepared(const State<T>& s, const T* u, T* out, Index end, const F& prepare) {
+  const Rows<T> rows{s.row(0), s.starts()};
   with_stride(s, [&](auto stride) {
     const int S = stride;
     std::fill_n(out, s.n + kPad, T(0));
-    const Index part = end / 4;
-    const auto add = [=](Index i) {
-      const T* a = rows + i * S;
-      T* b = out + starts[i];
-      const T by = u[i];
-      UNROLL for (int p = 0; p < S; ++p) b[p] += by * a[p];
-    };
+    Index i = 0;
     if (run_of_rows(s, 0, end)) {
-      Index i = 0;
       for (; run_of_rows(s, i, end); i += kRun) {
-        const T *a0 = rows + i * S, *a1 = a0 + S, *a2 = a1 + S, *a3 = a2 + S;
-        T* b = out + starts[i];
-        const T u0 = u[i], u1 = u[i + 1], u2 = u[i + 2], u3 = u[i + 3];
-#pragma GCC ivdep
-        for (int p = 0; p < S; ++p) b[p] += (u0 * a0[p] + u1 * a1[p]) + (u2 * a2[p] + u3 * a3[p]);
+        UNROLL for (int k = 0; k < kRun; ++k) prepare(S, rows, i + k);
+        rows.add_run(S, i, u, out);
       }
-      for (; i < end; ++i) add(i);
-      return;
+    } else {
+      const Index part = end / kRun;
+      for (; i < part; ++i) {
+        UNROLL for (int k = 0; k < kRun; ++k) prepare(S, rows, i + k * part);
+        UNROLL for (int k = 0; k < kRun; ++k) rows.add(S, i + k * part, u, out);
+      }
+      i = kRun * part;
     }
-    for (Index i = 0; i < part; ++i) {
-      UNROLL for (int k = 0; k < 4; ++k) add(i + k * part);
+    for (; i < end; ++i) {
+      prepare(S, rows, i);
+      rows.add(S, i, u, out);
     }
-    for (Index i = 4 * part; i < end; ++i) add(i);
   });
   for (Index q = 0; q < s.p; ++q) out[s.banded + q] = inner(s.column(q), u, end);
 }
 
 template <class T>
+void pull(const State<T>& s, const T* u, T* out, Index end) {
+  pull_prepared(s, u, out, end, [](int, const Rows<T>&, Index) {});
+}
+
+template <class T>
 void pull(const State<T>& s, const T* u, T* out) {
   pull(s, u, out, s.r);
+}
+
+// u_i = f(i, J_i v), and out = J^T u
+template <class T, class F>
+void push_and_pull(const State<T>& s, const T* v, T* u, T* out, const F& f) {
+  const T* shared = v + s.banded;
+  pull_prepared(s, u, out, s.r, [&](int S, const Rows<T>& rows, Index i) {
+    T moved = rows.times(S, i, v);
+    for (Index q = 0; q < s.p; ++q) moved += shared[q] * s.column(q)[i];
+    u[i] = f(i, moved);
+  });
 }
 
 // matrix += J^T diag(g) J, by columns, of the banded variables

@@ -9,7 +9,8 @@
 //     dx = M^-1 (r1 + J^T G r2),    dy = G (J dx - r2),    r1 <- r1 - H dx - J^T dy,    r2 <- -gamma dy:
 //
 // an eigenvalue lambda of J H^-1 J^T + E leaves gamma / (lambda + gamma) of r2. Where that is no small part, rows nearly
-// depend on each other, and conjugate gradients on w = gamma dy / (E + gamma) take over,
+// depend on each other, or a shift keeps negative eigenvalues of H away, and conjugate gradients on
+// w = gamma dy / (E + gamma) take over,
 //
 //     (J M^-1 J^T + E (E + gamma) / gamma) w = J M^-1 (b1 + J^T G b2) - b2,
 //
@@ -77,9 +78,7 @@ class System {
   void solve(const T* b1, const T* b2, T target, T* dx, T* dy) {
     size1_ = largest(b1, s_.n);
     size2_ = largest(b2, s_.r);
-    // Refinement does not look again at what rounding leaves of b2 - J dx: on other problems than quadratic programs, rows
-    // of size 1e8 end with a violation that is above 1e-8 by it.
-    if (reg_.quadratic == 0 || !refine(b1, b2, target, dx, dy)) solve_nearly_dependent(b1, b2, target, dx, dy);
+    if (!well_posed() || !refine(b1, b2, target, dx, dy)) solve_nearly_dependent(b1, b2, target, dx, dy);
   }
 
   // out = (H + shift) v
@@ -99,36 +98,57 @@ class System {
   T size1_ = 0;
   T size2_ = 0;
 
-  // Whether rounds of refinement reach the target. They go on beyond it where one is left, as most then do by far.
+  // Whether refinement is tried. With a shift lambda may be near -gamma; where rounding of J x shows in the violation,
+  // it leaves more of it than conjugate gradients do.
+  bool well_posed() const {
+    if (reg_.quadratic > 0) return true;
+    const T least = 1 / largest<T>(0, s_.r, [scale = s_.h_scale](Index i) { return 1 / scale[i]; });
+    const T rounded = std::numeric_limits<T>::epsilon() * reg_.row_size * std::max(T(1), largest(s_.x, s_.n));
+    return reg_.delta == 0 && (s_.r == 0 || c_.rounding_rows * rounded <= reg_.tol * least);
+  }
+
+  // Whether rounds of refinement reach the target. Where E = 0, what the rows of a round leave is to be pulled back as
+  // what they were: J^T G gamma y = J^T y.
   bool refine(const T* b1, const T* b2, T target, T* dx, T* dy) {
     std::fill_n(dx, s_.n + kPad, T(0));
     std::fill_n(dy, s_.r, T(0));
-    const T *r1 = b1, *r2 = b2;
+    const bool pliant = s_.m() < s_.r || s_.elastic();
+    T *x = s_.w1, *y = s_.v1, *force = s_.w4, *left1 = s_.w3, *left2 = s_.v3;
     T unit1 = 0, unit2 = 0, error = 1 / kRefined;
+    weighted_force(b2, b1, x);
+    const T *r1 = b1, *r2 = b2;
     for (int round = 0; round < static_cast<int>(c_.rounds); ++round) {
-      regularised(r1, r2);
-      leave(r1);
+      substitute(x);
+      push_and_pull(s_, x, y, force, [=, g = s_.g](Index i, T moved) { return g[i] * (moved - r2[i]); });
+      apply(x, s_.w2);
+      each(0, s_.n, [=, curved = s_.w2](Index j) { left1[j] = r1[j] - curved[j] - force[j]; });
+      each(0, s_.r, [=, gamma = s_.gamma](Index i) { left2[i] = -gamma[i] * y[i]; });
+      r1 = left1;
+      r2 = left2;
+      const T size1 = largest(r1, s_.n), size2 = largest(r2, s_.r);
       if (round == 0) {
-        unit1 = size1_ + largest(s_.w4, s_.n);
-        unit2 = size_of_products(s_.w1);
+        unit1 = size1_ + largest(force, s_.n);
+        unit2 = size2 <= target * size2_ ? size2_ : size_of_products(x);
       }
-      r1 = s_.w3;
-      r2 = s_.v3;
-      const T size = larger(relative(largest(r1, s_.n), unit1), relative(largest(r2, s_.r), unit2));
-      if (!(size <= kRefined * error)) break;
-      add(s_.w1, s_.v1, dx, dy);
+      const T size = larger(relative(size1, unit1), relative(size2, unit2));
+      if (!(size <= kRefined * error)) return false;
+      add(x, y, dx, dy);
       error = size;
-      if (error <= kRefined * target) break;
+      if (error <= target) return true;
+      if (pliant) {
+        weighted_force(r2, r1, x);
+      } else {
+        each(0, s_.n, [=](Index j) { x[j] = r1[j] - force[j]; });
+      }
     }
-    return error <= target;
+    return false;
   }
 
-  // What (w1, v1), a solution with gamma, leaves of r1 and r2: in w3 and v3; the force J^T v1 in w4.
-  void leave(const T* r1) {
-    apply(s_.w1, s_.w2);
-    pull(s_, s_.v1, s_.w4);
-    each(0, s_.n, [=, to = s_.w3, curved = s_.w2, force = s_.w4](Index j) { to[j] = r1[j] - curved[j] - force[j]; });
-    each(0, s_.r, [=, to = s_.v3, gamma = s_.gamma, y = s_.v1](Index i) { to[i] = -gamma[i] * y[i]; });
+  // out = r1 + J^T G r2
+  void weighted_force(const T* r2, const T* r1, T* out) {
+    each(0, s_.r, [=, g = s_.g, to = s_.v2](Index i) { to[i] = g[i] * r2[i]; });
+    pull(s_, s_.v2, out);
+    each(0, s_.n, [=](Index j) { out[j] += r1[j]; });
   }
 
   static T relative(T left, T unit) { return unit > 0 ? left / unit : left * 0; }

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from bandhess_common.checks import wrong_bounds
+from bandhess_common.dtypes import native
 
 from ...band.stages import Layout
 
@@ -96,9 +97,9 @@ class Bounds(NamedTuple):
         return jnp.concatenate([below, above])
 
 
-def spread(side: Any, layout: Layout, none: float) -> Any:
-    """One side of the bounds as a full tree: None, a number, or a tree like x whose leaves are None or broadcast."""
-    if side is None or (not isinstance(side, (dict, list, tuple)) and jnp.ndim(side) == 0):
+def _parts(side: Any, layout: Layout, none: float) -> list:
+    """One side of the bounds, a number or an array for each leaf of x."""
+    if side is None or (not isinstance(side, (dict, list, tuple)) and np.ndim(side) == 0):
         parts = [side] * len(layout.shapes)
     else:
         try:
@@ -108,28 +109,47 @@ def spread(side: Any, layout: Layout, none: float) -> Any:
                 f"each of the two bounds must be None, a number, or a tree like x0 with None, numbers or arrays for "
                 f"leaves: {error}"
             ) from None
+    return [none if part is None else native(part, "a bound") for part in parts]
+
+
+def spread(side: Any, layout: Layout, none: float) -> Any:
+    """One side of the bounds as a full tree: None, a number, or a tree like x whose leaves are None or broadcast."""
     leaves = []
-    for part, shape in zip(parts, layout.shapes, strict=True):
-        leaf = jnp.asarray(none if part is None else part, layout.dtype)
-        try:
-            leaves.append(jnp.broadcast_to(leaf, shape))
-        except ValueError:
-            raise ValueError(f"a bound of shape {leaf.shape} does not fit x0's leaf of shape {shape}") from None
+    for part, shape in zip(_parts(side, layout, none), layout.shapes, strict=True):
+        leaf = jnp.asarray(part, layout.dtype)
+        _check_shape(leaf.shape, shape)
+        leaves.append(jnp.broadcast_to(leaf, shape))
     return jax.tree.unflatten(layout.treedef, leaves)
 
 
+def _check_shape(shape: tuple[int, ...], whole: tuple[int, ...]) -> None:
+    tail = whole[len(whole) - len(shape) :]
+    if len(shape) > len(whole) or any(own not in (1, size) for own, size in zip(shape, tail, strict=True)):
+        raise ValueError(f"a bound of shape {shape} does not fit x0's leaf of shape {whole}")
+
+
 def check_bounds(bounds: Any, layout: Layout) -> None:
-    """An error for bounds that do not fit x0, or that leave no room (where they are known before tracing)."""
+    """An error for bounds that do not fit x0, or that leave no room (where they are known before tracing). By NumPy:
+    each operation of JAX's outside a program takes as long as a step of a short solve."""
     if bounds is None:
         return
     if not (isinstance(bounds, tuple) and len(bounds) == 2):
         raise TypeError(f"bounds must be a pair (lower, upper) or None, got {type(bounds).__name__}")
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(bounds)):
         return
+    lowers, uppers = (_parts(side, layout, none) for side, none in zip(bounds, (-np.inf, np.inf), strict=True))
+    for low, up, shape in zip(lowers, uppers, layout.shapes, strict=True):
+        lower, upper = (np.asarray(part, layout.dtype) for part in (low, up))
+        _check_shape(lower.shape, shape)
+        _check_shape(upper.shape, shape)
+        if not np.all((lower <= upper) & (lower < np.inf) & (upper > -np.inf)):  # not where one is NaN
+            return _refuse(bounds, layout)
+
+
+def _refuse(bounds: Any, layout: Layout) -> None:
+    """Names the first entry that leaves no room."""
     with jax.ensure_compile_time_eval():  # inside jit, too
         sides = (layout.ravel(spread(side, layout, none)) for side, none in zip(bounds, (-np.inf, np.inf), strict=True))
         lower, upper = map(np.asarray, sides)
-    good = (lower <= upper) & (lower < np.inf) & (upper > -np.inf)  # not where one is NaN
-    if not np.all(good):
-        i = int(np.argmin(good))
-        raise ValueError(wrong_bounds(i, float(lower[i]), float(upper[i])))
+    i = int(np.argmin((lower <= upper) & (lower < np.inf) & (upper > -np.inf)))
+    raise ValueError(wrong_bounds(i, float(lower[i]), float(upper[i])))
