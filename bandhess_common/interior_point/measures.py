@@ -64,12 +64,17 @@ def localised(k: Kit, gradient: Array, dual: Array, res: Residuals, q: Point, el
     return Local(gradient, dual, res, ops.maximum(ops.largest(dual), ops.largest(forces)) / s_d, s_c)
 
 
+def residual_error(k: Kit, local: Local) -> Array:
+    """E(mu) without complementarity."""
+    ops = k.ops
+    primal = ops.maximum(ops.largest(local.residuals.bounds), ops.largest(local.residuals.rows))
+    return ops.maximum(local.dual_error, primal)
+
+
 def error(k: Kit, local: Local, q: Point, elastic: Array, mu: Array | float) -> Array:
     """E(mu) (WB 5)."""
-    ops = k.ops
-    products = ops.largest(ops.where(exists(k, elastic), q.d * q.z - mu, 0.0))
-    primal = ops.maximum(ops.largest(local.residuals.bounds), ops.largest(local.residuals.rows))
-    return ops.maximum(ops.maximum(local.dual_error, primal), products / local.s_c)
+    products = k.ops.largest(k.ops.where(exists(k, elastic), q.d * q.z - mu, 0.0))
+    return k.ops.maximum(residual_error(k, local), products / local.s_c)
 
 
 def violation(k: Kit, x: Array, h: Array, h_scale: Array | float, hidden: Array | float = 0.0) -> Array:

@@ -3,10 +3,10 @@ of second order completes the step (Mehrotra, SIAM J. Optimization 2 (1992) 575)
 
 from __future__ import annotations
 
-from .measures import error, least_mu, limits, residuals, theta, value_size
+from .measures import error, least_mu, limits, residual_error, residuals, theta, value_size
 from .operations import Array
 from .products import matvec, pull, push
-from .state import WARM, Derivatives, Kit, Mode, Residuals, State, Step, empty_filter
+from .state import WARM, Derivatives, Kit, Local, Mode, Residuals, State, Step, empty_filter, exists
 from .step import direction, fraction
 from .system import ratio
 
@@ -82,3 +82,25 @@ def predicted(k: Kit, s: State) -> tuple[Mode, Residuals, Array]:
     mean, left = mean_product(k, q.d, q.z), ops.maximum(mean_product(k, d, z), 0.0)
     mu = ops.maximum(mean * ratio(k, left, mean) ** k.c.predictor_power, least_mu(k, value_size(k, s.f, s.value_unit)))
     return mode._replace(mu=mu), residuals(k, s.h, q, mu), step.d * step.z
+
+
+def longer(k: Kit, s: State, local: Local, step: Step, alpha: Array, alpha_z: Array) -> Array:
+    """How far to go along a step that can be made in full, 1 where it is not to be longer.
+
+    Where d and z of a bound both fall to 0, they are a double root of d z, of which Newton's step leaves 1/4 and a
+    corrected one 1/7: along a line through the root, as the way is where residuals are gone, a longer step comes
+    nearer. It leaves (alpha - 1) times the residuals.
+    """
+    ops, q, mode = k.ops, s.point, s.mode
+    there = exists(k, mode.elastic)
+
+    def left(by: Array | float) -> Array:
+        return ops.largest(ops.where(there, (q.d + by * step.d) * (q.z + by * step.z), 0.0))
+
+    residual = residual_error(k, local) * local.s_c
+    falls = ops.where(there, ops.maximum(-step.d / q.d, -step.z / ops.maximum(q.z, k.least)), 0.0)
+    most = ops.largest(ops.maximum(falls, 0.0))
+    by = ops.minimum(k.c.boundary / ops.maximum(most, k.c.boundary / 2), 2.0)
+    full, there_by = left(1.0), ops.maximum(left(by), (by - 1) * residual)
+    on = mode.quadratic & (alpha == 1) & (alpha_z == 1) & (by > 1) & (full > k.p.tol * local.s_c)
+    return ops.where(on & (residual < left(0.0)) & (there_by < full), by, 1.0)

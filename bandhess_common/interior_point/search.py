@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from .measures import phi, residuals, theta
 from .operations import Array
+from .predictor import longer
 from .state import Filter, Kit, Local, Mode, Point, Residuals, Search, State, Step, Values, empty_filter
 from .step import Curve, fraction, slope
 
@@ -46,6 +47,8 @@ def begun(k: Kit, s: State, local: Local, step: Step, curve: Curve) -> Search:
     ops, q, mode = k.ops, s.point, s.mode
     phi0, theta0, slope0 = phi(k, s.f, q, mode), theta(k, local.residuals), slope(k, local, q, mode, step)
     alpha, alpha_z = fraction(k, q.d, step.d, mode.mu), fraction(k, q.z, step.z, mode.mu)
+    longer_by = longer(k, s, local, step, alpha, alpha_z)
+    alpha, alpha_z = alpha * longer_by, alpha_z * longer_by
     least = ops.where(curve.found, k.c.alpha_least_curved, least_alpha(k, mode.filter, theta0, slope0))
     no = curve.found & False
     return Search(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from .packing import Packed, nothing
+from .packing import Packed, leave, nothing
 
 FIRST = 32  # turns: of the first piece, where they are short; most solves end in it, and pay nothing for the pieces
 WORK = 2**25  # numbers handled, at most, in the first piece: a tenth of a second
@@ -43,14 +43,20 @@ class Piece(NamedTuple):
     shown: Any  # what a result shows of it
 
 
-def in_pieces(turns: Callable[..., Piece], like: Packed, size: int, max_seconds: float | None = None) -> Piece:
+def in_pieces(
+    turns: Callable[..., Piece],
+    like: Packed,
+    size: int,
+    max_seconds: float | None = None,
+    spare: list[tuple] | None = None,
+) -> Piece:
     """The last piece when the loop has ended, or when time is up: then it is still open.
 
     `turns(state, last)` turns until `last` turns have been made in all, and uses up the state; size is how many numbers
     a turn handles, about. With max_seconds at least one turn is made, and the clock starts when the loop has compiled.
-    A piece that is traced comes back at once.
+    A piece that is traced comes back at once. spare: memory for a state, of a call before; the caller reads no state.
     """
-    last, step, longest, state = 0, max(1, min(FIRST, WORK // max(size, 1))), PIECE, nothing(like)
+    last, step, longest, state = 0, max(1, min(FIRST, WORK // max(size, 1))), PIECE, nothing(like, spare)
     if max_seconds is not None:
         state, step, longest = jax.block_until_ready(turns(state, 0)).state, 1, min(PIECE, max_seconds / POLL)
     start = time.perf_counter()
@@ -58,7 +64,10 @@ def in_pieces(turns: Callable[..., Piece], like: Packed, size: int, max_seconds:
         last += step
         begun = time.perf_counter()
         piece = turns(state, last)
-        if is_traced(piece) or not piece.open:  # to ask for it is to wait
+        if is_traced(piece):
+            return piece
+        if not piece.open:  # to ask for it is to wait
+            leave(piece.state, spare)
             return piece
         state, now = piece.state, time.perf_counter()
         if max_seconds is not None and now - start >= max_seconds:

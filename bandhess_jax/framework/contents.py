@@ -185,6 +185,42 @@ def describe(function: Callable, seen: set[int] | None = None) -> Description:
     return Description(reader.key(function), reader.reads, reader.traced)
 
 
+class Host:
+    """A function that runs on the host, such as a callback: what it reads is read whenever it runs."""
+
+    def __init__(self, function: Callable) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+class Contents(NamedTuple):
+    """What the static leaves are."""
+
+    keys: tuple[Hashable, ...]
+    reads: Reads
+    traced: bool  # whether a function reads something that is traced
+
+    @classmethod
+    def of(cls, leaves: list) -> Contents:
+        keys: list[Hashable] = []
+        reads: Reads = []
+        traced = False
+        seen: set[int] = set()
+        for leaf in leaves:
+            if isinstance(leaf, Host):
+                keys.append(describe(leaf.function).key)
+            elif callable(leaf):
+                description = describe(leaf, seen)
+                keys.append(description.key)
+                reads += description.reads
+                traced |= description.traced
+            else:
+                keys.append((type(leaf), leaf))  # 1 and True are equal in Python, but not to a traced program
+        return cls(tuple(keys), reads, traced)
+
+
 def _dies(thing: Any) -> bool:
     return bool(type(thing).__weakrefoffset__) and not _is_value(thing)
 

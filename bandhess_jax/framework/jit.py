@@ -14,14 +14,14 @@ import functools
 import itertools
 import weakref
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from bandhess_common.dtypes import native
 
-from .contents import Reads, describe, owner
+from .contents import Contents, owner
 from .kernels import cpu_kernels
 
 PROGRAMS = 32  # kept for one function: closures may change for ever
@@ -51,16 +51,6 @@ def _is_outermost() -> bool:
     return not isinstance(_zero()(), jax.core.Tracer)
 
 
-class Host:
-    """A function that runs on the host, such as a callback: what it reads is read whenever it runs."""
-
-    def __init__(self, function: Callable) -> None:
-        self.function = function
-
-    def __call__(self, *args: Any) -> Any:
-        return self.function(*args)
-
-
 class _Static:
     """The leaves that are not traced, as one static argument: equal where the numbers are."""
 
@@ -76,38 +66,13 @@ class _Static:
         return isinstance(other, _Static) and self.number == other.number
 
 
-class Contents(NamedTuple):
-    """What the static leaves are."""
-
-    keys: tuple[Hashable, ...]
-    reads: Reads
-    traced: bool  # whether a function reads something that is traced
-
-    @classmethod
-    def of(cls, leaves: list) -> Contents:
-        keys: list[Hashable] = []
-        reads: Reads = []
-        traced = False
-        seen: set[int] = set()
-        for leaf in leaves:
-            if isinstance(leaf, Host):
-                keys.append(describe(leaf.function).key)
-            elif callable(leaf):
-                description = describe(leaf, seen)
-                keys.append(description.key)
-                reads += description.reads
-                traced |= description.traced
-            else:
-                keys.append((type(leaf), leaf))  # 1 and True are equal in Python, but not to a traced program
-        return cls(tuple(keys), reads, traced)
-
-
 class _Entry:
     """The programs of one function."""
 
     def __init__(self) -> None:
         self.numbers: dict[Hashable, int] = {}  # of what the static leaves are
         self.known: dict[Hashable, Any] = {}  # what `Program.shape_of` found
+        self.spare: dict[Hashable, list[tuple]] = {}  # memory for a program's state
         self.count = itertools.count()
         self.moving: set[Hashable] = set()  # places that the function itself changes as it is called: counters, logs
         self.concrete = False  # it needs the values that a partial binds
@@ -154,6 +119,7 @@ class _Entry:
             if len(self.numbers) >= PROGRAMS:
                 self.numbers.clear()
                 self.known.clear()
+                self.spare.clear()
                 self._start()
             number = self.numbers[key] = next(self.count)
         return number
@@ -231,10 +197,18 @@ class Program:
         except TypeError:  # an unhashable leaf or option has no key: run it as it stands
             self.number = None
 
+    @property
+    def spare(self) -> list[tuple] | None:
+        """Memory for a state that the program uses up, if it was left here by a call before."""
+        return None if self.number is None or self.traced else self.entry.spare.setdefault(self._key(self.core), [])
+
+    def _key(self, core: Callable) -> Hashable:
+        shapes = ((np.shape(a), getattr(a, "dtype", type(a))) for a in self.arrays)
+        return core, self.options, self.number, cpu_kernels(), *shapes  # a state may be that of the kernels
+
     def shape_of(self, core: Callable) -> Any:
         """The shapes that `core(options, *operands)` returns, found once for these functions and shapes."""
-        shapes = ((np.shape(a), getattr(a, "dtype", type(a))) for a in self.arrays)
-        key = core, self.options, self.number, cpu_kernels(), *shapes  # a state may be that of the kernels
+        key = self._key(core)
         known = self.entry.known if self.number is not None and not self.traced else {}
         if key not in known:
             rest = iter(self.arrays)
@@ -266,6 +240,10 @@ class _Either:
 
     def __init__(self, operands: Program, constants: Callable[[], Program]) -> None:
         self.operands, self.constants, self.traced = operands, constants, operands.traced
+
+    @property
+    def spare(self) -> list[tuple] | None:
+        return self.operands.spare
 
     def shape_of(self, core: Callable) -> Any:
         return self.operands.shape_of(core)

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 LONG = 2**12  # entries
+SPARE = 2**26  # bytes, at most, that are kept between calls
 
 
 class Packed(NamedTuple):
@@ -59,6 +60,21 @@ def contents(packed: Packed, like: Any) -> Any:
     return jax.tree.unflatten(treedef, list(map(next_like, leaves)))
 
 
-def nothing(like: Packed) -> Packed:
-    """What says that no state was packed yet. Of NumPy: JAX would start a program for each array."""
-    return jax.tree.map(lambda part: np.zeros(part.shape, part.dtype), like)
+def nothing(like: Packed, spare: list[tuple] | None = None) -> Packed:
+    """What says that no state was packed yet, in spare memory where there is some. Of NumPy: JAX would start a program
+    for each array."""
+    blank = lambda part: np.zeros(part.shape, part.dtype)  # noqa: E731
+    try:
+        long = spare.pop() if spare else tuple(map(blank, like.long))
+    except IndexError:  # another thread was faster
+        return nothing(like)
+    return Packed(long, blank(like.reals), blank(like.integers))
+
+
+def leave(packed: Packed, spare: list[tuple] | None) -> None:
+    """Gives the memory of a state that is no longer needed to the next one: fresh pages from the system would cost as
+    much as a twentieth of a solve. Not what has a device of its own, where the next call may not run."""
+    if spare is None or spare or any(leaf.committed for leaf in packed.long):
+        return
+    if packed.long and sum(leaf.nbytes for leaf in packed.long) <= SPARE:
+        spare.append(packed.long)

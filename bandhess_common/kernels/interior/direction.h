@@ -33,10 +33,10 @@ void set_up(const State<T>& s, System<T>& system) {
   system.condense();
 }
 
-// The largest alpha <= 1 with v + alpha dv >= (1 - tau) v.
+// The largest -dv / v, 0 where none is positive: what part of v a step takes away.
 template <class T>
-T fraction(const T* v, const T* dv, Index begin, Index end, T tau) {
-  T most = 0;  // of -dv / v
+T largest_fall(const T* v, const T* dv, Index begin, Index end) {
+  T most = 0;
   run([&] {
     T part[kParts] = {};
     Index i = begin;
@@ -52,6 +52,13 @@ T fraction(const T* v, const T* dv, Index begin, Index end, T tau) {
     }
     for (int l = 0; l < kParts; ++l) most = std::max(most, part[l]);
   });
+  return most;
+}
+
+// The largest alpha <= 1 with v + alpha dv >= (1 - tau) v.
+template <class T>
+T fraction(const T* v, const T* dv, Index begin, Index end, T tau) {
+  const T most = largest_fall(v, dv, begin, end);
   return most > tau ? tau / most : T(1);
 }
 

@@ -165,15 +165,22 @@ void measure(const State<T>& s) {
   reg.mean_z = std::max(top, sum_z / std::max(T(1), count)) / top;
 }
 
-// E(mu), given the residuals in r_lower, r_upper, r_rows.
+// E(mu) without complementarity, given the residuals in r_lower, r_upper, r_rows.
 template <class T>
-T error(const State<T>& s, T mu) {
+T residual_error(const State<T>& s) {
   const auto& reg = s.reg;
   T primal = largest(s.r_rows, s.r);
   if (reg.lower_count > 0) primal = std::max(primal, largest(s.r_lower, s.n));
   if (reg.upper_count > 0) primal = std::max(primal, largest(s.r_upper, s.n));
+  return std::max(reg.dual_max / reg.mean_d, primal);
+}
+
+// E(mu), given the same.
+template <class T>
+T error(const State<T>& s, T mu) {
+  const auto& reg = s.reg;
   const T product = s.count() > 0 ? std::max(reg.product_max - mu, mu - reg.product_min) : T(0);
-  return std::max(std::max(reg.dual_max / reg.mean_d, primal), product / reg.mean_z);
+  return std::max(residual_error(s), product / reg.mean_z);
 }
 
 }  // namespace bandhess::interior

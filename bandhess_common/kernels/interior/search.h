@@ -96,6 +96,8 @@ class Search {
     const Step<T> step = s_.step();
     reg_.alpha = reg_.alpha_max = fraction_d(s_, step);
     reg_.alpha_z = fraction_z(s_, step);
+    if (reg_.predicted > 0 && reg_.alpha == 1 && reg_.alpha_z == 1)
+      reg_.alpha = reg_.alpha_max = reg_.alpha_z = longer_step(s_);
     reg_.first = 1;
   }
 

@@ -18,6 +18,7 @@
 #pragma once
 
 #include "border.h"
+#include "condense.h"
 
 namespace bandhess::interior {
 
@@ -32,8 +33,8 @@ class System {
     const T size_w = reg_.size_w;
     each(0, s_.n, [=, h = s_.w1, size = s_.column_size](Index j) { h[j] = 1 / std::max(h[j], size_w * size[j]); });
     std::fill_n(s_.w1 + s_.n, kPad, T(0));
-    weigh_rows();
-    fill_matrix();
+    weigh_rows(s_);
+    fill_matrix(s_);
     add_gram(s_, s_.g, s_.matrix);
     condense_border(s_);
   }
@@ -175,48 +176,6 @@ class System {
       r1 = s_.w3;
       r2 = s_.v3;
     }
-  }
-
-  // gamma from w1 = 1 / sizes of H's rows; G.
-  void weigh_rows() {
-    T* squares = s_.v1;
-    with_stride(s_, [&](auto stride) {
-      const int S = stride;
-      for (Index i = 0; i < s_.r; ++i) {
-        const T* a = s_.row(0) + i * S;
-        const T* b = s_.w1 + s_.starts()[i];
-        s_.gamma[i] = sum_of_window<T>(S, WeightedSquare<T>{a, b});
-        squares[i] = sum_of_window<T>(S, Product<T>{a, a});
-      }
-    });
-    for (Index q = 0; q < s_.p; ++q)
-      each(0, s_.r, [=, a = s_.column(q), by = s_.w1[s_.banded + q], gamma = s_.gamma](Index i) {
-        gamma[i] += by * a[i] * a[i];
-        squares[i] += a[i] * a[i];
-      });
-    const T top = largest(squares, s_.r);
-    reg_.row_size = std::sqrt(top);
-    const T eps = std::numeric_limits<T>::epsilon();
-    const T least = (top > 0 ? eps * top : T(1)) / reg_.size_w;
-    each(0, s_.r, [=, gamma = s_.gamma, e = s_.e, g = s_.g, by = c_.gamma](Index i) {
-      gamma[i] = by * std::max(gamma[i], least);
-      g[i] = 1 / (e[i] + gamma[i]);
-    });
-  }
-
-  // H by columns
-  void fill_matrix() {
-    const Index n = s_.n, banded = s_.banded;
-    with_stride(s_, [&](auto stride) {
-      const int S = stride;
-      T* column = s_.matrix;
-      for (Index j = 0; j < banded; ++j, column += S) {
-        const int used = static_cast<int>(std::min(s_.diagonals() - 1, banded - 1 - j));
-        column[0] = s_.w[j] + s_.diagonal[j];
-        for (int i = 1; i <= used; ++i) column[i] = s_.w[i * n + j];
-        for (int i = used + 1; i < S; ++i) column[i] = 0;
-      }
-    });
   }
 
   // One round of conjugate gradients: w1 = M^-1 (r1 + J^T G r2) - M^-1 J^T w, v1 = (E + gamma) / gamma w.

@@ -23,7 +23,7 @@ from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
-from ...framework.jit import Host
+from ...framework.contents import Host
 from .point import Options
 from .solve import Problem, User, solve, squared
 from .split import filled, split_stages

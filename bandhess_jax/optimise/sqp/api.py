@@ -28,7 +28,7 @@ from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
-from ...framework.jit import Host
+from ...framework.contents import Host
 from .constraints import check_bounds, entry
 from .loop import Options
 from .solve import User, solve

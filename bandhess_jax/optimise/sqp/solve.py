@@ -240,7 +240,7 @@ def solve(
     if max_seconds is not None or not (is_traced(operands) or piece.traced):
         size = 16 * layout.n * layout.d * (options.extraction.bandwidth + 1)  # a turn factorises and multiplies often
         turns = lambda state, last: piece(state, more=(given, np.int32(last)), quick=True)  # noqa: E731
-        end = in_pieces(turns, like[-1], size, max_seconds)
+        end = in_pieces(turns, like[-1], size, max_seconds, piece.spare)
         if not is_traced(end):
             late = bool(end.open)
             return end.shown._replace(status=np.int32(Status.TIME_LIMIT)) if late else end.shown
