@@ -85,22 +85,21 @@ def predicted(k: Kit, s: State) -> tuple[Mode, Residuals, Array]:
 
 
 def longer(k: Kit, s: State, local: Local, step: Step, alpha: Array, alpha_z: Array) -> Array:
-    """How far to go along a step that can be made in full, 1 where it is not to be longer.
+    """How far to go along a step that can be made in full, 1 unless a longer one is the last.
 
     Where d and z of a bound both fall to 0, they are a double root of d z, of which Newton's step leaves 1/4 and a
     corrected one 1/7: along a line through the root, as the way is where residuals are gone, a longer step comes
-    nearer. It leaves (alpha - 1) times the residuals.
+    nearer. It leaves (alpha - 1) times them.
     """
     ops, q, mode = k.ops, s.point, s.mode
-    there = exists(k, mode.elastic)
+    there, enough = exists(k, mode.elastic), k.p.tol * local.s_c
 
     def left(by: Array | float) -> Array:
         return ops.largest(ops.where(there, (q.d + by * step.d) * (q.z + by * step.z), 0.0))
 
-    residual = residual_error(k, local) * local.s_c
-    falls = ops.where(there, ops.maximum(-step.d / q.d, -step.z / ops.maximum(q.z, k.least)), 0.0)
-    most = ops.largest(ops.maximum(falls, 0.0))
+    falls = ops.maximum(-step.d / q.d, -step.z / ops.maximum(q.z, k.least))
+    most = ops.largest(ops.where(there, ops.maximum(falls, 0.0), 0.0))
     by = ops.minimum(k.c.boundary / ops.maximum(most, k.c.boundary / 2), 2.0)
-    full, there_by = left(1.0), ops.maximum(left(by), (by - 1) * residual)
-    on = mode.quadratic & (alpha == 1) & (alpha_z == 1) & (by > 1) & (full > k.p.tol * local.s_c)
-    return ops.where(on & (residual < left(0.0)) & (there_by < full), by, 1.0)
+    ends = (by > 1) & ((by - 1) * residual_error(k, local) <= k.p.tol) & (left(by) <= enough)
+    full = mode.quadratic & (alpha == 1) & (alpha_z == 1)
+    return ops.where(full & ends & (left(1.0) > enough), by, 1.0)

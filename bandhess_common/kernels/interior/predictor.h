@@ -100,22 +100,20 @@ T predicted_barrier(const State<T>& s, Direction<T>& direction, T* const* produc
   return mean * std::pow(left / mean, s.constants().predictor_power);
 }
 
-// How far to go along a step that can be made in full. Where d and z of a bound both fall to 0, they are a double root of
-// d z, of which Newton's step leaves 1/4 and a corrected one 1/7: along a line through the root, as the way is where
-// residuals are gone, a longer step comes nearer. It leaves (alpha - 1) times the residuals.
+// How far to go along a step that can be made in full, 1 unless a longer one is the last. Where d and z of a bound both
+// fall to 0, they are a double root of d z, of which Newton's step leaves 1/4 and a corrected one 1/7: along a line
+// through the root, as the way is where residuals are gone, a longer step comes nearer. It leaves (alpha - 1) times them.
 template <class T>
 T longer_step(const State<T>& s) {
   const auto& reg = s.reg;
   const Step<T> step = s.step();
-  const T residual = residual_error(s) * reg.mean_z;
-  if (!(residual < reg.product_max)) return 1;
+  const T enough = reg.tol * reg.mean_z, residual = residual_error(s);
   T most = 0;
   s.pairs([&](const Pair<T>& p) {
     const T by_d = largest_fall(p.d, step.d[p.kind], p.begin, p.end);
     most = std::max(most, std::max(by_d, largest_fall(p.z, step.z[p.kind], p.begin, p.end)));
   });
   const T alpha = std::min(s.constants().boundary / most, T(2));
-  if (!(alpha > 1)) return 1;
   const auto left = [&](T by) {
     T product = 0;
     s.pairs([&](const Pair<T>& p) {
@@ -126,8 +124,8 @@ T longer_step(const State<T>& s) {
     });
     return product;
   };
-  const T full = left(1);
-  return full > reg.tol * reg.mean_z && std::max(left(alpha), (alpha - 1) * residual) < full ? alpha : T(1);
+  const bool ends = alpha > 1 && (alpha - 1) * residual <= reg.tol && left(alpha) <= enough;
+  return ends && left(1) > enough ? alpha : T(1);
 }
 
 }  // namespace bandhess::interior
