@@ -88,8 +88,8 @@ def longer(k: Kit, s: State, local: Local, step: Step, alpha: Array, alpha_z: Ar
     """How far to go along a step that can be made in full, 1 unless a longer one is the last.
 
     Where d and z of a bound both fall to 0, they are a double root of d z, of which Newton's step leaves 1/4 and a
-    corrected one 1/7: along a line through the root, as the way is where residuals are gone, a longer step comes
-    nearer. It leaves (alpha - 1) times them.
+    corrected one 1/7: along a line through the root, as the way is where residuals are gone, a longer step brings
+    d z to mu. It leaves (alpha - 1) times them.
     """
     ops, q, mode = k.ops, s.point, s.mode
     there, enough = exists(k, mode.elastic), k.p.tol * local.s_c
@@ -99,7 +99,8 @@ def longer(k: Kit, s: State, local: Local, step: Step, alpha: Array, alpha_z: Ar
 
     falls = ops.maximum(-step.d / q.d, -step.z / ops.maximum(q.z, k.least))
     most = ops.largest(ops.where(there, ops.maximum(falls, 0.0), 0.0))
-    by = ops.minimum(k.c.boundary / ops.maximum(most, k.c.boundary / 2), 2.0)
+    rest = ops.maximum(ops.sqrt(ratio(k, mode.mu, left(0.0))), 1 - k.c.boundary)
+    by = ops.minimum((1 - rest) / ops.maximum(most, k.least), 2.0)
     ends = (by > 1) & ((by - 1) * residual_error(k, local) <= k.p.tol) & (left(by) <= enough)
     full = mode.quadratic & (alpha == 1) & (alpha_z == 1)
     return ops.where(full & ends & (left(1.0) > enough), by, 1.0)

@@ -102,7 +102,8 @@ T predicted_barrier(const State<T>& s, Direction<T>& direction, T* const* produc
 
 // How far to go along a step that can be made in full, 1 unless a longer one is the last. Where d and z of a bound both
 // fall to 0, they are a double root of d z, of which Newton's step leaves 1/4 and a corrected one 1/7: along a line
-// through the root, as the way is where residuals are gone, a longer step comes nearer. It leaves (alpha - 1) times them.
+// through the root, as the way is where residuals are gone, a longer step brings d z to mu. It leaves (alpha - 1) times
+// them.
 template <class T>
 T longer_step(const State<T>& s) {
   const auto& reg = s.reg;
@@ -113,7 +114,8 @@ T longer_step(const State<T>& s) {
     const T by_d = largest_fall(p.d, step.d[p.kind], p.begin, p.end);
     most = std::max(most, std::max(by_d, largest_fall(p.z, step.z[p.kind], p.begin, p.end)));
   });
-  const T alpha = std::min(s.constants().boundary / most, T(2));
+  const T rest = std::max(1 - s.constants().boundary, std::sqrt(reg.barrier / reg.product_max));
+  const T alpha = std::min((1 - rest) / most, T(2));
   const auto left = [&](T by) {
     T product = 0;
     s.pairs([&](const Pair<T>& p) {
