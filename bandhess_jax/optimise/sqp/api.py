@@ -156,8 +156,8 @@ def sqp(
       message is None, and nothing is raised there.
 
     Method: primal-dual interior point with a filter line search and a restoration phase (Wächter and Biegler,
-      Mathematical Programming 106, 2006), each linear system condensed to one positive definite band, solved by
-      conjugate gradients on the multipliers (benchmarks/sqp_methods). It runs on one device: the loop is one compiled
+      Mathematical Programming 106, 2006), each linear system condensed to one positive definite band, and
+      refined, or solved by conjugate gradients on the multipliers (benchmarks/sqp_methods). It runs on one device: the loop is one compiled
       kernel on whole arrays, where `newton` has `sharding`.
 
     Cost: a step takes one linearisation, (2k + 1) d products with it at most, one for each shared variable, two more
