@@ -157,8 +157,8 @@ def sqp(
 
     Method: primal-dual interior point with a filter line search and a restoration phase (Wächter and Biegler,
       Mathematical Programming 106, 2006), each linear system condensed to one positive definite band, and
-      refined, or solved by conjugate gradients on the multipliers (benchmarks/sqp_methods). It runs on one device: the loop is one compiled
-      kernel on whole arrays, where `newton` has `sharding`.
+      refined, or solved by conjugate gradients on the multipliers (benchmarks/sqp_methods). It runs on one device: the
+      loop is one compiled kernel on whole arrays, where `newton` has `sharding`.
 
     Cost: a step takes one linearisation, (2k + 1) d products with it at most, one for each shared variable, two more
     for check_band, and about one banded factorisation. Works under jit and vmap (on a CPU one lane after the other). x,
