@@ -62,7 +62,7 @@ class _Batch(NamedTuple):
     axes: tuple[tuple[bool, ...], ...]  # for each leaf: which of them it has
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         return math.prod(self.sizes)
 
     def pick(self, leaves: Any, place: Array) -> list:
@@ -97,14 +97,14 @@ def _batched(batch: _Batch) -> Callable:
 def _many(batch: _Batch, leaves: tuple) -> Any:
     """The results, in one axis."""
     alone = lambda place: batch.loop(leaves, batch.pick(leaves, place)).run()  # noqa: E731
-    places = jnp.arange(batch.count, dtype=jnp.int32)
-    if batch.count and cpu_kernels() == "compiled" and jax.default_backend() == "cpu":
+    places = jnp.arange(batch.total, dtype=jnp.int32)
+    if batch.total and cpu_kernels() == "compiled" and jax.default_backend() == "cpu":
         return lax.map(alone, places)
     state, result = _shapes(batch, leaves)
-    if not batch.count:
+    if not batch.total:
         return _zeros(result, 0)
     width = max(1, NUMBERS // sum(leaf.size for leaf in jax.tree.leaves(state)))
-    return jax.vmap(alone)(places) if batch.count <= width else _pool(batch, leaves, width, state, result)
+    return jax.vmap(alone)(places) if batch.total <= width else _pool(batch, leaves, width, state, result)
 
 
 def _shapes(batch: _Batch, leaves: tuple) -> tuple[Any, Any]:
@@ -124,7 +124,7 @@ def _zeros(shapes: Any, count: int) -> Any:
 
 
 class _Pool(NamedTuple):
-    place: Array  # of the problem in a lane: -1 before the first, count after the last
+    place: Array  # of the problem in a lane; of no problem where the lane is empty
     waiting: Array  # place of the next problem
     own: list  # a lane's leaves
     state: Any  # a lane's
@@ -136,7 +136,7 @@ def _pool(batch: _Batch, leaves: tuple, width: int, state: Any, result: Any) -> 
 
     state and result are the shapes of one problem's. Each function stands in the program once.
     """
-    count, loop = batch.count, lambda own: batch.loop(leaves, own)
+    total, loop = batch.total, lambda own: batch.loop(leaves, own)
 
     def begin(place: Array) -> tuple[list, Any]:
         own = batch.pick(leaves, place)
@@ -151,26 +151,27 @@ def _pool(batch: _Batch, leaves: tuple, width: int, state: Any, result: Any) -> 
 
     def refill(pool: _Pool) -> _Pool:
         ends = jax.vmap(lambda own, state: loop(own).end(state))(pool.own, pool.state)
-        free = (pool.place < 0) | ~are_open(pool.own, pool.state)
-        left = jnp.where(free & (pool.place >= 0), pool.place, count)  # count: there is no such place
+        free = (pool.place == total) | ~are_open(pool.own, pool.state)
+        left = jnp.where(free, pool.place, total)
         results = jax.tree.map(lambda a, one: a.at[left].set(one, mode="drop"), pool.results, ends)
         rank = jnp.cumsum(free, dtype=jnp.int32)
-        place = jnp.where(free, jnp.minimum(pool.waiting + rank - 1, count), pool.place)
-        fresh = jax.vmap(begin)(jnp.minimum(place, count - 1))
-        own, state = jax.vmap(_choose)(free & (place < count), fresh, (pool.own, pool.state))
+        place = jnp.where(free, jnp.minimum(pool.waiting + rank - 1, total), pool.place)
+        fresh = jax.vmap(begin)(jnp.minimum(place, total - 1))
+        own, state = jax.vmap(_choose)(free & (place < total), fresh, (pool.own, pool.state))
         return _Pool(place, pool.waiting + rank[-1], own, state, results)
 
     def until_one_ends(pool: _Pool) -> _Pool:
         pool = refill(pool)
-        busy = pool.place < count
+        busy = pool.place < total
         go_on = lambda state: jnp.any(busy) & jnp.all(~busy | are_open(pool.own, state))  # noqa: E731
         state = lax.while_loop(go_on, lambda state: jax.vmap(turn)(pool.own, state), pool.state)
         return pool._replace(state=state)
 
-    nobody = jnp.full(width, -1, jnp.int32)
     own = jax.vmap(lambda place: batch.pick(leaves, place))(jnp.zeros(width, jnp.int32))
-    empty = _Pool(nobody, jnp.int32(0), own, _zeros(state, width), _zeros(result, count))
-    return lax.while_loop(lambda pool: jnp.any(pool.place < count), until_one_ends, empty).results
+    nobody = jnp.full(width, total, jnp.int32)
+    empty = _Pool(nobody, jnp.int32(0), own, _zeros(state, width), _zeros(result, total))
+    going = lambda pool: (pool.waiting < total) | jnp.any(pool.place < total)  # noqa: E731
+    return lax.while_loop(going, until_one_ends, empty).results
 
 
 def _choose(first: Array, one: Any, other: Any) -> Any:
