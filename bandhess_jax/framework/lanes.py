@@ -1,16 +1,17 @@
-"""A loop under vmap: problems that end early wait for no other.
+"""A loop under vmap: a problem that ends holds up no other.
 
-XLA's own rule turns all problems in one loop until the last has ended, with those frozen that ended before. Instead:
+XLA's own rule turns all problems in one loop until the last has ended; those that ended before are frozen. Here
 
-- on a CPU, problems go one after another, each as if it were alone, with its own number of turns;
-- elsewhere some go side by side, as many as fill the device, in a pool of lanes. When one ends, its result goes to its
-  place, and the next that waits takes its lane. With P lanes, problems of s turns take about sum(s) / P turns in all,
-  where max(s) for each P of them is XLA's. A batch of at most P problems takes max(s), and is XLA's loop itself.
+- on a CPU, where compiled kernels serve, they go one after another, as if alone, each with its own number of turns;
+- elsewhere (in a process with a GPU, and inside `portable()`) some go side by side in a pool of lanes, as many as fill
+  the device: when one ends, its result goes to its place, and the next that waits takes its lane. P lanes make about
+  sum(turns) / P turns together, where XLA's rule makes max(turns) for each P problems. A batch that fits into the pool
+  is XLA's loop itself.
 
-For four problems of 1, 3, 2 and 1 turns in two lanes (a capital is a problem's last turn):
+Two lanes, for problems of 1, 3, 2 and 1 turns (a capital marks the last one), and XLA's rule for two and two of them:
 
-    lane 0   A C c D     XLA's, two at a time:   A . . C c
-    lane 1   b b B       the same 7 turns of one b b B D .
+    A c C D        A . . c C
+    b b B .        b b B D .
 """
 
 from __future__ import annotations
