@@ -1,6 +1,6 @@
 """Newton's method: does it arrive, in how many steps, by which globalisation, and how fast against its peers.
 
-python benchmarks/newton.py [--tables arrival globalisation speed] [--cases PATH2D:1000 ...] [--repeats 5] [--cap 10]
+python benchmarks/newton.py [--tables arrival globalisation speed batch] [--cases PATH2D:1000 ...] [--repeats 5]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import casadi
@@ -20,7 +21,7 @@ import scipy.optimize
 import torch
 from _common import casadi_ops, jax_ops, machine, medians, seconds, table, torch_ops
 from newton_globalisation import globalisation
-from newton_problems import CASES, Case, error, functions
+from newton_problems import CASES, Case, engval1, error, functions, genrose
 
 import bandhess_jax
 import bandhess_torch
@@ -146,9 +147,39 @@ def speed(cases: list[Case], repeats: int, cap: float) -> None:
     table(["problem", "n", "peer", "iterations", "seconds", "error", "bandhess_jax's time / peer's"], others)
 
 
+# --- Batches ---------------------------------------------------------------------------------------------------------
+
+
+def batch(repeats: int) -> None:
+    """A hundred starts at once, in JAX: near ENGVAL1's, steps alike; all over GENROSE's plane, steps unlike."""
+    rng, rows = np.random.default_rng(0), []
+    for name, build, centre, spread in (("ENGVAL1", engval1, 2.0, 0.1), ("GENROSE", genrose, 0.0, 1.0)):
+        fun = build(jax_ops())
+        solve = partial(bandhess_jax.newton, fun, bandwidth=1, max_steps=3000)
+        together, one = jax.jit(jax.vmap(solve)), jax.jit(solve)
+        for n in (10, 100, 1000) if name == "ENGVAL1" else (10, 100):
+            starts = jnp.asarray(centre + spread * rng.normal(size=(100, n)))
+            first, results = seconds(partial(waited, together, starts))
+            calls = {
+                "vmap": partial(waited, together, starts),
+                "jit": lambda one=one, starts=starts: [waited(one, x) for x in starts],
+                "call": lambda solve=solve, starts=starts: [waited(solve, x) for x in starts],
+            }
+            t_ms = medians(calls, repeats)
+            steps = f"{int(results.steps.min())} to {int(results.steps.max())}"
+            each = [t_ms[kind] / 100 for kind in ("vmap", "jit", "call")]
+            rows.append([name, n, first, steps, *each, each[0] / each[1], each[0] / each[2]])
+    header = ["100 starts", "n", "first s", "steps", "vmap ms a start", "jitted, one by one", "calls, one by one"]
+    table([*header, "vmap/jitted", "vmap/calls"], rows)
+
+
+def waited(solve: Callable, x: Any) -> Any:
+    return jax.block_until_ready(solve(x))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    tables = ["arrival", "globalisation", "speed"]
+    tables = ["arrival", "globalisation", "speed", "batch"]
     parser.add_argument("--tables", nargs="+", choices=tables, default=tables)
     parser.add_argument("--cases", nargs="+", choices=list(map(str, CASES)), default=list(map(str, CASES)))
     parser.add_argument("--repeats", type=int, default=5)
@@ -164,6 +195,9 @@ def main() -> None:
         print()
     if "speed" in options.tables:
         speed(cases, options.repeats, options.cap)
+        print()
+    if "batch" in options.tables:
+        batch(options.repeats)
 
 
 if __name__ == "__main__":

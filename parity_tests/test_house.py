@@ -38,6 +38,7 @@ ALONE = {
     "bandhess_jax/framework/checkpoint": "a run over many devices goes on where it was killed, as band/mesh",
     "bandhess_jax/framework/clock": "a compiled loop has no clock: time limits run it in chunks",
     "bandhess_jax/framework/packing": "the state of a compiled loop between two calls",
+    "bandhess_jax/framework/lanes": "XLA's loops under vmap wait for the slowest; PyTorch's go one after another",
     "bandhess_jax/framework/fusion": "workarounds for what XLA fuses",
     "bandhess_jax/framework/programs": "reading jaxprs",
     "bandhess_jax/framework/jit": "compiled programs are found again by the user's function",

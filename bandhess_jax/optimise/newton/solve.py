@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -22,12 +23,13 @@ from ...extraction.products import Extraction, extract
 from ...framework.checkpoint import digest, orbax, resumed
 from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import jit_call, prepare
+from ...framework.lanes import Loop, run
 from ...framework.packing import Packed, pack, unpack
 from .implicit import close, implicit_solution
 from .point import Functions, Options
 from .split import fill, split_stages
 from .state import State, initial
-from .trust_region import advance
+from .trust_region import advance, turns
 
 
 class Problem(NamedTuple):
@@ -116,18 +118,23 @@ def functions_of(problem: Problem, user: User, x: Array) -> tuple[Callable, Call
     return functions, value, consts, given
 
 
+def _end(s: State) -> tuple:
+    """Numbers that tangents know of: steps and status become integers again in `_newton`."""
+    integers = (a.astype(jnp.float32) for a in (s.status, s.steps))
+    return s.point.x, s.point.pack[0], *integers, s.point.grad_norm, s.history
+
+
 def _newton(problem: Problem, user: User, x0: Any) -> tuple:
     """`(x, value, grad_norm, steps, status, history)`."""
     layout, report = problem.objective.layout, user.report if user.callbacks else None
     options = problem.options
     functions, value, consts, given = functions_of(problem, user, lax.stop_gradient(options.split(layout.ravel(x0))))
 
-    def minimise(consts: list[Array], given: Given) -> tuple:
-        start = initial(options, given.x0)
-        s = advance(options, functions(consts, given), given.scale, report, start, None)
-        # As numbers that tangents know of: steps and status become integers again below.
-        integers = (a.astype(jnp.float32) for a in (s.status, s.steps))
-        return s.point.x, s.point.pack[0], *integers, s.point.grad_norm, s.history
+    def loop(consts: list[Array], given: Given) -> Loop:
+        turn = turns(options, functions(consts, given), given.scale, report, given.x0)
+        return Loop(lambda: initial(options, given.x0), lambda s: s.open, turn, _end)
+
+    minimise = partial(run, loop, plain=report is not None or options.sharding is not None)
 
     solution = implicit_solution(minimise, value, layout, problem.extraction, options.sharding) if consts else minimise
     x, f, status, steps, grad_norm, history = solution(consts, given)
@@ -147,7 +154,7 @@ def _turns(problem: Problem, user: User, x0: Any, state: Packed, last: Array) ->
     layout, report = problem.objective.layout, user.report if user.callbacks else None
     s = unpack(state, _start(problem, user, x0))
     functions, _, consts, given = functions_of(problem, user, s.point.x)
-    s = advance(problem.options, functions(consts, given), given.scale, report, s, last)
+    s = advance(turns(problem.options, functions(consts, given), given.scale, report, s.point.x), s, last)
     point = s.point
     x = split_stages(layout, problem.options.sharding, layout.unravel(point.x))
     shown = x, point.pack[0], point.grad_norm, s.steps, s.status, s.history

@@ -185,15 +185,15 @@ def _refine(s: State, z: Array, answer: Array, image: Array) -> State:
     return s._replace(work=work, search=pack(search, z.dtype), answer=jnp.stack(held))
 
 
-def advance(
-    options: Options, functions: Functions, scale: Array | None, callback: Callable | None, s: State, last: Any
-) -> State:
-    """Turn until the end, or until `last` turns have been made in all.
+def turns(
+    options: Options, functions: Functions, scale: Array | None, callback: Callable | None, x: Array
+) -> Callable[[State], State]:
+    """From one state to the next; of x the shape matters.
 
     scale is `(n,)`, the sizes of the variables, where options.scale is "given"; callback is called with a `StepInfo`
     at the start and after every accepted step.
     """
-    start = options.split(hash_noise(s.point.x, 0))
+    start = options.split(hash_noise(x, 0))
     if options.dummies is not None:
         start = start * (1 - options.dummies)
 
@@ -234,4 +234,9 @@ def advance(
             again = (out.steps > 0) & (s.status == RUNNING) & ended
         return options.split(out._replace(turns=s.turns + 1, open=(out.status == RUNNING) | again))
 
-    return lax.while_loop(lambda s: s.open if last is None else s.open & (s.turns < last), turn, s)
+    return turn
+
+
+def advance(turn: Callable[[State], State], s: State, last: Any) -> State:
+    """Turn until the end, or until `last` turns have been made in all."""
+    return lax.while_loop(lambda s: s.open & (s.turns < last), turn, s)

@@ -22,7 +22,7 @@ from ...extraction.products import ChunkSize, Extraction
 from .point import Options
 from .solve import Problem, User, functions_of
 from .state import State, initial
-from .trust_region import advance
+from .trust_region import advance, turns
 
 ENDLESS = 2**31 - 2  # accepted steps: to count them is the loop's owner's matter
 
@@ -60,7 +60,8 @@ class Turns(NamedTuple):
         `state.status` is a `Status` and nothing changes any more."""
         user = User(fun, (), "exact", None, ())
         functions, _, consts, given = functions_of(self.problem, user, state.point.x)
-        return advance(self.problem.options, functions(consts, given), None, None, state, state.turns + 1)
+        turn = turns(self.problem.options, functions(consts, given), None, None, state.point.x)
+        return advance(turn, state, state.turns + 1)
 
     def place(self, state: State) -> Any:
         """The best point so far, in the structure of y."""

@@ -161,12 +161,14 @@ def sqp(
       loop is one compiled kernel on whole arrays, where `newton` has `sharding`.
 
     Cost: a step takes one linearisation, (2k + 1) d products with it at most, one for each shared variable, two more
-    for check_band, and about one banded factorisation. Works under jit and vmap (on a CPU one lane after the other). x,
-    value and multipliers are differentiable with respect to args and bounds, to any order and in both modes, never
-    through the iterations: x and multipliers by the implicit function theorem (one more linearisation and solve), value
-    by the envelope theorem. A derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR; those of x and
-    multipliers also where the conditions at the solution are singular to rounding (the Hessian on the null space of the
-    constraints).
+    for check_band, and about one banded factorisation. Works under jit and vmap. x, value and multipliers are
+    differentiable with respect to args and bounds, to any order and in both modes, never through the iterations: x and
+    multipliers by the implicit function theorem (one more linearisation and solve), value by the envelope theorem. A
+    derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR; those of x and multipliers also where the
+    conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
+
+    Under vmap a problem that ends holds up no other, as in `newton`: on a CPU problems go one after another, on other
+    devices in a pool of lanes; with callback or verbose side by side until the last has ended.
 
     >>> fun, ends = lambda x: ((x[1:] - x[:-1]) ** 2).sum(), lambda x: jnp.stack([x[0] - 1, x[-1] - 4])
     >>> result = sqp(fun, ends, jnp.zeros(4), 1)

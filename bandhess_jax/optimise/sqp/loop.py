@@ -138,17 +138,10 @@ def _noted(engine: Engine, before: State, s: State, at: Derivatives, box: Box, c
     return s._replace(turns=s.turns + 1, noted=jnp.where(fresh, steps, s.noted), seen=seen, history=history)
 
 
-def advance(
-    options: Options,
-    engine: Engine,
-    functions: Functions,
-    box: Box,
-    callback: Callable | None,
-    state: State,
-    last: Array | None = None,
-) -> State:
-    """Turn until the end, or until `last` iterates at most have been linearised in all. A turn brings derivatives, and
-    values until the engine is content with its step."""
+def turns(
+    options: Options, engine: Engine, functions: Functions, box: Box, callback: Callable | None
+) -> Callable[[State], State]:
+    """From one state to the next: derivatives, and values until the engine is content with its step."""
 
     def trial(s: State) -> State:
         x = engine.vector(s.head, "x_request")
@@ -169,7 +162,9 @@ def advance(
         end = lax.while_loop(lambda s: engine.register(s.head, "request") == VALUES, trial, begun)
         return _noted(engine, s, end, at, box, callback)
 
-    def going(s: State) -> Array:
-        return is_open(engine, s) if last is None else is_open(engine, s) & (s.turns < last + UNSEEN)
+    return turn
 
-    return lax.while_loop(going, turn, state)
+
+def advance(engine: Engine, turn: Callable[[State], State], state: State, last: Array) -> State:
+    """Turn until the end, or until `last` iterates at most have been linearised in all."""
+    return lax.while_loop(lambda s: is_open(engine, s) & (s.turns < last + UNSEEN), turn, state)

@@ -16,12 +16,13 @@ from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import jit_call, prepare
+from ...framework.lanes import Loop, run
 from ...framework.packing import contents, pack, unpack
 from .condensed import largest
 from .engine import COLD, MULTIPLIERS, WARM, Engine, Start, engine
 from .implicit import differentiable_where, envelope
 from .kkt import conditions, implicit_solve
-from .loop import End, Options, advance, blank, end_of, initial, is_open
+from .loop import End, Options, advance, blank, end_of, initial, is_open, turns
 from .problem import Data, Problem
 
 
@@ -92,17 +93,16 @@ def _problem(options: Options, user: User) -> tuple[Problem, Array]:
 
 
 def _run(options: Options, problem: Problem, callback: Callable | None, x: Array, start: Start) -> End:
-    """From the start to the end. Under vmap one lane after the other: each then takes its own number of steps."""
+    """From the start to the end."""
     kernels = _engine(options, problem)
 
-    def lane(data: Data, x: Array, start: Start) -> End:
+    def loop(data: Data, x: Array, start: Start) -> Loop:
         here = problem.on(data)
-        state = initial(options, kernels, here.rows, here.sides, x, start)
-        return end_of(kernels, advance(options, kernels, here.rows, here.sides, callback, state))
+        turn = turns(options, kernels, here.rows, here.sides, callback)
+        begin = functools.partial(initial, options, kernels, here.rows, here.sides, x, start)
+        return Loop(begin, functools.partial(is_open, kernels), turn, functools.partial(end_of, kernels))
 
-    if callback is None:  # which a custom rule of vmap does not take
-        lane = jax.custom_batching.sequential_vmap(lane)
-    return lane(problem.data, x, start)
+    return run(loop, problem.data, x, start, plain=callback is not None)
 
 
 def _triple(problem: Problem, end: End) -> tuple[Array, Array, Array]:
@@ -179,7 +179,7 @@ def _turns(options: Options, *rest: Any) -> Piece:
     before = unpack(packed, nothing)._replace(engine=contents(packed, nothing).engine)
     start = given.start(problem)
     state = initial(options, kernels, here.rows, sides, x0, start, before, packed.integers[0] > 0)
-    state = advance(options, kernels, here.rows, sides, user.report, state, last)
+    state = advance(kernels, turns(options, kernels, here.rows, sides, user.report), state, last)
     end = end_of(kernels, state)
     # The value is traced where the functions close over tracers, which says that this is no place for pieces.
     triple = _triple(here, end)

@@ -245,7 +245,8 @@ def newton(
       positive definite). A minimum that is not unique has a value, and the value a derivative.
 
     Cost: a step takes one `value_grad_hessian`, about 1 to 5 banded Cholesky factorisations, and one value per trial;
-    a derivative one Hessian, two factorisations, one solve. `torch.func.vmap` solves one lane after the other.
+    a derivative one Hessian, two factorisations, one solve. `torch.func.vmap` solves
+    one problem after another, on a GPU, too.
 
     >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum() + torch.cosh(x - 1).sum()
     >>> result = newton(fun, torch.zeros(4), 1)

@@ -228,7 +228,8 @@ def sqp(
     any order and in both modes, by the implicit function theorem: one more linearisation and solve each time. The
     value's derivative is that of the Lagrangian (the envelope theorem). A derivative is NaN where the status is not
     CONVERGED or PRECISION_FLOOR, and, but for the value's, where the conditions at the solution are singular to
-    rounding (the Hessian on the null space of the constraints). `torch.func.vmap` solves one lane after the other.
+    rounding (the Hessian on the null space of the constraints). `torch.func.vmap` solves
+    one problem after another, on a GPU, too.
 
     >>> fun, ends = lambda x: ((x[1:] - x[:-1]) ** 2).sum(), lambda x: torch.stack([x[0] - 1, x[-1] - 4])
     >>> result = sqp(fun, ends, torch.zeros(4), 1)
