@@ -44,6 +44,7 @@ SHAPES = _names("is_same_size ones_like full_like new_ones new_full")  # which l
 # Methods and functions that take values out of tensors behind the dispatcher's back; the latter out of lists of them.
 READS = ("numpy", "tolist", "data_ptr", "__array__", "__dlpack__", "storage", "untyped_storage", "__reduce_ex__")
 LISTS = ("tensor", "as_tensor", "asarray", "new_tensor")
+HOOKS = ("register_hook", "grad_fn")  # by which derivatives are changed
 ROOM = 2**29  # bytes: where more are kept, arithmetic takes the time
 PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -92,6 +93,8 @@ class _Watch(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in READS or (name in LISTS and any(isinstance(each, (list, tuple)) and tensors(each) for each in args)):
             self.recorder.refused = name
+        if name in HOOKS or getattr(getattr(func, "__self__", None), "__name__", "") in HOOKS:
+            self.recorder.hooked = True
         return func(*args, **kwargs) if kwargs else func(*args)
 
 
@@ -103,6 +106,7 @@ class Recorder(TorchDispatchMode):
         self.calls: list[Call] = []
         self.kept = 0  # bytes of results, views counted as if they were none
         self.refused = ""  # what was met that no recording shows
+        self.hooked = False  # the graph was looked at: it may do more than its nodes
         self.watch = _Watch(self)
 
     def __enter__(self) -> Recorder:

@@ -48,10 +48,16 @@ PLACES = {"aten::slice_backward": torch.ops.aten.slice.Tensor, "aten::select_bac
 
 
 class Tape:
-    """Called with inputs as at first in shape and type, gives the outputs; what was no tensor stays as it was."""
+    """Called with inputs as at first in shape and type, gives the outputs; what was no tensor stays as it was. Further
+    inputs are held from one call to the next."""
 
-    def __init__(self, inputs: list[Tensor], run: list[Callable], outputs: list[Any]) -> None:
-        self.inputs, self.run, self.outputs = inputs, run, outputs
+    def __init__(self, inputs: list[Tensor], held: list[Tensor], run: list[Callable], outputs: list[Any]) -> None:
+        self.inputs, self.held, self.run, self.outputs = inputs, held, run, outputs
+
+    @torch.no_grad()
+    def hold(self, held: Sequence[Tensor]) -> None:
+        for mine, given in zip(self.held, held, strict=True):
+            mine.copy_(given)
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> list[Any]:
@@ -62,14 +68,17 @@ class Tape:
         return [out.clone() if isinstance(out, Tensor) else out for out in self.outputs]
 
 
-def tape_of(recorder: Recorder, inputs: Sequence[Tensor], outputs: Sequence[Any]) -> Tape | None:
-    """outputs as a function of inputs; None where they are not one of tensors alone, or where a first run does not give
-    them again, to the last bit. It empties the recorder."""
+def tape_of(
+    recorder: Recorder, inputs: Sequence[Tensor], outputs: Sequence[Any], held: Sequence[Tensor] = ()
+) -> Tape | None:
+    """outputs as a function of inputs and held; None where they are not one of tensors alone, or where a first run does
+    not give them again, to the last bit. It empties the recorder."""
     calls, recorder.calls = recorder.calls, []
     if recorder.refused or len(calls) > MOST:
         return None
     with suppress(RefusedError, TypeError, RuntimeError):  # of an operation that takes other arguments than are known
-        tape = _tape(calls, inputs, outputs)
+        tape = _tape(calls, inputs, held, outputs)
+        tape.hold(held)
         if same(tape(*inputs), outputs):
             return tape
     return None
@@ -228,19 +237,19 @@ def _copied(result: Tensor, func: Callable, given: list, options: dict) -> None:
     result.copy_(func(*given, **options))
 
 
-def _tape(calls: list[Call], inputs: Sequence[Tensor], outputs: Sequence[Any]) -> Tape:
-    names = Names()
-    steps, varying = _depending(calls, names, inputs)
-    pinned = set(map(names, (*inputs, *tensors(outputs))))
+def _tape(calls: list[Call], inputs: Sequence[Tensor], held: Sequence[Tensor], outputs: Sequence[Any]) -> Tape:
+    names, given = Names(), (*inputs, *held)
+    steps, varying = _depending(calls, names, given)
+    pinned = set(map(names, (*given, *tensors(outputs))))
     steps, ended = _needed(steps, pinned)
     at = Memory(names, varying)
-    for t in inputs:
+    for t in given:
         at.take(t)
-    mine, run = [at(t) for t in inputs], []
+    mine, kept, run = [at(t) for t in inputs], [at(t) for t in held], []
     for step, last in zip(steps, ended, strict=True):
         if step.out not in at.places:
             at.take(step.call[3])
         run += _operation(step, at)
         for name in last:
             at.give_back(name)
-    return Tape(mine, run, [at(t) for t in outputs])
+    return Tape(mine, kept, run, [at(t) for t in outputs])
