@@ -22,7 +22,8 @@ from torch.nn.functional import pad
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
-from ...band.structures import magnitude, matvec, stacked
+from ...band.structures import magnitude, stacked
+from ...band.structures import product as times
 from ...extraction.bandwidth import is_wrong
 from ...extraction.probing.direct import Direct, one_of_every
 from ...extraction.products import Extraction, extract, multiply
@@ -276,8 +277,8 @@ def _apart(joint: _Joint, plan: Plan) -> tuple[Tensor, ...]:
     v = plan.noise
     product = joint(v)
     terms = J * plan.of_noise
-    errors = (matvec(band, v) - product[:n]).abs(), (terms.sum(0) - product[n:]).abs()
-    scales = matvec(magnitude(band), v.abs()), terms.abs_().sum(0)
+    errors = (times(band, v[:, None])[:, 0] - product[:n]).abs(), (terms.sum(0) - product[n:]).abs()
+    scales = times(magnitude(band), v.abs()[:, None])[:, 0], terms.abs_().sum(0)
     return rows, stacked(band), product, torch.cat(errors), torch.cat(scales)
 
 
