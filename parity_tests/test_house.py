@@ -54,6 +54,8 @@ ALONE = {
     "bandhess_torch/framework/autograd": "reading what autograd recorded, as framework/programs reads jaxprs",
     "bandhess_torch/framework/recorder": "what jax.make_jaxpr does: operations written down",
     "bandhess_torch/framework/tape": "what jax.jit does in its way: operations run again",
+    "bandhess_torch/framework/kept": "as framework/jit: tapes are found again by the user's function",
+    "bandhess_torch/framework/guard": "as framework/contents: whether a function still does what was written down",
     "bandhess_torch/optimise/sqp/evaluations": "when such a tape serves; JAX's programs are compiled at once",
     "bandhess_torch/framework/transforms": "autograd.Functions under vmap, which JAX' rules do",
     "bandhess_torch/extraction/in_graph": "torch.compile reads the code itself; JAX traces it anyway",

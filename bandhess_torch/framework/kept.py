@@ -23,6 +23,7 @@ from .recorder import Recorder, recordable
 from .tape import Tape, tape_of
 
 MOST = 8  # programs of a function: of other shapes, options, constraints
+RETRY = 16  # solves
 
 
 class Program:
@@ -33,12 +34,17 @@ class Program:
         self.tapes: dict[str, Tape | None] = {}  # None: what cannot be written down
         self.common: Any = None
         self.lasts = True  # a guard can be made
-        self.solves = self.misses = 0
+        self.solves = self.hits = self.misses = 0
+
+    @property
+    def steady(self) -> bool:
+        """The function has mostly done what it did before; at times that is tried again."""
+        return self.misses <= 1 + self.hits + self.solves // RETRY
 
     @property
     def again(self) -> bool:
         """Whether it pays to write down at once."""
-        return self.lasts and self.solves > 1 and 2 * self.misses <= self.solves
+        return self.lasts and self.solves > 1 and self.steady
 
     def check(self, function: Function, x: Tensor, held: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """At the begin of a solve: the tapes become those of function and held. It returns what function gives at x,
@@ -48,6 +54,7 @@ class Program:
             return None
         guard, found = guarded(function, x, held)
         if guard == self.guard:
+            self.hits += 1
             for tape in filter(None, self.tapes.values()):
                 tape.hold(held)
         else:
@@ -77,7 +84,7 @@ class Program:
 
     def rest(self) -> None:
         """Between solves."""
-        if self.guard is None or 2 * self.misses > self.solves:
+        if self.guard is None or not self.steady:
             self.guard = self.common = None
             self.tapes.clear()
 
