@@ -22,29 +22,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .recorder import (
-    COPIES,
-    INDEXED,
-    INTO,
-    MASKS,
-    SHAPES,
-    TOTALS,
-    ZEROS,
-    Call,
-    Kind,
-    Recorder,
-    RefusedError,
-    kind,
-    tensors,
-)
+from .parts import PLACES, Sum, merged, view_of
+from .recorder import COPIES, INTO, TOTALS, ZEROS, Call, Recorder, RefusedError, tensors
+from .steps import Names, Step, depending, needed, shared
 
 MOST = 20000  # operations
-PLACES = {"aten::slice_backward": torch.ops.aten.slice.Tensor, "aten::select_backward": torch.ops.aten.select.int}
 
 
 class Tape:
@@ -89,91 +76,6 @@ def same(these: Sequence[Any], those: Sequence[Any]) -> bool:
     return all(a is b or (a is not None and torch.equal(a, b)) for a, b in zip(these, those, strict=True))
 
 
-class Step(NamedTuple):
-    """A call, and the memory that it names."""
-
-    call: Call
-    kind: Kind
-    reads: list[int]
-    out: int
-
-
-class Names:
-    """The memory of which tensors are views: where it begins. Right as long as all tensors of a recording are kept."""
-
-    def __init__(self) -> None:
-        self.known: dict[int, int] = {}
-
-    def __call__(self, t: Tensor) -> int:
-        """0 where t is empty."""
-        if id(t) not in self.known:
-            self.known[id(t)] = t.data_ptr() - int(t.storage_offset()) * t.itemsize if t.numel() else 0
-        return self.known[id(t)]
-
-
-def _depending(calls: list[Call], memory: Names, inputs: Sequence[Tensor]) -> tuple[list[Step], set[int]]:
-    """The calls whose results depend on the inputs, those that make what they write to among them, and the memory that
-    they change."""
-    given = set(map(memory, inputs)) - {0}
-    varying = set(given)
-    own: dict[int, int] = {}  # memory of the recording's: which call made it, while there is nothing in it; else -1
-    kept: dict[int, Step] = {}
-    for i, call in enumerate(calls):
-        func, args, kwargs, out = call
-        what = kind(func)
-        if what.foreign:
-            raise RefusedError(what.name)
-        if what.makes:
-            own[memory(out)] = i
-            continue
-        reads = [memory(t) for t in (tensors((*args, *kwargs.values())) if kwargs else tensors(args))]
-        live = not varying.isdisjoint(reads)
-        if live and what.name in INDEXED and any(t.dtype in MASKS and memory(t) in varying for t in tensors(args[1])):
-            raise RefusedError(what.name)  # how many they are decides a shape
-        if what.writes:
-            target = reads[0]
-            if not what.known or target in given:
-                raise RefusedError(what.name)
-            if not target:
-                continue
-            if target not in varying:
-                if target not in own or (live and own[target] < 0):  # another's, or a constant
-                    raise RefusedError(what.name)
-                if not live:
-                    own[target] = -1
-                    continue
-                made = calls[own[target]]
-                kept[own[target]] = Step(made, kind(made[0]), [], target)
-                varying.add(target)
-            kept[i] = Step(call, what, reads, target)
-            continue
-        single = isinstance(out, Tensor)
-        results = [memory(out)] if single else [memory(t) for t in tensors((out,))]
-        new = [name for name in results if name not in reads]  # the others are views
-        for name in new:
-            own[name] = -1
-        if not live or what.name in SHAPES or (results and not any(new)):
-            continue
-        if not what.known or not single:
-            raise RefusedError(what.name)
-        varying.add(new[0])
-        kept[i] = Step(call, what, reads, new[0])
-    return [kept[i] for i in sorted(kept)], varying
-
-
-def _needed(steps: list[Step], outputs: set[int]) -> tuple[list[Step], list[list[int]]]:
-    """The steps that write to memory which is read afterwards, and beside each the memory that none of the later ones
-    reads."""
-    wanted, kept, ended = set(outputs), [], []
-    for step in reversed(steps):
-        if step.out in wanted:
-            last = {step.out, *step.reads} - wanted
-            wanted |= last
-            kept.append(step)
-            ended.append(list(last))
-    return kept[::-1], ended[::-1]
-
-
 class Memory:
     """The tape's own memory in the place of the recording's."""
 
@@ -191,6 +93,10 @@ class Memory:
         spare = self.spare.setdefault((size, dtype, device), [])
         place = spare.pop() if spare else torch.empty(size, dtype=dtype, device=device)
         self.places[self.names(t)] = place, spare
+
+    def pass_on(self, name: int, to: int) -> None:
+        """What stands in the memory stays there."""
+        self.places[to] = self.places.pop(name)
 
     def give_back(self, name: int) -> None:
         place, spare = self.places.get(name, (None, []))
@@ -215,6 +121,24 @@ class Memory:
         return place.as_strided(t.shape, t.stride(), t.storage_offset())
 
 
+def _sum(step: Step, terms: Sum, at: Memory, ended: list[int]) -> list[Callable]:
+    """The parts are added where the rest stands, if that is needed no more."""
+    out, rest = step.call[3], terms.rest
+    run: list[Callable] = []
+    if rest is not None and not step.kind.writes:
+        name = at.names(rest)
+        if name in ended and name in at.places and terms.fits(out) and all(at.names(part.source) != name for part in terms.parts):
+            ended.remove(name)
+            at.pass_on(name, step.out)
+        else:
+            at.take(out)
+            run = [partial(at(out).copy_, at(rest))]
+    elif rest is None:
+        at.take(out)
+        run = [at(out).zero_]
+    return run + [partial(part.view(at(out)).add_, at(part.source)) for part in terms.parts]
+
+
 def _operation(step: Step, at: Memory) -> list[Callable]:
     """The step on the tape's memory."""
     (func, args, kwargs, out), what, _, _ = step
@@ -224,8 +148,8 @@ def _operation(step: Step, at: Memory) -> list[Callable]:
     given, options = [at(a) for a in args], {key: at(value) for key, value in kwargs.items()} if kwargs else {}
     if name in COPIES:
         return [partial(result.copy_, given[-1])]
-    if name in PLACES:  # zeros but for a view
-        return [result.zero_, partial(PLACES[name](result, *given[2:]).copy_, given[0])]
+    if name in PLACES and (view := view_of(step.call)) is not None:  # zeros but for a view
+        return [result.zero_, partial(view(result).copy_, given[0])]
     if what.writes:
         return [partial(func, *given, **options)]
     if name in INTO and not (name in TOTALS and len(given) == 1) and "dtype" not in options:
@@ -239,17 +163,21 @@ def _copied(result: Tensor, func: Callable, given: list, options: dict) -> None:
 
 def _tape(calls: list[Call], inputs: Sequence[Tensor], held: Sequence[Tensor], outputs: Sequence[Any]) -> Tape:
     names, given = Names(), (*inputs, *held)
-    steps, varying = _depending(calls, names, given)
+    steps, varying = depending(calls, names, given)
+    steps = shared(steps, names)
     pinned = set(map(names, (*given, *tensors(outputs))))
-    steps, ended = _needed(steps, pinned)
+    steps, ended = needed(merged(needed(steps, pinned)[0], names, pinned), pinned)
     at = Memory(names, varying)
     for t in given:
         at.take(t)
     mine, kept, run = [at(t) for t in inputs], [at(t) for t in held], []
     for step, last in zip(steps, ended, strict=True):
-        if step.out not in at.places:
-            at.take(step.call[3])
-        run += _operation(step, at)
+        if isinstance(step.call[0], Sum):
+            run += _sum(step, step.call[0], at, last)
+        else:
+            if step.out not in at.places:
+                at.take(step.call[3])
+            run += _operation(step, at)
         for name in last:
             at.give_back(name)
     return Tape(mine, kept, run, [at(t) for t in outputs])
