@@ -50,10 +50,10 @@ class Program:
         """At the begin of a solve: the tapes become those of function and held. It returns what function gives at x,
         where that was called for it."""
         self.solves += 1
-        if self.guard is None:
+        if self.guard is None or not any(self.tapes.values()):
             return None
         guard, found = guarded(function, x, held)
-        if guard == self.guard:
+        if self.guard.holds(guard):
             self.hits += 1
             for tape in filter(None, self.tapes.values()):
                 tape.hold(held)
@@ -67,10 +67,11 @@ class Program:
         self.guard = None
         self.tapes.clear()
 
-    def guard_by(self, make: Callable[[], Guard | None]) -> None:
-        """Before the first tape is made."""
+    def guard_by(self, guard: Guard | None) -> None:
+        """Before a tape is made: what is written down belongs to this."""
+        if self.guard is not None and not self.guard.holds(guard):
+            self.forget()
         if self.guard is None:
-            guard = make()
             self.guard, self.lasts = guard and guard.own(), guard is not None
 
     def writes(self, name: str) -> bool:

@@ -38,10 +38,6 @@ class Sum(NamedTuple):
     rest: Tensor | None
     parts: list[Part]
 
-    def fits(self, out: Tensor) -> bool:
-        """Whether out may stand in the memory of the rest."""
-        return self.rest is not None and geometry(self.rest) == geometry(out)
-
 
 def view_of(call: Call) -> Callable[[Tensor], Tensor] | None:
     """Of call's result, the view that is not zero. None where padding adds something else, or takes away."""
@@ -66,7 +62,7 @@ def _same_view(of: Tensor, whole: Tensor) -> Tensor:
 def _part(steps: list[Step], made: list[int]) -> Part | None:
     """What the steps that make a tensor put there, if they leave zeros elsewhere."""
     first = steps[made[0]]
-    func, args, _, out = first.call
+    _, args, _, out = first.call
     if len(made) == 1 and first.kind.name in PLACES:
         view = view_of(first.call)
         return None if view is None else Part(args[0], view, out, made)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from .parts import PLACES, Sum, merged, view_of
 from .recorder import COPIES, INTO, TOTALS, ZEROS, Call, Recorder, RefusedError, tensors
-from .steps import Names, Step, depending, needed, shared
+from .steps import Names, Step, depending, geometry, needed, shared
 
 MOST = 20000  # operations
 
@@ -94,10 +94,6 @@ class Memory:
         place = spare.pop() if spare else torch.empty(size, dtype=dtype, device=device)
         self.places[self.names(t)] = place, spare
 
-    def pass_on(self, name: int, to: int) -> None:
-        """What stands in the memory stays there."""
-        self.places[to] = self.places.pop(name)
-
     def give_back(self, name: int) -> None:
         place, spare = self.places.get(name, (None, []))
         spare.append(place)
@@ -121,22 +117,42 @@ class Memory:
         return place.as_strided(t.shape, t.stride(), t.storage_offset())
 
 
+def _inherits(step: Step, operand: Tensor, others: list[Tensor], at: Memory, ended: list[int]) -> bool:
+    """Whether the step's result now stands where operand did, which is needed no more, nor are views of it."""
+    name, out = at.names(operand), step.call[3]
+    if name not in ended or name not in at.places or geometry(operand) != geometry(out):
+        return False
+    if any(at.names(t) == name and geometry(t) != geometry(out) for t in others):
+        return False
+    at([operand, *others])  # their views, while the memory has this name
+    ended.remove(name)
+    at.places[step.out] = at.places.pop(name)
+    return True
+
+
 def _sum(step: Step, terms: Sum, at: Memory, ended: list[int]) -> list[Callable]:
-    """The parts are added where the rest stands, if that is needed no more."""
+    """The parts are added where the rest stands, if that can be."""
     out, rest = step.call[3], terms.rest
     run: list[Callable] = []
-    if rest is not None and not step.kind.writes:
-        name = at.names(rest)
-        if name in ended and name in at.places and terms.fits(out) and all(at.names(part.source) != name for part in terms.parts):
-            ended.remove(name)
-            at.pass_on(name, step.out)
-        else:
-            at.take(out)
-            run = [partial(at(out).copy_, at(rest))]
-    elif rest is None:
+    if rest is None:
         at.take(out)
         run = [at(out).zero_]
+    elif not step.kind.writes and (
+        any(at.names(part.source) == at.names(rest) for part in terms.parts) or not _inherits(step, rest, [], at, ended)
+    ):
+        at.take(out)
+        run = [partial(at(out).copy_, at(rest))]
     return run + [partial(part.view(at(out)).add_, at(part.source)) for part in terms.parts]
+
+
+def _place(step: Step, at: Memory, ended: list[int]) -> None:
+    """Memory for the step's result: an operand's, where numbers follow one by one, which cache has at hand."""
+    func, args, _, out = step.call
+    if torch.Tag.pointwise in func.tags and step.kind.name in INTO:
+        operands = tensors(args)
+        if any(_inherits(step, t, operands, at, ended) for t in operands):
+            return
+    at.take(out)
 
 
 def _operation(step: Step, at: Memory) -> list[Callable]:
@@ -176,7 +192,7 @@ def _tape(calls: list[Call], inputs: Sequence[Tensor], held: Sequence[Tensor], o
             run += _sum(step, step.call[0], at, last)
         else:
             if step.out not in at.places:
-                at.take(step.call[3])
+                _place(step, at, last)
             run += _operation(step, at)
         for name in last:
             at.give_back(name)

@@ -205,8 +205,9 @@ def newton(
 
     Args:
       fun: real scalar function, twice differentiable; anything that `torch.func.grad` takes. It is called at every
-        trial point, but its derivatives come, in long solves, by a list of tensor operations that was written
-        down once (`framework/tape.py`), as long as that gives fun's value to the last bit, and if fun reads no values.
+        trial point, but its derivatives come, in long solves and where fun comes again, by a list of tensor operations
+        that was written down once (`framework/tape.py`), as long as that gives fun's value to the last bit, and if fun
+        reads no values. The list dies with fun; what changes from call to call goes into args.
       x0: start: a tensor or tree of stages (`ravel_stages`).
       bandwidth: of the Hessian, in stages; None detects it (`detect_bandwidth`).
       args: further arguments of `fun`.

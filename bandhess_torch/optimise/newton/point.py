@@ -188,8 +188,8 @@ class Visits:
         """The point x `(n,)`; old are the sizes at the point before, value is f(x) where that is known."""
         self.count += 1
         if self.count == 1:
-            found = self.program.check(self._value, x, self.functions.held)
-            value = math.nan if found is None else float(found[0])
+            known = self.program.check(self._value, x, self.functions.held)
+            value = math.nan if known is None else float(known[0])
         tape = self.program.tapes.get("point")
         if tape is not None:
             point = self._again(tape, x)
@@ -199,7 +199,7 @@ class Visits:
         measure = partial(_measure, self.options, self.functions, self.scale, x, old)
         if not self._now(len(x)):
             return _point(self.options, x, *measure())
-        self.program.guard_by(lambda: guarded(self._value, x, self.functions.held)[0])
+        self.program.guard_by(guarded(self._value, x, self.functions.held)[0])
         with Recorder() as recorder:
             found, product = measure()
         leaves, self.program.common = tree_flatten(found)

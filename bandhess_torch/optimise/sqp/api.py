@@ -180,9 +180,9 @@ def sqp(
 
     Args:
       fun: real scalar function, twice differentiable, anything that `torch.func.grad` takes. It is called at every
-        point, as the other two are, but their derivatives come, in long solves, by a list of tensor operations
-        that was written down once (`framework/tape.py`), as long as that gives their values to the last bit, and if
-        they read no values.
+        point, as the other two are, but their derivatives come, in long solves and where the same functions come again,
+        by a list of tensor operations that was written down once (`framework/tape.py`), as long as that gives their
+        values to the last bit, and if they read no values. The list dies with fun; what changes goes into args.
       constraints: function that returns a tensor or a tree of them, each entry local in stages; None: none.
       x0: start: a tensor or tree of stages (`ravel_stages`). It need not meet the constraints; it is moved into the
         interior of the bounds.

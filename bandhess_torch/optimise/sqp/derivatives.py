@@ -192,7 +192,7 @@ def prepare(at: Recorded, plan: Plan) -> Prepared:
 
 
 def prepared_derivatives(start: Prepared, sigma: float, y: Tensor, plan: Plan) -> Derivatives:
-    """As `derivatives`, with a band of 0."""
+    """Those at a point of the start, with a band of 0."""
     (x, f, h), gradient, product, _, Y = start
     grad = gradient(y.new_full((), sigma), y)
     band, rows, n = x.new_zeros(plan.width + plan.p, len(x)), Y.take(plan.of_rows), plan.layout.n

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -63,7 +64,7 @@ class Evaluations:
         with recorder or nullcontext():
             at = record(self.functions, x)
         if recorder is not None:
-            self.program.guard_by(lambda: guard_of(recorder, [at.x, *self.held], at[1:]))
+            self.program.guard_by(guard_of(recorder, [at.x, *self.held], at[1:]))
         return at, recorder
 
     def _by_tape(self, name: str, at: Recorded, *more: Tensor) -> list | None:
@@ -93,17 +94,21 @@ class Evaluations:
         return [self._start(points[0], known), self._start(points[1], None)]
 
     def _start(self, x: Tensor, known: Sequence[Tensor] | None) -> Prepared:
+        """known: f and h at x."""
         if self.program.tapes.get("start") is not None:
-            at = Recorded(x, *known) if known is not None else self._values(x)
+            at = self._values(x) if known is None else Recorded(x, *known)
             found = self._by_tape("start", at)
             if found is not None:
-                product = lambda v: Beside(record(self.functions, x))(v)
-                return Prepared(at, lambda sigma, y: self._gradient(at, sigma, y), product, *found)
+                return Prepared(at, partial(self._gradient, at), self._beside(x), *found)
         at, recorder = self._recorded(x, self.program.writes("start"))
         with recorder or nullcontext():
-            found = prepare(at, self.plan)
-        self._write("start", recorder, [at.x], [at.f.detach(), at.h.detach(), found.of_windows, found.of_probes])
-        return found
+            start = prepare(at, self.plan)
+        self._write("start", recorder, [at.x], [at.f.detach(), at.h.detach(), start.of_windows, start.of_probes])
+        return start
+
+    def _beside(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """v -> (0, J v), for the rare case that it is asked for."""
+        return lambda v: Beside(record(self.functions, x))(v)
 
     def place(self, first: Tensor) -> None:
         """The windows of the rows, which the steps' tape rests on."""
@@ -144,7 +149,9 @@ class Evaluations:
         write = self.program.writes("step")
         if not at.x.requires_grad or (write and recorder is None):
             at, recorder = self._recorded(at.x, write)
-        with recorder or nullcontext():
+        if recorder is None:
+            return derivatives(at, sigma, y, self.plan)
+        with recorder:
             these, product = terms(at, weight, y, self.plan)
         self._write("step", recorder, [at.x, weight, y], these)
         return checked(these, product, self.plan)
