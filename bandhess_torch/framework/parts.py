@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .recorder import ZEROS, Call
-from .steps import Names, Step, geometry
+from .steps import Names, Step
 
 VIEWS = {"aten::slice_backward": torch.ops.aten.slice.Tensor, "aten::select_backward": torch.ops.aten.select.int}
 PLACES = {*VIEWS, "aten::constant_pad_nd"}
@@ -106,7 +106,7 @@ def _sum(step: Step, i: int, parts: dict[int, Part], writes: dict[int, list[int]
     rest, taken = list(args[:1]) if step.kind.writes else [], list[Part]()
     for t in args[len(rest) :]:
         part = parts.get(names(t))
-        if part is not None and geometry(t) == geometry(part.whole) and part.source.dtype == out.dtype:
+        if part is not None and names.geometry(t) == names.geometry(part.whole) and part.source.dtype == out.dtype:
             source, last = names(part.source), part.steps[-1]
             if source != step.out and last < i and not any(last < at < i for at in writes.get(source, ())):
                 taken.append(part)

@@ -61,6 +61,7 @@ class Kind(NamedTuple):
     writes: bool  # to its first operand
     known: bool  # nothing else, and its results follow from its operands, their shapes from shapes
     foreign: bool  # draws random numbers, writes elsewhere, or is not one of ATen's
+    pointwise: bool = False  # has an argument `out`, and follows number by number
 
 
 @cache
@@ -73,7 +74,8 @@ def kind(func: Any) -> Kind:
         alone = written[0] and not any(written[1:])
         known = alone and (name in WRITES or name.rstrip("_") in INTO or pointwise)
         return Kind(name, False, True, known, foreign or not alone)
-    return Kind(name, name in ZEROS or name in FRESH, False, name in INTO or name in KNOWN or pointwise, foreign)
+    makes, known = name in ZEROS or name in FRESH, name in INTO or name in KNOWN or pointwise
+    return Kind(name, makes, False, known, foreign, pointwise and name in INTO)
 
 
 def recordable() -> bool:

@@ -26,15 +26,22 @@ class Names:
     def __init__(self) -> None:
         self.known: dict[int, int] = {}
         self.shared: dict[int, int] = {}  # which memory holds the same
+        self.places: dict[int, tuple] = {}
 
     def __call__(self, t: Tensor) -> int:
         """0 where t is empty."""
-        if id(t) not in self.known:
-            self.known[id(t)] = t.data_ptr() - int(t.storage_offset()) * t.itemsize if t.numel() else 0
-        return self.of(self.known[id(t)])
-
-    def of(self, name: int) -> int:
+        name = self.known.get(id(t))
+        if name is None:
+            name = self.known[id(t)] = t.data_ptr() - int(t.storage_offset()) * t.itemsize if t.numel() else 0
         return self.shared.get(name, name)
+
+    def geometry(self, t: Tensor) -> tuple:
+        """How t lies in its memory, and how large that is."""
+        place = self.places.get(id(t))
+        if place is None:
+            place = t.shape, t.stride(), t.storage_offset(), t.dtype, t.untyped_storage().nbytes()
+            self.places[id(t)] = place
+        return place
 
 
 def depending(calls: list[Call], memory: Names, inputs: Sequence[Tensor]) -> tuple[list[Step], set[int]]:
@@ -104,29 +111,31 @@ def shared(steps: list[Step], names: Names) -> list[Step]:
     """The steps without those that do what an earlier one did: cos(x) in the backward of sin(x), and in that of its
     backward. names learn where their results stand."""
     writes, version = Counter(step.out for step in steps), Counter[int]()
-    first: dict[tuple, Tensor] = {}
-
-    def key(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            name = names(value)
-            return name, version[name], geometry(value)
-        if isinstance(value, (list, tuple)):
-            return tuple(map(key, value))
-        return type(value), repr(value)
-
+    seen: dict[tuple, list[Call]] = {}
     kept = []
     for step in steps:
-        func, args, kwargs, out = step.call
+        if names.shared:
+            step = step._replace(reads=[names.shared.get(name, name) for name in step.reads])
         if step.kind.writes or step.kind.makes or writes[step.out] > 1:
             version[step.out] += 1
         else:
-            found = first.setdefault((func, key(args), key(tuple((kwargs or {}).items()))), out)
-            if found is not out and geometry(found) == geometry(out):
-                names.shared[step.out] = names(found)
+            key = step.call[0], *step.reads, *[version[name] for name in step.reads]
+            others = seen.setdefault(key, [])
+            first = next((call[3] for call in others if _alike(call[1:], step.call[1:], names)), None)
+            if first is not None:
+                names.shared[step.out] = names(first)
                 continue
-        kept.append(step._replace(reads=list(map(names.of, step.reads))))
+            others.append(step.call)
+        kept.append(step)
     return kept
 
 
-def geometry(t: Tensor) -> tuple:
-    return t.shape, t.stride(), t.storage_offset(), t.dtype, t.untyped_storage().nbytes()
+def _alike(these: Any, those: Any, names: Names) -> bool:
+    """Whether arguments and results are the same but for their memory."""
+    if isinstance(these, Tensor) and isinstance(those, Tensor):
+        return names.geometry(these) == names.geometry(those)
+    if isinstance(these, (list, tuple)) and isinstance(those, (list, tuple)):
+        return len(these) == len(those) and all(_alike(a, b, names) for a, b in zip(these, those, strict=True))
+    if isinstance(these, dict) and isinstance(those, dict):
+        return _alike(list(these.items()), list(those.items()), names)
+    return type(these) is type(those) and repr(these) == repr(those)

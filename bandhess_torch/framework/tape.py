@@ -8,8 +8,8 @@ time. A `Recorder` keeps that list, of which a `Tape` is made,
         c, d = ...  # of a and b
     tape = tape_of(recorder, [a, b], [c, d])
 
-without what c and d do not need, each operation writing into memory that was chosen beforehand, and is used again where
-what it holds is needed no more; views are made once, and so is what does not depend on a and b.
+without what c and d do not need or what was done before, each operation writing into memory that was chosen beforehand,
+an operand's or other that is needed no more; views are made once, and so is what does not depend on a and b.
 
 A tape is right where the list depends on nothing but shapes. None is made where values are read (`.item()`, `if x > 0`,
 NumPy), numbers drawn, tensors from elsewhere written to, much memory kept, or an operation is met that is not known to
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from .parts import PLACES, Sum, merged, view_of
 from .recorder import COPIES, INTO, TOTALS, ZEROS, Call, Recorder, RefusedError, tensors
-from .steps import Names, Step, depending, geometry, needed, shared
+from .steps import Names, Step, depending, needed, shared
 
 MOST = 20000  # operations
 
@@ -119,10 +119,10 @@ class Memory:
 
 def _inherits(step: Step, operand: Tensor, others: list[Tensor], at: Memory, ended: list[int]) -> bool:
     """Whether the step's result now stands where operand did, which is needed no more, nor are views of it."""
-    name, out = at.names(operand), step.call[3]
-    if name not in ended or name not in at.places or geometry(operand) != geometry(out):
+    name, place = at.names(operand), at.names.geometry(step.call[3])
+    if name not in ended or name not in at.places or at.names.geometry(operand) != place:
         return False
-    if any(at.names(t) == name and geometry(t) != geometry(out) for t in others):
+    if any(at.names(t) == name and at.names.geometry(t) != place for t in others):
         return False
     at([operand, *others])  # their views, while the memory has this name
     ended.remove(name)
@@ -147,8 +147,8 @@ def _sum(step: Step, terms: Sum, at: Memory, ended: list[int]) -> list[Callable]
 
 def _place(step: Step, at: Memory, ended: list[int]) -> None:
     """Memory for the step's result: an operand's, where numbers follow one by one, which cache has at hand."""
-    func, args, _, out = step.call
-    if torch.Tag.pointwise in func.tags and step.kind.name in INTO:
+    _, args, _, out = step.call
+    if step.kind.pointwise:
         operands = tensors(args)
         if any(_inherits(step, t, operands, at, ended) for t in operands):
             return
@@ -180,9 +180,10 @@ def _copied(result: Tensor, func: Callable, given: list, options: dict) -> None:
 def _tape(calls: list[Call], inputs: Sequence[Tensor], held: Sequence[Tensor], outputs: Sequence[Any]) -> Tape:
     names, given = Names(), (*inputs, *held)
     steps, varying = depending(calls, names, given)
-    steps = shared(steps, names)
-    pinned = set(map(names, (*given, *tensors(outputs))))
-    steps, ended = needed(merged(needed(steps, pinned)[0], names, pinned), pinned)
+    needs = (*given, *tensors(outputs))
+    steps = shared(needed(steps, set(map(names, needs)))[0], names)
+    pinned = set(map(names, needs))  # by names that `shared` may have changed
+    steps, ended = needed(merged(steps, names, pinned), pinned)
     at = Memory(names, varying)
     for t in given:
         at.take(t)
