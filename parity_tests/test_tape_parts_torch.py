@@ -75,3 +75,20 @@ def test_shorter_tapes_give_the_same(name: str) -> None:
     assert len(tape.run) <= most
     for other in (x.flip(0), x**2 - 1):
         assert torch.equal(tape(other)[0], fun(other))
+
+
+def test_columns_of_fixed_tensors_are_copied() -> None:
+    """Others are read where they are, and may change."""
+    table, x = torch.arange(3.0 * N, dtype=torch.float64).reshape(N, 3), torch.linspace(0.3, 2.0, N).double()
+    with Recorder() as recorder:
+        found = x * table[:, 1]
+    calls = list(recorder.calls)
+    live = tape_of(recorder, [x], [found])
+    recorder.calls = calls
+    copied = tape_of(recorder, [x], [found], fixed=[table])
+    assert live is not None
+    assert copied is not None
+    before = x * table[:, 1]
+    table.mul_(2)
+    assert torch.equal(copied(x)[0], before)
+    assert torch.equal(live(x)[0], 2 * before)

@@ -78,10 +78,16 @@ class Program:
         return self.again and name not in self.tapes and recordable()
 
     def write(
-        self, name: str, recorder: Recorder, inputs: Sequence[Tensor], found: Sequence[Any], held: Sequence[Tensor]
+        self,
+        name: str,
+        recorder: Recorder,
+        inputs: Sequence[Tensor],
+        found: Sequence[Any],
+        held: Sequence[Tensor],
+        fixed: Sequence[Tensor] = (),
     ) -> None:
         """A tape of found; without a guard it is right in this solve alone."""
-        self.tapes[name] = tape_of(recorder, inputs, found, held if self.guard is not None else ())
+        self.tapes[name] = tape_of(recorder, inputs, found, held if self.guard is not None else (), fixed)
 
     def rest(self) -> None:
         """Between solves."""

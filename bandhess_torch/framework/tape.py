@@ -56,15 +56,19 @@ class Tape:
 
 
 def tape_of(
-    recorder: Recorder, inputs: Sequence[Tensor], outputs: Sequence[Any], held: Sequence[Tensor] = ()
+    recorder: Recorder,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Any],
+    held: Sequence[Tensor] = (),
+    fixed: Sequence[Tensor] = (),
 ) -> Tape | None:
     """outputs as a function of inputs and held; None where they are not one of tensors alone, or where a first run does
-    not give them again, to the last bit. It empties the recorder."""
+    not give them again, to the last bit. fixed: tensors that never change. It empties the recorder."""
     calls, recorder.calls = recorder.calls, []
     if recorder.refused or len(calls) > MOST:
         return None
     with suppress(RefusedError, TypeError, RuntimeError):  # of an operation that takes other arguments than are known
-        tape = _tape(calls, inputs, held, outputs)
+        tape = _tape(calls, inputs, held, outputs, fixed)
         tape.hold(held)
         if same(tape(*inputs), outputs):
             return tape
@@ -79,8 +83,9 @@ def same(these: Sequence[Any], those: Sequence[Any]) -> bool:
 class Memory:
     """The tape's own memory in the place of the recording's."""
 
-    def __init__(self, names: Names, varying: set[int]) -> None:
-        self.names, self.varying = names, varying
+    def __init__(self, names: Names, varying: set[int], fixed: set[int]) -> None:
+        self.names, self.varying, self.fixed = names, varying, fixed
+        self.copies: dict[tuple, Tensor] = {}
         self.places: dict[int, tuple[Tensor, list]] = {}  # and where each goes when it is given back
         self.spare: dict[tuple, list[Tensor]] = {}
         self.views: dict[int, Tensor] = {}  # by the recording's tensor
@@ -109,6 +114,8 @@ class Memory:
 
     def _view(self, t: Tensor) -> Tensor:
         name = self.names(t)
+        if name in self.fixed and not t.is_contiguous() and 0 not in t.stride():  # a column, which is read by strides
+            return self.copies.setdefault((name, self.names.geometry(t)), t.detach().contiguous())
         if name not in self.varying:
             return t.detach()
         place, _ = self.places[name]
@@ -177,14 +184,16 @@ def _copied(result: Tensor, func: Callable, given: list, options: dict) -> None:
     result.copy_(func(*given, **options))
 
 
-def _tape(calls: list[Call], inputs: Sequence[Tensor], held: Sequence[Tensor], outputs: Sequence[Any]) -> Tape:
+def _tape(
+    calls: list[Call], inputs: Sequence[Tensor], held: Sequence[Tensor], outputs: Sequence[Any], fixed: Sequence[Tensor]
+) -> Tape:
     names, given = Names(), (*inputs, *held)
     steps, varying = depending(calls, names, given)
     needs = (*given, *tensors(outputs))
     steps = shared(needed(steps, set(map(names, needs)))[0], names)
     pinned = set(map(names, needs))  # by names that `shared` may have changed
     steps, ended = needed(merged(steps, names, pinned), pinned)
-    at = Memory(names, varying)
+    at = Memory(names, varying, set(map(names, fixed)))
     for t in given:
         at.take(t)
     mine, kept, run = [at(t) for t in inputs], [at(t) for t in held], []

@@ -29,7 +29,7 @@ from ...extraction.probing.direct import Direct, one_of_every
 from ...extraction.products import Extraction, extract, multiply
 from ...framework.autograd import Pullback, check_recorded
 from ...framework.kernels import settle_heap
-from .rows import stages_in_window, window_probes
+from .rows import stages_in_window, taken, window_probes
 
 Functions = Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> f, h
 
@@ -195,7 +195,7 @@ def prepared_derivatives(start: Prepared, sigma: float, y: Tensor, plan: Plan) -
     """Those at a point of the start, with a band of 0."""
     (x, f, h), gradient, product, _, Y = start
     grad = gradient(y.new_full((), sigma), y)
-    band, rows, n = x.new_zeros(plan.width + plan.p, len(x)), Y.take(plan.of_rows), plan.layout.n
+    band, rows, n = x.new_zeros(plan.width + plan.p, len(x)), taken(Y, plan.of_rows), plan.layout.n
     found = 0, -1
     if plan.check:
         terms = Y[: plan.known, n:] * plan.of_noise[:, -len(h) :] if len(h) else Y[: plan.known, n:]
@@ -256,7 +256,7 @@ def derivatives(at: Recorded, sigma: float, y: Tensor, plan: Plan) -> Derivative
 
 def _together(joint: _Joint, plan: Plan) -> tuple[Tensor, ...]:
     Y = plan.products(joint, plan.probes)
-    band, rows = Y.take(plan.of_band).mul_(plan.inside), Y.take(plan.of_rows)
+    band, rows = taken(Y, plan.of_band).mul_(plan.inside), taken(Y, plan.of_rows)
     if not plan.check:
         return rows, band
     terms = Y[: plan.known] * plan.of_noise
@@ -271,7 +271,7 @@ def _apart(joint: _Joint, plan: Plan) -> tuple[Tensor, ...]:
     band = extract(hessian, plan.layout, plan.extraction._replace(bandwidth=plan.k))
     n, colours = plan.layout.n, plan.probes[: plan.known]
     J = plan.products(jacobian, colours) if joint.grad.requires_grad else colours.new_zeros(len(colours), len(joint.y))
-    rows = pad(J, (n, 0)).take(plan.of_rows)
+    rows = taken(pad(J, (n, 0)), plan.of_rows)
     if not plan.check:
         return rows, stacked(band)
     v = plan.noise

@@ -84,7 +84,7 @@ class Evaluations:
 
     def _write(self, name: str, recorder: Recorder | None, inputs: Sequence[Tensor], found: Sequence) -> None:
         if recorder is not None:
-            self.program.write(name, recorder, inputs, found, self.held)
+            self.program.write(name, recorder, inputs, found, self.held, [self.plan.probes, self.plan.start_probes])
 
     def starts(self, points: Sequence[Tensor]) -> list[Prepared]:
         """Two points at which no Hessian is wanted."""
