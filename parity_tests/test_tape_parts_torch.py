@@ -61,6 +61,7 @@ SHORTER: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "a matrix and its transpose": (with_its_transpose, 2),
     "padding by another number": (lambda x: x.exp() + padded(x[1:-1], value=3.0), 3),
     "parts over one another": (scattered, 5),
+    "a number less a tensor": (lambda x: 3 - x.exp(), 3),
 }
 
 

@@ -175,6 +175,8 @@ def _operation(step: Step, at: Memory) -> list[Callable]:
         return [result.zero_, partial(view(result).copy_, given[0])]
     if what.writes:
         return [partial(func, *given, **options)]
+    if name == "aten::rsub" and len(given) == 2 and not options:  # it has no argument `out`
+        return [partial(torch.neg, given[0], out=result), partial(result.add_, given[1])]
     if name in INTO and not (name in TOTALS and len(given) == 1) and "dtype" not in options:
         return [partial(getattr(torch, name.removeprefix("aten::")), *given, **options, out=result)]
     return [partial(_copied, result, func, given, options)]
