@@ -44,6 +44,7 @@ SHAPES = _names("is_same_size ones_like full_like new_ones new_full")  # which l
 # Methods and functions that take values out of tensors behind the dispatcher's back; the latter out of lists of them.
 READS = ("numpy", "tolist", "data_ptr", "__array__", "__dlpack__", "storage", "untyped_storage", "__reduce_ex__")
 LISTS = ("tensor", "as_tensor", "asarray", "new_tensor")
+HOOKS = ("register_hook", "grad_fn")  # by which derivatives are changed
 ROOM = 2**29  # bytes: where more are kept, arithmetic takes the time
 PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -60,6 +61,7 @@ class Kind(NamedTuple):
     writes: bool  # to its first operand
     known: bool  # nothing else, and its results follow from its operands, their shapes from shapes
     foreign: bool  # draws random numbers, writes elsewhere, or is not one of ATen's
+    pointwise: bool = False  # has an argument `out`, and follows number by number
 
 
 @cache
@@ -72,7 +74,8 @@ def kind(func: Any) -> Kind:
         alone = written[0] and not any(written[1:])
         known = alone and (name in WRITES or name.rstrip("_") in INTO or pointwise)
         return Kind(name, False, True, known, foreign or not alone)
-    return Kind(name, name in ZEROS or name in FRESH, False, name in INTO or name in KNOWN or pointwise, foreign)
+    makes, known = name in ZEROS or name in FRESH, name in INTO or name in KNOWN or pointwise
+    return Kind(name, makes, False, known, foreign, pointwise and name in INTO)
 
 
 def recordable() -> bool:
@@ -92,6 +95,8 @@ class _Watch(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in READS or (name in LISTS and any(isinstance(each, (list, tuple)) and tensors(each) for each in args)):
             self.recorder.refused = name
+        if name in HOOKS or getattr(getattr(func, "__self__", None), "__name__", "") in HOOKS:
+            self.recorder.hooked = True
         return func(*args, **kwargs) if kwargs else func(*args)
 
 
@@ -103,6 +108,7 @@ class Recorder(TorchDispatchMode):
         self.calls: list[Call] = []
         self.kept = 0  # bytes of results, views counted as if they were none
         self.refused = ""  # what was met that no recording shows
+        self.hooked = False  # the graph was looked at: it may do more than its nodes
         self.watch = _Watch(self)
 
     def __enter__(self) -> Recorder:

@@ -8,8 +8,8 @@ time. A `Recorder` keeps that list, of which a `Tape` is made,
         c, d = ...  # of a and b
     tape = tape_of(recorder, [a, b], [c, d])
 
-without what c and d do not need, each operation writing into memory that was chosen beforehand, and is used again where
-what it holds is needed no more; views are made once, and so is what does not depend on a and b.
+without what c and d do not need or what was done before, each operation writing into memory that was chosen beforehand,
+an operand's or other that is needed no more; views are made once, and so is what does not depend on a and b.
 
 A tape is right where the list depends on nothing but shapes. None is made where values are read (`.item()`, `if x > 0`,
 NumPy), numbers drawn, tensors from elsewhere written to, much memory kept, or an operation is met that is not known to
@@ -22,36 +22,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .recorder import (
-    COPIES,
-    INDEXED,
-    INTO,
-    MASKS,
-    SHAPES,
-    TOTALS,
-    ZEROS,
-    Call,
-    Kind,
-    Recorder,
-    RefusedError,
-    kind,
-    tensors,
-)
+from .parts import PLACES, Sum, merged, view_of
+from .recorder import COPIES, INTO, TOTALS, ZEROS, Call, Recorder, RefusedError, tensors
+from .steps import Names, Step, depending, needed, shared
 
 MOST = 20000  # operations
-PLACES = {"aten::slice_backward": torch.ops.aten.slice.Tensor, "aten::select_backward": torch.ops.aten.select.int}
 
 
 class Tape:
-    """Called with inputs as at first in shape and type, gives the outputs; what was no tensor stays as it was."""
+    """Called with inputs as at first in shape and type, gives the outputs; what was no tensor stays as it was. Further
+    inputs are held from one call to the next."""
 
-    def __init__(self, inputs: list[Tensor], run: list[Callable], outputs: list[Any]) -> None:
-        self.inputs, self.run, self.outputs = inputs, run, outputs
+    def __init__(self, inputs: list[Tensor], held: list[Tensor], run: list[Callable], outputs: list[Any]) -> None:
+        self.inputs, self.held, self.run, self.outputs = inputs, held, run, outputs
+
+    @torch.no_grad()
+    def hold(self, held: Sequence[Tensor]) -> None:
+        for mine, given in zip(self.held, held, strict=True):
+            mine.copy_(given)
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> list[Any]:
@@ -62,14 +55,21 @@ class Tape:
         return [out.clone() if isinstance(out, Tensor) else out for out in self.outputs]
 
 
-def tape_of(recorder: Recorder, inputs: Sequence[Tensor], outputs: Sequence[Any]) -> Tape | None:
-    """outputs as a function of inputs; None where they are not one of tensors alone, or where a first run does not give
-    them again, to the last bit. It empties the recorder."""
+def tape_of(
+    recorder: Recorder,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Any],
+    held: Sequence[Tensor] = (),
+    fixed: Sequence[Tensor] = (),
+) -> Tape | None:
+    """outputs as a function of inputs and held; None where they are not one of tensors alone, or where a first run does
+    not give them again, to the last bit. fixed: tensors that never change. It empties the recorder."""
     calls, recorder.calls = recorder.calls, []
     if recorder.refused or len(calls) > MOST:
         return None
     with suppress(RefusedError, TypeError, RuntimeError):  # of an operation that takes other arguments than are known
-        tape = _tape(calls, inputs, outputs)
+        tape = _tape(calls, inputs, held, outputs, fixed)
+        tape.hold(held)
         if same(tape(*inputs), outputs):
             return tape
     return None
@@ -80,96 +80,12 @@ def same(these: Sequence[Any], those: Sequence[Any]) -> bool:
     return all(a is b or (a is not None and torch.equal(a, b)) for a, b in zip(these, those, strict=True))
 
 
-class Step(NamedTuple):
-    """A call, and the memory that it names."""
-
-    call: Call
-    kind: Kind
-    reads: list[int]
-    out: int
-
-
-class Names:
-    """The memory of which tensors are views: where it begins. Right as long as all tensors of a recording are kept."""
-
-    def __init__(self) -> None:
-        self.known: dict[int, int] = {}
-
-    def __call__(self, t: Tensor) -> int:
-        """0 where t is empty."""
-        if id(t) not in self.known:
-            self.known[id(t)] = t.data_ptr() - int(t.storage_offset()) * t.itemsize if t.numel() else 0
-        return self.known[id(t)]
-
-
-def _depending(calls: list[Call], memory: Names, inputs: Sequence[Tensor]) -> tuple[list[Step], set[int]]:
-    """The calls whose results depend on the inputs, those that make what they write to among them, and the memory that
-    they change."""
-    given = set(map(memory, inputs)) - {0}
-    varying = set(given)
-    own: dict[int, int] = {}  # memory of the recording's: which call made it, while there is nothing in it; else -1
-    kept: dict[int, Step] = {}
-    for i, call in enumerate(calls):
-        func, args, kwargs, out = call
-        what = kind(func)
-        if what.foreign:
-            raise RefusedError(what.name)
-        if what.makes:
-            own[memory(out)] = i
-            continue
-        reads = [memory(t) for t in (tensors((*args, *kwargs.values())) if kwargs else tensors(args))]
-        live = not varying.isdisjoint(reads)
-        if live and what.name in INDEXED and any(t.dtype in MASKS and memory(t) in varying for t in tensors(args[1])):
-            raise RefusedError(what.name)  # how many they are decides a shape
-        if what.writes:
-            target = reads[0]
-            if not what.known or target in given:
-                raise RefusedError(what.name)
-            if not target:
-                continue
-            if target not in varying:
-                if target not in own or (live and own[target] < 0):  # another's, or a constant
-                    raise RefusedError(what.name)
-                if not live:
-                    own[target] = -1
-                    continue
-                made = calls[own[target]]
-                kept[own[target]] = Step(made, kind(made[0]), [], target)
-                varying.add(target)
-            kept[i] = Step(call, what, reads, target)
-            continue
-        single = isinstance(out, Tensor)
-        results = [memory(out)] if single else [memory(t) for t in tensors((out,))]
-        new = [name for name in results if name not in reads]  # the others are views
-        for name in new:
-            own[name] = -1
-        if not live or what.name in SHAPES or (results and not any(new)):
-            continue
-        if not what.known or not single:
-            raise RefusedError(what.name)
-        varying.add(new[0])
-        kept[i] = Step(call, what, reads, new[0])
-    return [kept[i] for i in sorted(kept)], varying
-
-
-def _needed(steps: list[Step], outputs: set[int]) -> tuple[list[Step], list[list[int]]]:
-    """The steps that write to memory which is read afterwards, and beside each the memory that none of the later ones
-    reads."""
-    wanted, kept, ended = set(outputs), [], []
-    for step in reversed(steps):
-        if step.out in wanted:
-            last = {step.out, *step.reads} - wanted
-            wanted |= last
-            kept.append(step)
-            ended.append(list(last))
-    return kept[::-1], ended[::-1]
-
-
 class Memory:
     """The tape's own memory in the place of the recording's."""
 
-    def __init__(self, names: Names, varying: set[int]) -> None:
-        self.names, self.varying = names, varying
+    def __init__(self, names: Names, varying: set[int], fixed: set[int]) -> None:
+        self.names, self.varying, self.fixed = names, varying, fixed
+        self.copies: dict[tuple, Tensor] = {}
         self.places: dict[int, tuple[Tensor, list]] = {}  # and where each goes when it is given back
         self.spare: dict[tuple, list[Tensor]] = {}
         self.views: dict[int, Tensor] = {}  # by the recording's tensor
@@ -198,12 +114,52 @@ class Memory:
 
     def _view(self, t: Tensor) -> Tensor:
         name = self.names(t)
+        if name in self.fixed and not t.is_contiguous() and 0 not in t.stride():  # a column, which is read by strides
+            return self.copies.setdefault((name, self.names.geometry(t)), t.detach().contiguous())
         if name not in self.varying:
             return t.detach()
         place, _ = self.places[name]
         if place.dtype != t.dtype or t.layout != torch.strided or t.is_conj() or t.is_neg():
             raise RefusedError("memory that is read in another way than it is written")
         return place.as_strided(t.shape, t.stride(), t.storage_offset())
+
+
+def _inherits(step: Step, operand: Tensor, others: list[Tensor], at: Memory, ended: list[int]) -> bool:
+    """Whether the step's result now stands where operand did, which is needed no more, nor are views of it."""
+    name, place = at.names(operand), at.names.geometry(step.call[3])
+    if name not in ended or name not in at.places or at.names.geometry(operand) != place:
+        return False
+    if any(at.names(t) == name and at.names.geometry(t) != place for t in others):
+        return False
+    at([operand, *others])  # their views, while the memory has this name
+    ended.remove(name)
+    at.places[step.out] = at.places.pop(name)
+    return True
+
+
+def _sum(step: Step, terms: Sum, at: Memory, ended: list[int]) -> list[Callable]:
+    """The parts are added where the rest stands, if that can be."""
+    out, rest = step.call[3], terms.rest
+    run: list[Callable] = []
+    if rest is None:
+        at.take(out)
+        run = [at(out).zero_]
+    elif not step.kind.writes and (
+        any(at.names(part.source) == at.names(rest) for part in terms.parts) or not _inherits(step, rest, [], at, ended)
+    ):
+        at.take(out)
+        run = [partial(at(out).copy_, at(rest))]
+    return run + [partial(part.view(at(out)).add_, at(part.source)) for part in terms.parts]
+
+
+def _place(step: Step, at: Memory, ended: list[int]) -> None:
+    """Memory for the step's result: an operand's, where numbers follow one by one, which cache has at hand."""
+    _, args, _, out = step.call
+    if step.kind.pointwise:
+        operands = tensors(args)
+        if any(_inherits(step, t, operands, at, ended) for t in operands):
+            return
+    at.take(out)
 
 
 def _operation(step: Step, at: Memory) -> list[Callable]:
@@ -215,10 +171,12 @@ def _operation(step: Step, at: Memory) -> list[Callable]:
     given, options = [at(a) for a in args], {key: at(value) for key, value in kwargs.items()} if kwargs else {}
     if name in COPIES:
         return [partial(result.copy_, given[-1])]
-    if name in PLACES:  # zeros but for a view
-        return [result.zero_, partial(PLACES[name](result, *given[2:]).copy_, given[0])]
+    if name in PLACES and (view := view_of(step.call)) is not None:  # zeros but for a view
+        return [result.zero_, partial(view(result).copy_, given[0])]
     if what.writes:
         return [partial(func, *given, **options)]
+    if name == "aten::rsub" and len(given) == 2 and not options:  # it has no argument `out`
+        return [partial(torch.neg, given[0], out=result), partial(result.add_, given[1])]
     if name in INTO and not (name in TOTALS and len(given) == 1) and "dtype" not in options:
         return [partial(getattr(torch, name.removeprefix("aten::")), *given, **options, out=result)]
     return [partial(_copied, result, func, given, options)]
@@ -228,19 +186,26 @@ def _copied(result: Tensor, func: Callable, given: list, options: dict) -> None:
     result.copy_(func(*given, **options))
 
 
-def _tape(calls: list[Call], inputs: Sequence[Tensor], outputs: Sequence[Any]) -> Tape:
-    names = Names()
-    steps, varying = _depending(calls, names, inputs)
-    pinned = set(map(names, (*inputs, *tensors(outputs))))
-    steps, ended = _needed(steps, pinned)
-    at = Memory(names, varying)
-    for t in inputs:
+def _tape(
+    calls: list[Call], inputs: Sequence[Tensor], held: Sequence[Tensor], outputs: Sequence[Any], fixed: Sequence[Tensor]
+) -> Tape:
+    names, given = Names(), (*inputs, *held)
+    steps, varying = depending(calls, names, given)
+    needs = (*given, *tensors(outputs))
+    steps = shared(needed(steps, set(map(names, needs)))[0], names)
+    pinned = set(map(names, needs))  # by names that `shared` may have changed
+    steps, ended = needed(merged(steps, names, pinned), pinned)
+    at = Memory(names, varying, set(map(names, fixed)))
+    for t in given:
         at.take(t)
-    mine, run = [at(t) for t in inputs], []
+    mine, kept, run = [at(t) for t in inputs], [at(t) for t in held], []
     for step, last in zip(steps, ended, strict=True):
-        if step.out not in at.places:
-            at.take(step.call[3])
-        run += _operation(step, at)
+        if isinstance(step.call[0], Sum):
+            run += _sum(step, step.call[0], at, last)
+        else:
+            if step.out not in at.places:
+                _place(step, at, last)
+            run += _operation(step, at)
         for name in last:
             at.give_back(name)
-    return Tape(mine, run, [at(t) for t in outputs])
+    return Tape(mine, kept, run, [at(t) for t in outputs])

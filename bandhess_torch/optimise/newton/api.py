@@ -24,6 +24,7 @@ from ...extraction.linearise import linearize_gradient, linearize_residuals
 from ...extraction.objective import Objective, parameters, with_parameters
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction, extract
+from ...framework.kept import floating
 from ...framework.transforms import eager
 from .implicit import Implicit, solution
 from .point import Functions, Options
@@ -89,7 +90,8 @@ def _value(problem: Problem, x: Tensor, args: tuple) -> Tensor:
     return problem.objective.bind(fun, (layout.unravel(x), *args), {})[0](x)[0].to(layout.dtype)
 
 
-def _functions(problem: Problem, args: tuple) -> Functions:
+def _functions(problem: Problem, args: tuple, fun: Callable, held: list[Tensor]) -> Functions:
+    """fun is the user's, where problem.fun is that with other parameters."""
     layout, extraction = problem.objective.layout, problem.extraction
 
     def residuals(x: Tensor) -> Any:
@@ -113,7 +115,10 @@ def _functions(problem: Problem, args: tuple) -> Functions:
         check_fits(H, layout, "hessian's result", problem.options.width)
         return H
 
-    return Functions(lambda x: _value(problem, x, args), derivatives, band)
+    own = callable(problem.hessian) or problem.options.scale != "none"  # what a guard would not see
+    kinds = tuple((t.shape, t.dtype, t.requires_grad) for t in held)
+    key = object() if own else (layout, extraction.key, problem.hessian, problem.options.width, kinds)
+    return Functions(lambda x: _value(problem, x, args), derivatives, band, [fun], held, key)
 
 
 def _newton(problem: Problem, x0: Any, args: tuple, scale: Any) -> tuple:
@@ -134,7 +139,8 @@ def _newton(problem: Problem, x0: Any, args: tuple, scale: Any) -> tuple:
     def run(tensors: list[Tensor]) -> tuple:
         x, *tensors = tensors
         scale = tensors.pop(0) if sizes else None
-        functions = _functions(*rebuild(tensors))
+        here, args = rebuild(tensors)
+        functions = _functions(here, args, problem.fun, floating(tensors))
         end = minimise(problem.options, functions, x, scale, problem.report if problem.callbacks else None)
         # Tensors of their own: views, or an input, may not be the output of an autograd.Function.
         integers = (torch.tensor(i, dtype=torch.int32, device=x.device) for i in (end.status, end.steps))
@@ -199,8 +205,9 @@ def newton(
 
     Args:
       fun: real scalar function, twice differentiable; anything that `torch.func.grad` takes. It is called at every
-        trial point, but its derivatives come, in long solves, by a list of tensor operations that was written
-        down once (`framework/tape.py`), as long as that gives fun's value to the last bit, and if fun reads no values.
+        trial point, but its derivatives come, in long solves and where fun comes again, by a list of tensor operations
+        that was written down once (`framework/tape.py`), as long as that gives fun's value to the last bit, and if fun
+        reads no values. The list dies with fun; what changes from call to call goes into args.
       x0: start: a tensor or tree of stages (`ravel_stages`).
       bandwidth: of the Hessian, in stages; None detects it (`detect_bandwidth`).
       args: further arguments of `fun`.

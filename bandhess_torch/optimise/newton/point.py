@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,8 +19,10 @@ from ...band.structures import product as times
 from ...band.structures import scaled as scaled_band
 from ...extraction.bandwidth import too_narrow
 from ...extraction.products import LONG
+from ...framework.guard import guarded
+from ...framework.kept import Program
 from ...framework.recorder import Recorder, recordable
-from ...framework.tape import Tape, tape_of
+from ...framework.tape import Tape
 
 # At which point derivatives are written down, which costs what some nine points by the tape save, so that it pays where
 # as many come again; of long vectors, whose diagonals are Python's work, two.
@@ -52,6 +54,9 @@ class Functions(NamedTuple):
     value: Callable[[Tensor], Tensor]
     derivatives: Callable[[Tensor], tuple]  # x -> (value, grad, product; None where the band is given)
     band: Callable[[Tensor, Callable], Any]  # (x, product) -> ab
+    parts: list[Callable]  # the user's own, of which these are made
+    held: list[Tensor]  # what they take beside x
+    key: Hashable  # and what else
 
 
 class Point(NamedTuple):
@@ -171,28 +176,41 @@ class Visits:
     """Makes points, by autograd at first, then by a tape (`framework/tape.py`), as long as that gives the f(x) that is
     known of a trial point to the last bit: a function that does not do the same each time is left to autograd."""
 
-    def __init__(self, options: Options, functions: Functions, scale: Tensor | None) -> None:
+    def __init__(self, options: Options, functions: Functions, scale: Tensor | None, program: Program) -> None:
         """scale `(n,)`: the sizes of the variables, where the user gave them."""
-        self.options, self.functions, self.scale = options, functions, scale
+        self.options, self.functions, self.scale, self.program = options, functions, scale, program
         self.count = 0
-        self.tape: Tape | None = None
+
+    def _value(self, x: Tensor) -> list[Tensor]:
+        return [self.functions.value(x)]
 
     def __call__(self, x: Tensor, old: Tensor | None = None, value: float = math.nan) -> Point:
         """The point x `(n,)`; old are the sizes at the point before, value is f(x) where that is known."""
-        if self.tape is not None:
-            point = self._again(self.tape, x)
+        self.count += 1
+        if self.count == 1:
+            known = self.program.check(self._value, x, self.functions.held)
+            value = math.nan if known is None else float(known[0])
+        tape = self.program.tapes.get("point")
+        if tape is not None:
+            point = self._again(tape, x)
             if point.value == value:
                 return point
-            self.tape = None
-        self.count += 1
+            self.program.forget()
         measure = partial(_measure, self.options, self.functions, self.scale, x, old)
-        if self.count != (VISIT if len(x) < LONG else EARLY) or self.options.scale == "diagonal" or not recordable():
+        if not self._now(len(x)):
             return _point(self.options, x, *measure())
+        self.program.guard_by(guarded(self._value, x, self.functions.held)[0])
         with Recorder() as recorder:
             found, product = measure()
-        leaves, self.treedef = tree_flatten(found)
-        self.tape = tape_of(recorder, [x], leaves)
+        leaves, self.program.common = tree_flatten(found)
+        self.program.write("point", recorder, [x], leaves, self.functions.held)
         return _point(self.options, x, found, product)
+
+    def _now(self, n: int) -> bool:
+        """Whether to write down."""
+        if self.options.scale == "diagonal" or "point" in self.program.tapes or not recordable():
+            return False
+        return self.program.writes("point") or self.count == (VISIT if n < LONG else EARLY)
 
     def _again(self, tape: Tape, x: Tensor) -> Point:
         made: list[Product] = []
@@ -203,7 +221,7 @@ class Visits:
                 made.append(self.functions.derivatives(x)[2])
             return made[0](v)
 
-        return _point(self.options, x, tree_unflatten(tape(x), self.treedef), product)
+        return _point(self.options, x, tree_unflatten(tape(x), self.program.common), product)
 
 
 def soft(options: Options, point: Point) -> float:

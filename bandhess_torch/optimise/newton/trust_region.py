@@ -19,6 +19,7 @@ from bandhess_common.status import History, Status, StepInfo
 from bandhess_common.stopping import ACCEPT, CREEP, GOOD, SearchFacts, StepFacts, search_ends, step_ends
 
 from ...band.noise import hash_noise
+from ...framework.kept import program_of
 from .point import Functions, Options, Point, Visits, soft
 from .refinement import refine
 from .subproblem import Answer, Query, inside, minimise_model, secular
@@ -187,10 +188,15 @@ def minimise(options: Options, functions: Functions, x: Tensor, scale: Tensor | 
     scale is `(n,)`, the sizes of the variables, where options.scale is "given"; callback is called with a `StepInfo`
     at the start and after every accepted step.
     """
+    with program_of(functions.parts, "newton", functions.key) as program:
+        return _minimise(options, Visits(options, functions, scale, program), x, callback)
+
+
+def _minimise(options: Options, visits: Visits, x: Tensor, callback: Callable | None) -> End:
     began = time.perf_counter()
     layout, report = options.layout, Reports(callback, options.history)
+    functions = visits.functions
     start = hash_noise(x, 0) if not layout.ragged else hash_noise(x, 0) * (1 - layout.dummies())
-    visits = Visits(options, functions, scale)
     point = visits(x)
     at = _begin(options, point)
     steps = turns = 0

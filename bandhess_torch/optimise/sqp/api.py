@@ -29,9 +29,11 @@ from ...extraction.bandwidth import detect_bandwidth
 from ...extraction.objective import Objective, parameters, with_parameters
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
+from ...framework.kept import floating
 from ...framework.transforms import eager
 from .constraints import check_bounds
 from .engine import Start
+from .evaluations import User
 from .implicit import solution
 from .kkt import Implicit
 from .loop import Options, minimise
@@ -91,19 +93,22 @@ def _sqp(
     first = Setting.of(options, funs, *_detach((x0, bounds, args)))
     kind, *start = given(first)
 
+    def given_by(tensors: list[Tensor]) -> tuple:
+        """args, bounds, and modules' parameters, from the start and what of them is a tensor."""
+        every = dict(enumerate(leaves)) | dict(zip(where, tensors[len(start) :], strict=True))
+        return tree_unflatten(list(every.values()), treedef)
+
     def setting(tensors: list[Tensor]) -> Setting:
-        """For the start, and what of args, bounds and modules' parameters is a tensor."""
-        flat, tensors = tensors[0], tensors[len(start) :]
-        every = dict(enumerate(leaves)) | dict(zip(where, tensors, strict=True))
-        args, bounds, given = tree_unflatten(list(every.values()), treedef)
+        args, bounds, given = given_by(tensors)
         live = tuple(map(with_parameters, funs, given))
-        return Setting.of(options, live, layout.unravel(flat), bounds, args, first.problem)
+        return Setting.of(options, live, layout.unravel(tensors[0]), bounds, args, first.problem)
 
     def solve(tensors: list[Tensor]) -> tuple:
         with torch.no_grad():
-            here = setting(tensors)
+            here, (args, _, given) = setting(tensors), given_by(tensors)
+            user = User(here.problem.joined, [part for part in funs if part is not None], floating((args, given)))
             begin = Start(kind, *tensors[: len(start)])
-            end = minimise(options, here.problem.joined, here.task(options), begin, report)
+            end = minimise(options, user, here.task(options), begin, report)
             z = here.multipliers(end.solution)
         x, y, mu = end.solution.x, end.solution.y[: here.problem.equalities.size].clone(), end.solution.mu
         status, *integers = (
@@ -175,9 +180,9 @@ def sqp(
 
     Args:
       fun: real scalar function, twice differentiable, anything that `torch.func.grad` takes. It is called at every
-        point, as the other two are, but their derivatives come, in long solves, by a list of tensor operations
-        that was written down once (`framework/tape.py`), as long as that gives their values to the last bit, and if
-        they read no values.
+        point, as the other two are, but their derivatives come, in long solves and where the same functions come again,
+        by a list of tensor operations that was written down once (`framework/tape.py`), as long as that gives their
+        values to the last bit, and if they read no values. The list dies with fun; what changes goes into args.
       constraints: function that returns a tensor or a tree of them, each entry local in stages; None: none.
       x0: start: a tensor or tree of stages (`ravel_stages`). It need not meet the constraints; it is moved into the
         interior of the bounds.

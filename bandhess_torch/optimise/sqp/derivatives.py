@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,13 +22,14 @@ from torch.nn.functional import pad
 
 from ...band.noise import hash_noise
 from ...band.stages import Layout
-from ...band.structures import magnitude, matvec, stacked
+from ...band.structures import magnitude, stacked
+from ...band.structures import product as times
 from ...extraction.bandwidth import is_wrong
 from ...extraction.probing.direct import Direct, one_of_every
 from ...extraction.products import Extraction, extract, multiply
 from ...framework.autograd import Pullback, check_recorded
 from ...framework.kernels import settle_heap
-from .rows import stages_in_window, window_probes
+from .rows import stages_in_window, taken, window_probes
 
 Functions = Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> f, h
 
@@ -72,7 +74,7 @@ class _Joint(Pullback):
         return self.pull(v, [self.x, self.y])
 
 
-class _Beside(Pullback):
+class Beside(Pullback):
     """v -> (0, J v) likewise, where no Hessian is wanted: u -> J^T u, which is linear, pulled back."""
 
     def __init__(self, at: Recorded) -> None:
@@ -110,10 +112,15 @@ class Plan:
             probes = torch.block_diag(probes, units)
         self.known = len(probes)  # all but the noise
         self.probes = torch.cat([probes, self.noise[None]]) if check else probes
+        self.start_probes = torch.cat([window_probes(layout, self.k), self.probes])
         self.batches: dict[tuple, list[range]] = {}
+        self.first: Tensor | None = None
 
-    def place(self, first: Tensor) -> None:
-        """first `(r,)` are the windows of the rows (`rows.windows`)."""
+    def place(self, first: Tensor) -> bool:
+        """first `(r,)` are the windows of the rows (`rows.windows`). False where they are those of before."""
+        if self.first is not None and torch.equal(first, self.first):
+            return False
+        self.first = first
         n, r, colours = self.layout.n, len(first), self.colours
         shared = torch.arange(self.p, device=first.device)
         # Entry j of row i of J is product j mod colours' entry n + i, and of shared variable q product colours + q's.
@@ -127,6 +134,7 @@ class Plan:
         if self.together:
             self._place_band(self.k, r)
             self.of_noise = torch.cat([self._noise_of_stages(self.k), weights], 1)
+        return True
 
     def _place_band(self, k: int, r: int) -> None:
         """Cell [i, j] of the band is product j mod colours' entry j + i; of a shared variable's row, its own product's
@@ -169,22 +177,25 @@ class Prepared(NamedTuple):
     """A point of the start, where no Hessian is wanted: (0, J) times `window_probes` and times the plan's probes."""
 
     at: Recorded
-    product: _Beside
+    gradient: Callable[[Tensor, Tensor], Tensor]  # sigma, y -> that of L
+    product: Callable[[Tensor], Tensor]
     of_windows: Tensor
     of_probes: Tensor
 
 
 def prepare(at: Recorded, plan: Plan) -> Prepared:
-    probes, product = window_probes(plan.layout, plan.k), _Beside(at)
-    Y = plan.products(product, torch.cat([probes, plan.probes]))
-    return Prepared(at, product, Y[: len(probes), plan.layout.n :], Y[len(probes) :])
+    product = Beside(at)
+    Y = plan.products(product, plan.start_probes)
+    windows = len(Y) - len(plan.probes)
+    gradient = partial(gradient_of, at)
+    return Prepared(at, gradient, product, Y[:windows, plan.layout.n :], Y[windows:])
 
 
 def prepared_derivatives(start: Prepared, sigma: float, y: Tensor, plan: Plan) -> Derivatives:
-    """As `derivatives`, with a band of 0."""
-    (x, f, h), product, _, Y = start
-    grad = _gradient(start.at, y.new_full((), sigma), y, False)
-    band, rows, n = x.new_zeros(plan.width + plan.p, len(x)), Y.take(plan.of_rows), plan.layout.n
+    """Those at a point of the start, with a band of 0."""
+    (x, f, h), gradient, product, _, Y = start
+    grad = gradient(y.new_full((), sigma), y)
+    band, rows, n = x.new_zeros(plan.width + plan.p, len(x)), taken(Y, plan.of_rows), plan.layout.n
     found = 0, -1
     if plan.check:
         terms = Y[: plan.known, n:] * plan.of_noise[:, -len(h) :] if len(h) else Y[: plan.known, n:]
@@ -194,7 +205,8 @@ def prepared_derivatives(start: Prepared, sigma: float, y: Tensor, plan: Plan) -
     return Derivatives(f.detach(), h.detach(), grad, rows, band, *found)
 
 
-def _gradient(at: Recorded, sigma: Tensor, y: Tensor, create_graph: bool) -> Tensor:
+def gradient_of(at: Recorded, sigma: Tensor, y: Tensor, create_graph: bool = False) -> Tensor:
+    """That of L."""
     x, f, h = at
     pairs = [(out, weight) for out, weight in ((f, sigma), (h, y)) if out.requires_grad]
     if not pairs:
@@ -223,7 +235,7 @@ def terms(at: Recorded, sigma: Tensor, y: Tensor, plan: Plan) -> tuple[Terms, Pu
     x, f, h = at
     with torch.enable_grad():
         y = y.detach().requires_grad_()
-        grad = _gradient(at, sigma, y, True)
+        grad = gradient_of(at, sigma, y, True)
     joint = _Joint(h if h.requires_grad else f, grad, x, y)  # whose graph shows how large the functions' tensors are
     found = _together(joint, plan) if plan.together else _apart(joint, plan)
     return Terms(f.detach(), h.detach(), grad.detach(), *found), joint
@@ -244,7 +256,7 @@ def derivatives(at: Recorded, sigma: float, y: Tensor, plan: Plan) -> Derivative
 
 def _together(joint: _Joint, plan: Plan) -> tuple[Tensor, ...]:
     Y = plan.products(joint, plan.probes)
-    band, rows = Y.take(plan.of_band).mul_(plan.inside), Y.take(plan.of_rows)
+    band, rows = taken(Y, plan.of_band).mul_(plan.inside), taken(Y, plan.of_rows)
     if not plan.check:
         return rows, band
     terms = Y[: plan.known] * plan.of_noise
@@ -259,14 +271,14 @@ def _apart(joint: _Joint, plan: Plan) -> tuple[Tensor, ...]:
     band = extract(hessian, plan.layout, plan.extraction._replace(bandwidth=plan.k))
     n, colours = plan.layout.n, plan.probes[: plan.known]
     J = plan.products(jacobian, colours) if joint.grad.requires_grad else colours.new_zeros(len(colours), len(joint.y))
-    rows = pad(J, (n, 0)).take(plan.of_rows)
+    rows = taken(pad(J, (n, 0)), plan.of_rows)
     if not plan.check:
         return rows, stacked(band)
     v = plan.noise
     product = joint(v)
     terms = J * plan.of_noise
-    errors = (matvec(band, v) - product[:n]).abs(), (terms.sum(0) - product[n:]).abs()
-    scales = matvec(magnitude(band), v.abs()), terms.abs_().sum(0)
+    errors = (times(band, v[:, None])[:, 0] - product[:n]).abs(), (terms.sum(0) - product[n:]).abs()
+    scales = times(magnitude(band), v.abs()[:, None])[:, 0], terms.abs_().sum(0)
     return rows, stacked(band), product, torch.cat(errors), torch.cat(scales)
 
 

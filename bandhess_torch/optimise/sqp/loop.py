@@ -14,9 +14,10 @@ from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...extraction.objective import Objective
 from ...extraction.products import Extraction
-from .derivatives import Functions, Plan, Prepared, prepare, prepared_derivatives, record
+from ...framework.kept import Program, program_of
+from .derivatives import Plan, Prepared, prepared_derivatives
 from .engine import WARM, Engine, Registers, Solution, Start, Task, engine_for
-from .evaluations import Evaluations
+from .evaluations import Evaluations, User
 from .rows import windows
 
 
@@ -41,12 +42,21 @@ class End(NamedTuple):
     history: list[SQPHistory]
 
 
-def minimise(options: Options, functions: Functions, task: Task, start: Start, callback: Callable | None) -> End:
+def minimise(options: Options, user: User, task: Task, start: Start, callback: Callable | None) -> End:
+    layout, held = options.objective.layout, [(t.shape, t.dtype, t.requires_grad) for t in user.held]
+    known = layout, options.extraction.key, options.check_band, tuple(held), len(start.y)
+    with program_of(user.parts, "sqp", *known) as program:
+        return _minimise(options, user, program, task, start, callback)
+
+
+def _minimise(
+    options: Options, user: User, program: Program, task: Task, start: Start, callback: Callable | None
+) -> End:
     began = time.perf_counter()
-    plan = Plan(options.objective.layout, options.extraction, options.check_band)
-    engine, prepared = _prepared(functions, task, start, plan)
-    evaluations, history = Evaluations(functions, plan, start.kind == WARM), list[SQPHistory]()
-    begins, outside = 0, -1
+    plan = program.common or Plan(options.objective.layout, options.extraction, options.check_band)
+    evaluations, history = Evaluations(user, plan, program, start.kind == WARM), list[SQPHistory]()
+    engine, prepared = _prepared(evaluations, task, start)
+    program.common, begins, outside = plan, 0, -1
 
     def note(now: Registers) -> None:
         history.append(SQPHistory(*now[4:8], *now[8:11]))
@@ -88,15 +98,14 @@ def minimise(options: Options, functions: Functions, task: Task, start: Start, c
     return End(solution, status, int(now.steps), now.value, now.grad_norm, now.violation, outside, history)
 
 
-def _prepared(functions: Functions, task: Task, start: Start, plan: Plan) -> tuple[Engine, list[Prepared]]:
+def _prepared(evaluations: Evaluations, task: Task, start: Start) -> tuple[Engine, list[Prepared]]:
     """The engine, and the two points at which it asks for derivatives first: beside the start, for scales, and there,
     for multipliers. What the rows touch is looked at in both, and no Hessian is wanted."""
     kind = engine_for(start.x)
     before = kind(task, start, torch.zeros(len(start.y), dtype=torch.int32, device=start.x.device))
-    points = before.asked()[0], before.solution().x
-    prepared = [prepare(record(functions, x), plan) for x in points]
+    prepared, plan = evaluations.starts([before.asked()[0], before.solution().x]), evaluations.plan
     first = windows([each.of_windows for each in prepared], plan.layout, plan.k)
-    plan.place(first)
+    evaluations.place(first)
     return kind(task, start, first), prepared
 
 

@@ -65,3 +65,8 @@ def windows(products: list[Tensor], layout: Layout, k: int) -> Tensor:
 
     first = torch.stack([lowest(found) for found in products]).amin(0)
     return (layout.d * first.clamp(max=T - K)).int()
+
+
+def taken(Y: Tensor, index: Tensor) -> Tensor:
+    """`Y.take(index)`, in half the time."""
+    return Y.flatten().index_select(0, index.flatten()).view(index.shape)
