@@ -180,7 +180,11 @@ def test_failures(backend: Backend, case: tuple, where: int, value: str) -> None
         found = everything(backend)(H, b)
         assert np.isnan(backend.numpy(found["solve"][0])).all()
     assert not found["ok"]
-    for name, value in (("factor.solve", found["factor.solve"][0]), ("logdet", found["logdet"]), ("rcond", found["rcond"])):
+    for name, value in (
+        ("factor.solve", found["factor.solve"][0]),
+        ("logdet", found["logdet"]),
+        ("rcond", found["rcond"]),
+    ):
         assert np.isnan(backend.numpy(value)).all(), name
 
 
