@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.interpreters import partial_eval
 from differences import check_derivatives
+from jax.interpreters import partial_eval
 from programs import carries_in, largest_in
 
 import bandhess_jax

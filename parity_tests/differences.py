@@ -47,7 +47,8 @@ def check_derivatives(fun: Callable, *x: jax.Array) -> None:
             found.append((value, tangent, product(gradient, along)))
         return found
 
-    before, here, after = (derivatives(jax.tree.map(lambda p, d: p + h * d, point, along)) for h in (-STEP, 0.0, STEP))
+    at = [jax.tree.map(lambda p, d, h=h: p + h * d, point, along) for h in (-STEP, 0.0, STEP)]
+    before, here, after = map(derivatives, at)
     for (low, *_), (_, tangent, reverse), (high, *_), cotangent in zip(before, here, after, cotangents, strict=True):
         differences = jax.tree.map(lambda a, b: (b - a) / (2 * STEP), low, high)
         compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)  # noqa: E731
