@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-STEP, TOLERANCE = 1e-4, 1e-5  # in float64: the differences' own errors, about 1e-8, are far below
+STEP, TOLERANCE = 1e-5, 1e-5  # in float64: the differences' own errors are far below
 
 
 def pushed(fun: Callable) -> Callable:
