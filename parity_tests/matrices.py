@@ -25,7 +25,7 @@ def rounding(w: int, dtype: str = "float64") -> float:
 
 
 def ways_to_solve(backend: Backend) -> list[Callable]:
-    return [backend.package.solve, lambda ab, b: backend.package.factor(ab).solve(b)]
+    return [backend.package.solve, backend.jit(lambda ab, b: backend.package.factor(ab).solve(b))]
 
 
 def lower_factor(n: int, w: int, seed: int = 0) -> np.ndarray:

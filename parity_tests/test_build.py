@@ -25,8 +25,8 @@ def lower(T: int, d: int, k: int, closed: bool) -> np.ndarray:
 def test_from_diagonals(backend: Backend, closed: bool) -> None:
     H, n = lower(7, 1, 2, closed), 7
     rows = [np.array([H[(j + r) % n, j] for j in range(n if closed else n - r)]) for r in range(3)]
-    ab = backend.package.from_diagonals(*map(backend.array, rows), periodic=closed)
-    np.testing.assert_array_equal(backend.numpy(backend.package.to_dense(ab)), H)
+    build = backend.jit(lambda *rows: backend.package.to_dense(backend.package.from_diagonals(*rows, periodic=closed)))
+    np.testing.assert_array_equal(backend.numpy(build(*map(backend.array, rows))), H)
     with pytest.raises(ValueError, match="must have shapes"):
         backend.package.from_diagonals(backend.array(rows[0]), backend.array(rows[0][:3]), periodic=closed)
 
@@ -37,9 +37,14 @@ def test_from_blocks(backend: Backend, size: tuple, closed: bool) -> None:
     T, d, k = size
     H = lower(T, d, k, closed).reshape(T, d, T, d)
     blocks = [np.stack([H[(t + e) % T, :, t] for t in range(T if closed else T - e)]) for e in range(k + 1)]
-    ab = backend.package.from_blocks(*map(backend.array, blocks), periodic=closed)
+
+    def build(*blocks: Any) -> tuple:
+        ab = backend.package.from_blocks(*blocks, periodic=closed)
+        return ab, backend.package.to_dense(ab)
+
+    ab, dense = backend.jit(build)(*map(backend.array, blocks))
     assert backend.leaves(ab)[0].shape == ((k + 1) * d, T * d)
-    np.testing.assert_array_equal(backend.numpy(backend.package.to_dense(ab)), H.reshape(T * d, T * d))
+    np.testing.assert_array_equal(backend.numpy(dense), H.reshape(T * d, T * d))
     with pytest.raises(ValueError, match="blocks must have shapes"):
         backend.package.from_blocks(backend.array(blocks[0]), backend.array(blocks[0][:-2]), periodic=closed)
 
@@ -75,11 +80,15 @@ def test_variances(backend: Backend, case: tuple) -> None:
     h, package = definite(*case), backend.package
     H = structure(backend, [np.nan_to_num(x) for x in stored(h, *case)], closed, bordered=p > 0)
     Z = np.linalg.inv(h)
-    factor = package.factor(H)
-    np.testing.assert_allclose(backend.numpy(package.marginal_variances(factor)), np.diag(Z), rtol=1e-11)
     A = np.random.default_rng(0).normal(size=(n // 2, 2, 2))
     expected = [[a @ Z[2 * t : 2 * t + 2, 2 * t : 2 * t + 2] @ a for a in A[t]] for t in range(n // 2)]
-    found = package.quadratic_variances(factor, backend.array(A))
+
+    def variances(H: Any, A: Any) -> tuple:
+        factor = package.factor(H)
+        return factor, package.marginal_variances(factor), package.quadratic_variances(factor, A)
+
+    factor, marginal, found = backend.jit(variances)(H, backend.array(A))
+    np.testing.assert_allclose(backend.numpy(marginal), np.diag(Z), rtol=1e-11)
     np.testing.assert_allclose(backend.numpy(found), expected, rtol=1e-11)
     with pytest.raises(ValueError, match=r"A must have shape \(T, r, d\)"):
         package.quadratic_variances(factor, backend.array(np.ones((3, 1, 3))))

@@ -1,5 +1,7 @@
 """Banded Cholesky: by definition, against LAPACK, derivatives, transforms, memory."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -63,11 +65,11 @@ def test_cholesky_is_backward_stable(backend: Backend, size: tuple[int, int], se
 
 def test_float32(backend: Backend) -> None:
     ab = positive_band(8, 3).astype("float32")
-    cb, info = map(backend.numpy, backend.package.cholesky_ex(backend.array(ab, "float32")))
+    cb, info = map(backend.numpy, backend.jit(backend.package.cholesky_ex)(backend.array(ab, "float32")))
     assert int(info) == 0
     assert cb.dtype == np.float32
     np.testing.assert_allclose(cb, lapack_factor(ab)[0], rtol=0, atol=4 * rounding(3, "float32"))
-    x = backend.package.cho_solve(backend.array(cb), backend.array(rhs(8, 2), "float32"))
+    x = backend.jit(backend.package.cho_solve)(backend.array(cb), backend.array(rhs(8, 2), "float32"))
     assert backend.numpy(x).dtype == np.float32
     assert scaled_residual(unstore(ab), backend.numpy(x), rhs(8, 2)) <= 4 * rounding(3, "float32")
     assert backend.package.logdet(backend.array(cb)).dtype == backend.dtype("float32")
@@ -145,10 +147,13 @@ def test_vmap(backend: Backend, w: int) -> None:
     ab = np.stack([positive_band(8, w, seed) for seed in range(3)])
     b = rhs(3 * 8, None).reshape(3, 8)
     p = backend.package
-    cb = backend.vmap(p.cholesky)(backend.array(ab))
-    x = backend.vmap(p.cho_solve)(cb, backend.array(b))
-    y = backend.vmap(lambda cb, b: p.solve_triangular(cb, b, transpose=True), (0, None))(cb, backend.array(b[0]))
-    values = backend.vmap(p.logdet)(cb)
+
+    def lanes(ab: Any, b: Any) -> tuple:
+        cb = backend.vmap(p.cholesky)(ab)
+        backward = backend.vmap(lambda cb, b: p.solve_triangular(cb, b, transpose=True), (0, None))
+        return cb, backend.vmap(p.cho_solve)(cb, b), backward(cb, b[0]), backend.vmap(p.logdet)(cb)
+
+    cb, x, y, values = map(backend.numpy, backend.jit(lanes)(backend.array(ab), backend.array(b)))
     for i in range(3):
         one = p.cholesky(backend.array(ab[i]))
         np.testing.assert_allclose(backend.numpy(cb[i]), backend.numpy(one), rtol=0, atol=rounding(w))

@@ -18,7 +18,10 @@ from torch.utils._pytree import tree_leaves
 import bandhess_torch as bh
 
 # The compiler asks non-leaf tensors for it, and hides the warning in a way that turning warnings into errors undoes.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+    pytest.mark.usefixtures("untimed_guards"),
+]
 
 
 def array(*shape: int, seed: int = 0) -> Tensor:

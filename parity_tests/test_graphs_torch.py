@@ -13,7 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import bandhess_torch as bh
 
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+    pytest.mark.usefixtures("untimed_guards"),
+]
 
 AB = torch.tensor([[4.0, 5, 6, 7, 8], [1, 1, 2, 1, 0], [1, -1, 1, 0, 0]], dtype=torch.float64)
 B = torch.linspace(1, 2, 10, dtype=torch.float64).reshape(5, 2)

@@ -49,8 +49,9 @@ def test_rows_on_windows(name: str) -> None:
     assert optimality(chain(), s) < 1e-7
 
 
-@backends
+@pytest.mark.parametrize("name", ["numpy", "torch"])
 def test_float32(name: str) -> None:
+    """JAX's are the lanes of a batch, below."""
     s = run(name, CASES["active"], np.float32)
     assert Status(int(s.status)) is Status.CONVERGED
     assert optimality(CASES["active"], s) < 2e-3
@@ -160,16 +161,16 @@ def test_gram_and_windows() -> None:
 
 
 def test_a_batch_ends_as_its_problems_do() -> None:
-    """One program, vmapped: lanes that have ended wait for the others."""
+    """One program, vmapped, in float32: lanes that have ended wait for the others."""
     cases = ["active", "saddle", "dependent", "infeasible"]
     problems = [CASES[case] for case in cases]
-    stacked = [jnp.stack([jnp.asarray(getattr(p, field)) for p in problems]) for field in ("A", "b", "c")]
-    kits = [setup("jax", p, np.float64, 1e-8, 200)[1] for p in problems]
+    stacked = [jnp.asarray(np.stack([getattr(p, field) for p in problems]), "float32") for field in ("A", "b", "c")]
+    kits = [setup("jax", p, np.float32, None, 200)[1] for p in problems]
 
     def solve(problem: state.Problem, A: jax.Array, b: jax.Array, c: jax.Array, x0: jax.Array) -> state.State:
         ops = jax_operations
-        zero = jnp.zeros(4)
-        given = state.Solution(zero, jnp.zeros(3), zero, zero, jnp.zeros(()))
+        zero = 0 * x0
+        given = state.Solution(zero, zero[:3], zero, zero, zero[0])
 
         def values(x: jax.Array) -> tuple:
             v = c + b @ x + jnp.einsum("rij,i,j->r", A, x, x) / 2
@@ -180,19 +181,23 @@ def test_a_batch_ends_as_its_problems_do() -> None:
             W = jnp.tensordot(weights, A, 1)
             band = jnp.stack([jnp.pad(jnp.diagonal(W, -d), (0, d)) for d in range(4)])
             f, h = values(s.x_request)
-            s = loop.begin(ops, problem, s, state.Derivatives(f, h, weights @ J, J[1:], band, jnp.zeros(())))
+            s = loop.begin(ops, problem, s, state.Derivatives(f, h, weights @ J, J[1:], band, 0 * f))
             return loop.trial(ops, problem, s, state.Values(*values(s.x_request)))
 
         start = loop.start(ops, problem, x0, state.ESTIMATED, given)
         return ops.while_loop(lambda s: s.request != state.DONE, turn, start)
 
-    batch = jax.tree.map(lambda *a: jnp.stack(a), *kits)
-    ends = jax.jit(jax.vmap(solve))(batch, *stacked, jnp.stack([jnp.asarray(p.x0) for p in problems]))
+    batch = jax.tree.map(lambda *a: np.stack(a), *kits)
+    starts = jnp.asarray(np.stack([p.x0 for p in problems]), "float32")
+    ends = jax.tree.map(np.asarray, jax.jit(jax.vmap(solve))(batch, *stacked, starts))
     assert [Status(int(v)) for v in ends.status] == [ENDS[case] for case in cases]
+    assert {a.dtype for a in (*ends.report, *ends.solution)} == {np.dtype(np.float32)}
     for i, p in enumerate(problems):
-        alone = run("numpy", p, tol=1e-8)
-        assert abs(int(ends.steps[i]) - int(alone.steps)) <= 1
-        if cases[i] == "infeasible":  # other variables may end anywhere
+        if cases[i] == "infeasible":  # its other variables may end anywhere, after as many steps as rounding makes
             continue
+        alone = run("numpy", p, np.float32)
+        assert abs(int(ends.steps[i]) - int(alone.steps)) <= 1
         # The saddle may be left to either side.
-        np.testing.assert_allclose(abs(ends.solution.x[i]), abs(alone.solution.x), atol=1e-5)
+        np.testing.assert_allclose(abs(ends.solution.x[i]), abs(alone.solution.x), atol=1e-3)
+        if ENDS[cases[i]] is Status.CONVERGED:
+            assert optimality(p, jax.tree.map(lambda a, i=i: a[i], ends)) < 2e-3

@@ -1,6 +1,7 @@
 """The GPU's paths of `factor` and `solve`, forced on a CPU: against LAPACK, dense algebra, and the serial path."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -101,17 +102,19 @@ def test_every_size(w: int) -> None:
 def test_solve(forced: Backend, n: int, w: int, columns: int | None) -> None:
     """Through the public names: shapes, unused cells, no columns at all, fewer rows than the band has."""
     ab, b = positive_band(n, w), rhs(n, columns)
-    for solve in (forced.package.solve, lambda ab, b: forced.package.factor(ab).solve(b)):
-        x = forced.numpy(solve(forced.array(poisoned(ab)), forced.array(b)))
+
+    def everything(ab: Any, b: Any) -> tuple:
+        factored = forced.package.factor(ab)
+        return factored.ok, factored.logdet(), forced.package.solve(ab, b), factored.solve(b)
+
+    ok, logdet, *solutions = map(forced.numpy, forced.jit(everything)(forced.array(poisoned(ab)), forced.array(b)))
+    for x in solutions:
         assert x.shape == b.shape
         if n:
             for c in range(columns or 1):
                 assert_as_good_as_lapack(ab, x.reshape(n, -1)[:, c], b.reshape(n, -1)[:, c])
-    factored = forced.package.factor(forced.array(poisoned(ab)))
-    assert bool(factored.ok)
-    np.testing.assert_allclose(
-        float(factored.logdet()), np.linalg.slogdet(unstore(ab))[1], rtol=0, atol=64 * EPS * max(n, 1)
-    )
+    assert ok
+    np.testing.assert_allclose(logdet, np.linalg.slogdet(unstore(ab))[1], rtol=0, atol=64 * EPS * max(n, 1))
 
 
 def stiff(n: int, w: int) -> np.ndarray:

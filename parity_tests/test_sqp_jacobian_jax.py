@@ -56,7 +56,8 @@ def problem(layout: Layout, k: int, kind: str) -> Any:
 
 
 def point(layout: Layout) -> Any:
-    return jnp.asarray(0.3 + np.random.default_rng(0).random(layout.n), layout.dtype) * (1 - layout.dummies())
+    x = (0.3 + np.random.default_rng(0).random(layout.n)).astype(layout.dtype)
+    return jax.device_put(x * (1 - np.asarray(layout.dummies())))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -69,19 +70,20 @@ def extracted(layout: Layout, extraction: Extraction, kind: str, wide: bool, x: 
 
 @functools.partial(jax.jit, static_argnums=0)
 def dense(functions: Any, x: Any, sigma: Any, y: Any) -> tuple:
-    """Gradient and Hessian of L, Jacobian of h."""
+    """f and h, gradient and Hessian of L, Jacobian of h."""
 
     def lagrangian(x: Any) -> Any:
         f, h = functions(x)
         return sigma * f + y @ h
 
-    return jax.grad(lagrangian)(x), jax.jacfwd(lambda x: functions(x)[1])(x), jax.hessian(lagrangian)(x)
+    rows = jax.jacfwd(lambda x: functions(x)[1])(x)
+    return functions(x), jax.grad(lagrangian)(x), rows, jax.hessian(lagrangian)(x)
 
 
 def dense_rows(found: Derivatives, first: Any, n: int) -> np.ndarray:
     J = np.zeros((len(first), n))
-    for i, start in enumerate(np.asarray(first)):
-        J[i, start : start + found.rows.shape[1]] = found.rows[i]
+    for i, (start, row) in enumerate(zip(np.asarray(first), np.asarray(found.rows), strict=True)):
+        J[i, start : start + len(row)] = row
     return J
 
 
@@ -105,9 +107,9 @@ def test_against_dense_derivatives(name: str, T: int, k: int, dtype: str) -> Non
     assert found.rows.shape == (len(y), width)
     assert ((np.asarray(first) >= 0) & (np.asarray(first) <= layout.n - width)).all()
     assert found.band.shape == ((k + 1) * d, layout.n)
-    np.testing.assert_allclose(found.value, functions(x)[0], rtol=32 * eps)
-    np.testing.assert_allclose(found.h, functions(x)[1], rtol=32 * eps)
-    grad, rows, hessian = dense(functions, x, sigma, y)
+    (value, h), grad, rows, hessian = dense(functions, x, sigma, y)
+    np.testing.assert_allclose(found.value, value, rtol=32 * eps)
+    np.testing.assert_allclose(found.h, h, rtol=32 * eps)
     tolerance = {"rtol": 1e2 * eps, "atol": 1e2 * eps}
     np.testing.assert_allclose(found.grad, grad, **tolerance)
     np.testing.assert_allclose(dense_rows(found, first, layout.n), rows, **tolerance)
