@@ -105,7 +105,7 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     state = State(
         none, x, at_r, zero, none + RUNNING, none, none, zero, Report(*[zero] * len(Report._fields)),
         Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, q, zero, at_r, zero, at_r, mode,
-        Local(at_x, at_x, res, zero, zero), system, search, no, After(q, mode), zero, zero, zero, none, none,
+        Local(at_x, at_x, res, zero, zero), system, search, no, After(q, mode), zero, zero, zero, none, none, none,
     )  # fmt: skip
     return ask_derivatives(k, state, SCALE, q._replace(x=far_point(k, x)), mode)
 

@@ -14,6 +14,7 @@
   C(correction_fall) C(tiny) C(tiny_steps) C(rho) C(elastic_least) C(restored)                          \
   C(restorations) C(restored_late) C(renewals) C(creeping) C(creeping_steps)          \
   C(restored_multiplier) C(stalled) C(centred) C(infeasible) C(floor_mean) C(size_least)                \
+  C(rounding_matrix) C(gain_power) C(held) \
   C(null_turns) C(dependent) C(warm)     \
   C(straight) C(predictor_z) C(predictor_power) C(predictor_steps)
 

@@ -200,20 +200,28 @@ class Loop {
       reg_.shifted = reg_.delta > 0 && near ? reg_.shifted + 1 : T(0);
       const bool curved = find_curvature(stationary);
       reg_.curved = curved;
-      if (stationary && !curved) {
-        if (!s_.elastic()) return end(s_, kConverged, &system_);
+      const bool settled = stationary && !curved, closing = settled && !s_.elastic();
+      if (settled && !closing) {
         if (!(largest(s_.gradient, s_.n) > c_.centred * c_.rho)) return end_in_restoration();
         centre();
         continue;
       }
-      if (reg_.steps >= reg_.max_steps) return end<T>(s_, kMaxSteps);
+      const bool spent = reg_.steps >= reg_.max_steps;
+      if (spent && !closing) return end<T>(s_, kMaxSteps);
       if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier());
-      reg_.predicted = reg_.quadratic;
-      if (!curved) choose_barrier();
+      const bool convex = closing && system_.forgo_shift();
+      reg_.predicted = closing ? T(0) : reg_.quadratic;
+      if (!curved && !closing) choose_barrier();
       const T eps = std::numeric_limits<T>::epsilon();
       reg_.tau = std::min(std::max(c_.boundary, 1 - reg_.barrier), 1 - 4 * eps);
       const bool corrected = reg_.predicted > 0;
       if (!curved) direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, s_.step(), corrected ? s_.correction().z : nullptr);
+      if (closing) {
+        if (convex && !worth_a_step()) return end(s_, kConverged, &system_);
+        if (reg_.held >= c_.held) return end(s_, kPrecisionFloor, &system_);
+        if (spent) return end<T>(s_, kMaxSteps);
+        reg_.held += 1;
+      }
       return search_.begin();
     }
   }
@@ -240,12 +248,17 @@ class Loop {
     return std::max(std::abs(reg_.f), std::pow(eps, c_.floor_mean) * std::min(T(1), reg_.value_unit));
   }
 
-  // Whether the problem's own tests hold beside the scaled error; sets the least mu.
+  // Whether the problem's own tests hold beside the scaled error.
   bool met() {
     if (s_.elastic()) return true;
     largest_product(s_, s_.x, s_.v7);
     if (!(violation<T>(s_, s_.x, s_.h, s_.v7) <= reg_.tol / 2)) return false;
-    return reg_.gap * reg_.f_scale <= c_.gap * reg_.tol * value_size();
+    return reg_.gap * reg_.f_scale + price(s_, s_.v7) <= c_.gap * reg_.tol * value_size();
+  }
+
+  // Whether the step would still change f, whatever the units.
+  bool worth_a_step() const {
+    return !(std::abs(inner(s_.dual, s_.dx, s_.n)) <= std::pow(reg_.tol, c_.gain_power) * value_size());
   }
 
   T least_barrier() const {

@@ -37,8 +37,8 @@ class System {
     condense_border(s_);
   }
 
-  // False where M with this shift is not positive definite.
-  bool factorise(T shift) {
+  // False where M with this shift, its diagonal larger by a relative one, is not positive definite.
+  bool factorise(T shift, T relative = 0) {
     reg_.delta = shift;
     const Bands& s = s_.s;
     std::fill_n(s_.pending, s.state(), T(0));
@@ -46,12 +46,12 @@ class System {
       const Index count = std::min(kTile, s.n - j);
       T* tile = s_.factor + j * s.stride;
       std::copy_n(s_.matrix + j * s.stride, count * s.stride, tile);
-      for (Index t = 0; t < count; ++t) tile[t * s.stride] += shift * s_.free[j + t];
+      for (Index t = 0; t < count; ++t) tile[t * s.stride] += shift * s_.free[j + t] + relative * tile[t * s.stride];
       eliminate_tile<false>(s, s_.pending, tile, count);
       for (Index t = 0; t < count; ++t)
         if (!positive(tile[t * s.stride])) return false;
     }
-    return factorise_border(s_, shift);
+    return factorise_border(s_, shift, relative);
   }
 
   // The first shift with which M has a factor: 0, a third of the last one, eightfold steps from there. False: none.
@@ -65,6 +65,14 @@ class System {
     }
     if (shift > 0) reg_.last_shift = shift;
     return true;
+  }
+
+  // Whether M is positive definite but for its rounding, in any units: then a factor without shift, else with the last.
+  bool forgo_shift() {
+    const T shift = reg_.delta;
+    if (shift == 0 || factorise(0, c_.rounding_matrix * std::numeric_limits<T>::epsilon())) return true;
+    factorise(shift);
+    return false;
   }
 
   // x <- M^-1 x
