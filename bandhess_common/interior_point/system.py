@@ -74,10 +74,18 @@ def condensed(k: Kit, s: System) -> System:
     return s._replace(gamma=gamma, condensed=M, row_size=ops.sqrt(top))
 
 
-def factored(k: Kit, s: System, shift: Array) -> tuple[System, Array]:
-    """M + delta I factored, and whether it could be."""
-    factor, ok = k.ops.factor(shifted_diagonal(k, s.condensed, shift * k.p.free), k.shared)
+def factored(k: Kit, s: System, shift: Array, relative: float = 0.0) -> tuple[System, Array]:
+    """M + delta I factored, its diagonal larger by a relative shift, and whether it could be."""
+    more = shift * k.p.free + relative * s.condensed[0]
+    factor, ok = k.ops.factor(shifted_diagonal(k, s.condensed, more), k.shared)
     return s._replace(shift=shift, factor=factor), ok
+
+
+def without_shift(k: Kit, s: System) -> tuple[System, Array]:
+    """Whether M is positive definite but for its rounding, in any units: then a factor without shift, else the last."""
+    other, ok = factored(k, s, 0 * s.shift, k.c.rounding_matrix * k.eps)
+    ok = ok & (s.shift > 0)
+    return k.ops.when(ok, lambda _: other, s), ok | (s.shift == 0)
 
 
 def shift_until_definite(k: Kit, s: System, last: Array) -> tuple[System, Array]:

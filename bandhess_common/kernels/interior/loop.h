@@ -2,6 +2,7 @@
 // trial, values judge a trial. benchmarks/sqp_methods/README.md states the method.
 #pragma once
 
+#include "certificate.h"
 #include "search.h"
 #include "start.h"
 
@@ -193,7 +194,7 @@ class Loop {
       const T size = error(s_, T(0));
       if (!std::isfinite(size)) return end<T>(s_, kNonfinite);
       if (unbounded()) return end<T>(s_, kUnbounded);
-      const bool stationary = size <= reg_.tol && met();
+      const bool stationary = size <= reg_.tol && (s_.elastic() || met(s_));
       set_up(s_, system_);
       if (!system_.find_shift()) return search_.without_step();
       const bool near = largest(s_.r_rows, s_.r) <= c_.mu_error * reg_.barrier;
@@ -217,7 +218,7 @@ class Loop {
       const bool corrected = reg_.predicted > 0;
       if (!curved) direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, s_.step(), corrected ? s_.correction().z : nullptr);
       if (closing) {
-        if (convex && !worth_a_step()) return end(s_, kConverged, &system_);
+        if (convex && !worth_a_step(s_)) return end(s_, kConverged, &system_);
         if (reg_.held >= c_.held) return end(s_, kPrecisionFloor, &system_);
         if (spent) return end<T>(s_, kMaxSteps);
         reg_.held += 1;
@@ -242,28 +243,9 @@ class Loop {
     return std::max(fallen, far) > c_.unbounded || std::min(fallen, far) > std::sqrt(c_.unbounded);
   }
 
-  // The size of f that tolerances are relative to.
-  T value_size() const {
-    const T eps = std::numeric_limits<T>::epsilon();
-    return std::max(std::abs(reg_.f), std::pow(eps, c_.floor_mean) * std::min(T(1), reg_.value_unit));
-  }
-
-  // Whether the problem's own tests hold beside the scaled error.
-  bool met() {
-    if (s_.elastic()) return true;
-    largest_product(s_, s_.x, s_.v7);
-    if (!(violation<T>(s_, s_.x, s_.h, s_.v7) <= reg_.tol / 2)) return false;
-    return reg_.gap * reg_.f_scale + price(s_, s_.v7) <= c_.gap * reg_.tol * value_size();
-  }
-
-  // Whether the step would still change f, whatever the units.
-  bool worth_a_step() const {
-    return !(std::abs(inner(s_.dual, s_.dx, s_.n)) <= std::pow(reg_.tol, c_.gain_power) * value_size());
-  }
-
   T least_barrier() const {
     const T count = std::max(T(1), static_cast<T>(s_.count(false)));
-    return c_.mu_least * reg_.tol * std::min(T(1), 10 * value_size() / count);
+    return c_.mu_least * reg_.tol * std::min(T(1), 10 * value_size(s_) / count);
   }
 
   bool find_curvature(bool stationary) {

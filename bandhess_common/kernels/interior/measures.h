@@ -131,15 +131,6 @@ T gap(const State<T>& s, T barrier) {
   return total;
 }
 
-// By how much the rows' residuals, less what rounding hides given the sizes of J x, may change f.
-template <class T>
-T price(const State<T>& s, const T* sizes) {
-  const T hidden = s.constants().rounding_rows * std::numeric_limits<T>::epsilon();
-  return sum<T>(0, s.r, [=, y = s.y, left = s.r_rows](Index i) {
-    return std::abs(y[i]) * std::max(std::abs(left[i]) - hidden * std::abs(sizes[i]), T(0));
-  });
-}
-
 // What of E(mu) does not hang on mu, into the registers; needs `dual`.
 template <class T>
 void measure(const State<T>& s) {
