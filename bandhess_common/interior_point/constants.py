@@ -61,6 +61,7 @@ class Constants(NamedTuple):
     shift_grow_first: float = 100.0
     shift_most: float = 1e40
     raise_short: float = 0.05  # a step cut below this part of alpha_max asks for one larger shift
+    raise_most: float = 30.0  # unless the shift is this many |W| already
     # Negative curvature
     curvature_error: float = 0.1  # is looked for where E(mu) <= curvature_error mu
     curvature_turns: int = 4
