@@ -15,7 +15,7 @@ from .restoration import centred
 from .search import begun, emptied, watched
 from .state import SEARCH, Derivatives, Kit, Mode, Residuals, Solution, State, Step, choose
 from .step import Curve, curve, direction
-from .system import assembled, shift_until_definite, without_shift
+from .system import assembled, convex, shift_until_definite
 
 
 def visited(k: Kit, s: State, a: Derivatives) -> State:
@@ -118,9 +118,8 @@ def departed(k: Kit, s: State, bend: Curve, closing: Array, spent: Array) -> Sta
     """With mu lowered where the barrier problem is solved (WB 7), and the search along the step begun; or the end, if
     the point is `closing`, having passed all other tests, and the step is worth little."""
     ops, q = k.ops, s.point
-    none = (s.system, closing & False)
-    system, convex = ops.when(closing, lambda t: without_shift(k, t[0]), none)
-    s = watched_predictor(k, s)._replace(system=system)
+    settled = ops.when(closing, lambda _: convex(k, s.system), closing)
+    s = watched_predictor(k, s)
     old, predicts = s.mode, s.mode.quadratic & ~closing
     lowering = ~bend.found & ~predicts & ~closing
     mode, res = ops.when(lowering, lambda t: lowered(k, s, t), (old, s.local.residuals))
@@ -136,7 +135,7 @@ def departed(k: Kit, s: State, bend: Curve, closing: Array, spent: Array) -> Sta
     mode, creeping = watched(k, s.mode, s.search.theta)
     s = ask_values(k, s._replace(mode=mode), SEARCH)
     ends = [
-        (convex & ~worth_taking(k, s, step), Status.CONVERGED),
+        (settled & ~worth_taking(k, s, step), Status.CONVERGED),
         (closing & (s.held >= k.c.held), Status.PRECISION_FLOOR),
         (closing & spent, Status.MAX_STEPS),
     ]

@@ -81,11 +81,9 @@ def factored(k: Kit, s: System, shift: Array, relative: float = 0.0) -> tuple[Sy
     return s._replace(shift=shift, factor=factor), ok
 
 
-def without_shift(k: Kit, s: System) -> tuple[System, Array]:
-    """Whether M is positive definite but for its rounding, in any units: then a factor without shift, else the last."""
-    other, ok = factored(k, s, 0 * s.shift, k.c.rounding_matrix * k.eps)
-    ok = ok & (s.shift > 0)
-    return k.ops.when(ok, lambda _: other, s), ok | (s.shift == 0)
+def convex(k: Kit, s: System) -> Array:
+    """Whether M is positive definite without the shift, but for its rounding, in any units."""
+    return (s.shift == 0) | factored(k, s, 0 * s.shift, k.c.rounding_matrix * k.eps)[1]
 
 
 def shift_until_definite(k: Kit, s: System, last: Array) -> tuple[System, Array]:

@@ -210,7 +210,7 @@ class Loop {
       const bool spent = reg_.steps >= reg_.max_steps;
       if (spent && !closing) return end<T>(s_, kMaxSteps);
       if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier());
-      const bool convex = closing && system_.forgo_shift();
+      const bool convex = closing && system_.convex();
       reg_.predicted = closing ? T(0) : reg_.quadratic;
       if (!curved && !closing) choose_barrier();
       const T eps = std::numeric_limits<T>::epsilon();

@@ -67,12 +67,13 @@ class System {
     return true;
   }
 
-  // Whether M is positive definite but for its rounding, in any units: then a factor without shift, else with the last.
-  bool forgo_shift() {
+  // Whether M is positive definite without the shift, but for its rounding, in any units.
+  bool convex() {
     const T shift = reg_.delta;
-    if (shift == 0 || factorise(0, c_.rounding_matrix * std::numeric_limits<T>::epsilon())) return true;
+    if (shift == 0) return true;
+    const bool found = factorise(0, c_.rounding_matrix * std::numeric_limits<T>::epsilon());
     factorise(shift);
-    return false;
+    return found;
   }
 
   // x <- M^-1 x
