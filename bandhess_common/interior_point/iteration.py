@@ -15,7 +15,7 @@ from .restoration import centred
 from .search import begun, emptied, watched
 from .state import SEARCH, Derivatives, Kit, Mode, Residuals, Solution, State, Step, choose
 from .step import Curve, curve, direction
-from .system import assembled, convex, shift_until_definite
+from .system import assembled, factored, shift_until_definite
 
 
 def visited(k: Kit, s: State, a: Derivatives) -> State:
@@ -118,7 +118,6 @@ def departed(k: Kit, s: State, bend: Curve, closing: Array, spent: Array) -> Sta
     """With mu lowered where the barrier problem is solved (WB 7), and the search along the step begun; or the end, if
     the point is `closing`, having passed all other tests, and the step is worth little."""
     ops, q = k.ops, s.point
-    settled = ops.when(closing, lambda _: convex(k, s.system), closing)
     s = watched_predictor(k, s)
     old, predicts = s.mode, s.mode.quadratic & ~closing
     lowering = ~bend.found & ~predicts & ~closing
@@ -134,13 +133,24 @@ def departed(k: Kit, s: State, bend: Curve, closing: Array, spent: Array) -> Sta
     s = s._replace(search=begun(k, s, s.local, step, bend))
     mode, creeping = watched(k, s.mode, s.search.theta)
     s = ask_values(k, s._replace(mode=mode), SEARCH)
+    little = closing & ~worth_taking(k, s, step)
+    shifted = little & (s.system.shift > 0)
+    little = ops.when(shifted, lambda _: worth_little_unshifted(k, s, mode, symmetric), little)
     ends = [
-        (settled & ~worth_taking(k, s, step), Status.CONVERGED),
+        (little, Status.CONVERGED),
         (closing & (s.held >= k.c.held), Status.PRECISION_FLOOR),
         (closing & spent, Status.MAX_STEPS),
     ]
     s = ended(k, s._replace(held=ops.where(closing, s.held + 1, s.held)), ends)
     return ops.when(creeping & running(s), lambda s: restored(k, s), s)
+
+
+def worth_little_unshifted(k: Kit, s: State, mode: Mode, symmetric: Array) -> Array:
+    """Whether M is positive definite without the shift, but for its rounding, in any units, and that step, too, is
+    worth little: a shift may hide what can be gained."""
+    system, ok = factored(k, s.system, 0 * s.system.shift, k.c.rounding_matrix * k.eps)
+    step = direction(k, system, s.local, s.local.residuals, s.point, mode, symmetric, 0 * s.point.d)
+    return ok & ~worth_taking(k, s, step)
 
 
 def worth_taking(k: Kit, s: State, step: Step) -> Array:

@@ -81,11 +81,6 @@ def factored(k: Kit, s: System, shift: Array, relative: float = 0.0) -> tuple[Sy
     return s._replace(shift=shift, factor=factor), ok
 
 
-def convex(k: Kit, s: System) -> Array:
-    """Whether M is positive definite without the shift, but for its rounding, in any units."""
-    return (s.shift == 0) | factored(k, s, 0 * s.shift, k.c.rounding_matrix * k.eps)[1]
-
-
 def shift_until_definite(k: Kit, s: System, last: Array) -> tuple[System, Array]:
     """Delta: 0, then a third of the last one and eightfold steps; the first time 1e-4 |W| and hundredfold (WB, IC).
     And whether one was found."""

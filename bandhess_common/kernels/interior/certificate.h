@@ -1,4 +1,4 @@
-// What CONVERGED says in units of f, whatever those of variables and rows, beside the scaled error.
+// What CONVERGED says in units of f, whatever those of variables and rows, beside the scaled error; and UNBOUNDED.
 #pragma once
 
 #include "measures.h"
@@ -31,10 +31,16 @@ bool met(const State<T>& s) {
   return reg.gap * reg.f_scale + price(s, s.v7) <= s.constants().gap * reg.tol * value_size(s);
 }
 
-// Whether the step would still change f.
 template <class T>
-bool worth_a_step(const State<T>& s) {
-  const T gain = std::abs(inner(s.dual, s.dx, s.n));
+bool unbounded(const State<T>& s) {
+  const T fallen = -s.reg.f / std::max(T(1), s.reg.value_unit), far = largest(s.x, s.n), most = s.constants().unbounded;
+  return std::max(fallen, far) > most || std::min(fallen, far) > std::sqrt(most);
+}
+
+// Whether a step by dx would still change f.
+template <class T>
+bool worth_a_step(const State<T>& s, const T* dx) {
+  const T gain = std::abs(inner(s.dual, dx, s.n));
   return !(gain <= std::pow(s.reg.tol, s.constants().gain_power) * value_size(s));
 }
 

@@ -193,7 +193,7 @@ class Loop {
       report();
       const T size = error(s_, T(0));
       if (!std::isfinite(size)) return end<T>(s_, kNonfinite);
-      if (unbounded()) return end<T>(s_, kUnbounded);
+      if (!s_.elastic() && unbounded(s_)) return end<T>(s_, kUnbounded);
       const bool stationary = size <= reg_.tol && (s_.elastic() || met(s_));
       set_up(s_, system_);
       if (!system_.find_shift()) return search_.without_step();
@@ -210,7 +210,6 @@ class Loop {
       const bool spent = reg_.steps >= reg_.max_steps;
       if (spent && !closing) return end<T>(s_, kMaxSteps);
       if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier());
-      const bool convex = closing && system_.convex();
       reg_.predicted = closing ? T(0) : reg_.quadratic;
       if (!curved && !closing) choose_barrier();
       const T eps = std::numeric_limits<T>::epsilon();
@@ -218,7 +217,7 @@ class Loop {
       const bool corrected = reg_.predicted > 0;
       if (!curved) direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, s_.step(), corrected ? s_.correction().z : nullptr);
       if (closing) {
-        if (convex && !worth_a_step(s_)) return end(s_, kConverged, &system_);
+        if (!worth_a_step(s_, s_.dx) && worth_little_unshifted()) return end(s_, kConverged, &system_);
         if (reg_.held >= c_.held) return end(s_, kPrecisionFloor, &system_);
         if (spent) return end<T>(s_, kMaxSteps);
         reg_.held += 1;
@@ -237,10 +236,19 @@ class Loop {
     reg_.fresh = 1;
   }
 
-  bool unbounded() const {
-    if (s_.elastic()) return false;
-    const T fallen = -reg_.f / std::max(T(1), reg_.value_unit), far = largest(s_.x, s_.n);
-    return std::max(fallen, far) > c_.unbounded || std::min(fallen, far) > std::sqrt(c_.unbounded);
+  // Whether M is positive definite without the shift, but for its rounding, in any units, and that step, too, is worth
+  // little: a shift may hide what can be gained.
+  bool worth_little_unshifted() {
+    const T shift = reg_.delta;
+    if (shift == 0) return true;
+    const Step<T> step = s_.correction();
+    bool little = system_.factorise(0, c_.rounding_matrix * std::numeric_limits<T>::epsilon());
+    if (little) {
+      direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, step);
+      little = !worth_a_step(s_, step.x);
+    }
+    system_.factorise(shift);
+    return little;
   }
 
   T least_barrier() const {

@@ -67,15 +67,6 @@ class System {
     return true;
   }
 
-  // Whether M is positive definite without the shift, but for its rounding, in any units.
-  bool convex() {
-    const T shift = reg_.delta;
-    if (shift == 0) return true;
-    const bool found = factorise(0, c_.rounding_matrix * std::numeric_limits<T>::epsilon());
-    factorise(shift);
-    return found;
-  }
-
   // x <- M^-1 x
   void substitute(T* x) {
     substitute_band(s_, x);
