@@ -130,7 +130,7 @@ def test_small(backend: Backend, case: str) -> None:
     p = CASES[case]
     result = solve(backend, p)
     assert result.status.name == p.status
-    assert result.steps <= (200 if p.status == "INFEASIBLE" else 40)
+    assert result.steps <= (200 if p.status == "INFEASIBLE" else 55)  # a squared row: x - 1 halves
     rounding = 4 * np.finfo("float64").eps * max((np.abs(linear).max() for _, linear, _ in p.rows), default=0.0)
     assert (float(result.constraint_norm) <= 1e-8 + rounding) == (p.status == "CONVERGED")
     if p.optimum is not None:

@@ -61,6 +61,7 @@ class Constants(NamedTuple):
     shift_grow_first: float = 100.0
     shift_most: float = 1e40
     raise_short: float = 0.05  # a step cut below this part of alpha_max asks for one larger shift
+    raise_most: float = 30.0  # unless the shift is this many |W| already
     # Negative curvature
     curvature_error: float = 0.1  # is looked for where E(mu) <= curvature_error mu
     curvature_turns: int = 4
@@ -99,6 +100,9 @@ class Constants(NamedTuple):
     # The end
     floor_mean: float = 0.25  # of |f|, eps^floor_mean of its first size
     size_least: float = 1e-8  # of the gradient that stands in for |W|
+    rounding_matrix: float = 16.0  # in units of eps: of M's diagonal, what its factorisation may hide
+    gain_power: float = 1.5  # of tol: the part of f that one more step may still be worth
+    held: int = 20  # points that pass all other tests and are left for the gain of a step, at most
     null_turns: int = NULL
     dependent: float = dependent_rows(
         DOUBLE

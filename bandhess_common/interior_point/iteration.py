@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..status import Status
-from .measures import error, gap, least_mu, localised, lower_mu, residuals, value_size, violation
+from .measures import error, gap, least_mu, localised, lower_mu, price, residuals, value_size, violation
 from .operations import Array
 from .outcome import restored
 from .predictor import begun_predictor, predicted, predictor_wanted, watched_predictor
@@ -13,9 +13,9 @@ from .products import masked, pull, push
 from .requests import ask_values, ended, running
 from .restoration import centred
 from .search import begun, emptied, watched
-from .state import SEARCH, Derivatives, Kit, Mode, Residuals, Solution, State, choose
+from .state import SEARCH, Derivatives, Kit, Mode, Residuals, Solution, State, Step, choose
 from .step import Curve, curve, direction
-from .system import assembled, shift_until_definite
+from .system import assembled, factored, shift_until_definite
 
 
 def visited(k: Kit, s: State, a: Derivatives) -> State:
@@ -75,18 +75,17 @@ def advanced(k: Kit, s: State) -> State:
     )
     s, bend, ends = judged(k, s)
     spent = k.ops.number(s.steps, k.p.max_steps) >= k.p.max_steps
-    stuck = ends.settled & mode.elastic
+    stuck, closing = ends.settled & mode.elastic, ends.settled & ~mode.elastic
     s = ended(
         k, s,
         [
             (~definite, Status.STALLED),
-            (ends.settled & ~mode.elastic, Status.CONVERGED),
             (stuck & ends.infeasible, Status.INFEASIBLE),
             (stuck, Status.STALLED),
-            (spent, Status.MAX_STEPS),
+            (spent & ~closing, Status.MAX_STEPS),
         ],
     )  # fmt: skip
-    return ops.when(running(s), lambda s: departed(k, s, bend), s)
+    return ops.when(running(s), lambda s: departed(k, s, bend, closing, spent), s)
 
 
 def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
@@ -96,7 +95,8 @@ def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
     hidden = c.rounding_rows * k.eps * push(k, abs(s.system.rows), abs(q.x))
     excess = violation(k, q.x, s.h, s.h_scale, hidden)
     value = value_size(k, s.f, s.value_unit)
-    met = (excess <= tol / 2) & (gap(k, q, s.mode.mu) <= c.gap * tol * value)
+    change = gap(k, q, s.mode.mu) + price(k, s.local, q, hidden)
+    met = (excess <= tol / 2) & (change <= c.gap * tol * value)
     elastic = s.mode.elastic
     stationary = (error(k, s.local, q, elastic, 0.0) <= tol) & (elastic | met)
     near = error(k, s.local, q, elastic, s.mode.mu) <= c.curvature_error * s.mode.mu
@@ -114,12 +114,14 @@ def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
     return s, bend, Verdict(settled, violated)
 
 
-def departed(k: Kit, s: State, bend: Curve) -> State:
-    """With mu lowered where the barrier problem is solved (WB 7), and the search along the step begun."""
+def departed(k: Kit, s: State, bend: Curve, closing: Array, spent: Array) -> State:
+    """With mu lowered where the barrier problem is solved (WB 7), and the search along the step begun; or the end, if
+    the point is `closing`, having passed all other tests, and the step is worth little."""
     ops, q = k.ops, s.point
     s = watched_predictor(k, s)
-    old, predicts = s.mode, s.mode.quadratic
-    mode, res = ops.when(~bend.found & ~predicts, lambda t: lowered(k, s, t), (old, s.local.residuals))
+    old, predicts = s.mode, s.mode.quadratic & ~closing
+    lowering = ~bend.found & ~predicts & ~closing
+    mode, res = ops.when(lowering, lambda t: lowered(k, s, t), (old, s.local.residuals))
     mode, res, products = ops.when(predicts, lambda _: predicted(k, s), (mode, res, 0 * q.d))
     s = s._replace(mode=mode, local=s.local._replace(residuals=res))
     symmetric = s.shifted >= k.c.noise_after
@@ -131,7 +133,30 @@ def departed(k: Kit, s: State, bend: Curve) -> State:
     s = s._replace(search=begun(k, s, s.local, step, bend))
     mode, creeping = watched(k, s.mode, s.search.theta)
     s = ask_values(k, s._replace(mode=mode), SEARCH)
-    return ops.when(creeping, lambda s: restored(k, s), s)
+    little = closing & ~worth_taking(k, s, step)
+    shifted = little & (s.system.shift > 0)
+    little = ops.when(shifted, lambda _: worth_little_unshifted(k, s, mode, symmetric), little)
+    ends = [
+        (little, Status.CONVERGED),
+        (closing & (s.held >= k.c.held), Status.PRECISION_FLOOR),
+        (closing & spent, Status.MAX_STEPS),
+    ]
+    s = ended(k, s._replace(held=ops.where(closing, s.held + 1, s.held)), ends)
+    return ops.when(creeping & running(s), lambda s: restored(k, s), s)
+
+
+def worth_little_unshifted(k: Kit, s: State, mode: Mode, symmetric: Array) -> Array:
+    """Whether M is positive definite without the shift, but for its rounding, in any units, and that step, too, is
+    worth little: a shift may hide what can be gained."""
+    system, ok = factored(k, s.system, 0 * s.system.shift, k.c.rounding_matrix * k.eps)
+    step = direction(k, system, s.local, s.local.residuals, s.point, mode, symmetric, 0 * s.point.d)
+    return ok & ~worth_taking(k, s, step)
+
+
+def worth_taking(k: Kit, s: State, step: Step) -> Array:
+    """Whether the step would still change f, whatever the units."""
+    gain = abs(s.local.dual @ step.x)
+    return ~(gain <= k.p.tol**k.c.gain_power * value_size(k, s.f, s.value_unit))
 
 
 def lowered(k: Kit, s: State, start: tuple[Mode, Residuals]) -> tuple[Mode, Residuals]:

@@ -105,7 +105,7 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     state = State(
         none, x, at_r, zero, none + RUNNING, none, none, zero, Report(*[zero] * len(Report._fields)),
         Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, q, zero, at_r, zero, at_r, mode,
-        Local(at_x, at_x, res, zero, zero), system, search, no, After(q, mode), zero, zero, zero, none, none,
+        Local(at_x, at_x, res, zero, zero), system, search, no, After(q, mode), zero, zero, zero, none, none, none,
     )  # fmt: skip
     return ask_derivatives(k, state, SCALE, q._replace(x=far_point(k, x)), mode)
 
@@ -170,7 +170,8 @@ def turned(k: Kit, s: State, v: Values) -> State:
     alpha = u.alpha / 2
     halved = u._replace(alpha=alpha, tried=u.step, tried_alpha=alpha, tried_alpha_z=u.alpha_z, first=u.first & False)
     long = alpha >= u.alpha_least
-    raised = shorter & long & ~u.raised & ~u.curved & ~s.mode.elastic & (alpha < c.raise_short * u.alpha_most)
+    may_raise = ~u.raised & ~u.curved & ~s.mode.elastic & (s.system.shift <= c.raise_most * s.system.size)
+    raised = shorter & long & may_raise & (alpha < c.raise_short * u.alpha_most)
     res = choose(k, correct, corrected_residuals(k, s, t, correcting), s.local.residuals)
     s = s._replace(search=choose(k, shorter, halved, u))
     s = ops.when(raised, lambda s: with_larger_shift(k, s), s)

@@ -95,6 +95,11 @@ def gap(k: Kit, q: Point, mu: Array) -> Array:
     return ops.sum(ops.where(k.p.always[:own], (q.d[:own] + relax * unit) * q.z[:own], 0.0))
 
 
+def price(k: Kit, local: Local, q: Point, hidden: Array) -> Array:
+    """By how much the rows' residuals, less what rounding hides of them, may change f."""
+    return abs(q.y) @ k.ops.maximum(abs(local.residuals.rows) - hidden, 0.0)
+
+
 def value_size(k: Kit, f: Array, first: Array) -> Array:
     """|f|, or where it is nearly 0 a part of its first size."""
     return k.ops.maximum(abs(f), k.eps**k.c.floor_mean * k.ops.minimum(first, 1.0))

@@ -250,6 +250,7 @@ class State(NamedTuple):
     last_shift: Array
     shifted: Array  # successive shifted steps near the constraints
     tiny_steps: Array
+    held: Array  # points that passed all tests but that of the step's gain
 
 
 def kit(ops: Operations, p: Problem) -> Kit:

@@ -74,9 +74,10 @@ def condensed(k: Kit, s: System) -> System:
     return s._replace(gamma=gamma, condensed=M, row_size=ops.sqrt(top))
 
 
-def factored(k: Kit, s: System, shift: Array) -> tuple[System, Array]:
-    """M + delta I factored, and whether it could be."""
-    factor, ok = k.ops.factor(shifted_diagonal(k, s.condensed, shift * k.p.free), k.shared)
+def factored(k: Kit, s: System, shift: Array, relative: float = 0.0) -> tuple[System, Array]:
+    """M + delta I factored, its diagonal larger by a relative shift, and whether it could be."""
+    more = shift * k.p.free + relative * s.condensed[0]
+    factor, ok = k.ops.factor(shifted_diagonal(k, s.condensed, more), k.shared)
     return s._replace(shift=shift, factor=factor), ok
 
 

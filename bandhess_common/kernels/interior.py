@@ -16,7 +16,7 @@ f_new barrier main_barrier theta_r zeta delta last_shift shifted tiny_steps leas
 alpha_least phi0 theta0 slope curved curvature first raised augment any_finite corrections correction_alpha
 theta_old dual_max product_max product_min mean_d mean_z main_theta_max main_theta_min main_count own_theta_max
 own_theta_min own_count entries
-renewals theta_mark since_mark quadratic predicted best_error since_best diagonals
+renewals theta_mark since_mark quadratic predicted best_error since_best diagonals held
 """
 REGISTERS = tuple(_REGISTERS.split())
 """The first entries of the state; those up to `narrow` are for callers."""

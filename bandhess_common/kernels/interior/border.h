@@ -39,7 +39,7 @@ void condense_border(const State<T>& s) {
 
 // Y, and the Cholesky factor of S; false where S is not positive definite.
 template <class T>
-bool factorise_border(const State<T>& s, T shift) {
+bool factorise_border(const State<T>& s, T shift, T relative) {
   const Index p = s.p, banded = s.banded;
   for (Index q = 0; q < p; ++q) {
     std::copy_n(s.border(q), banded, s.solved(q));
@@ -49,7 +49,7 @@ bool factorise_border(const State<T>& s, T shift) {
     T* row = s.corner + q * p;
     for (Index t = 0; t <= q; ++t) {
       T left = s.border(q)[banded + t] - inner(s.border(q), s.solved(t), banded);
-      if (t == q) left += shift * s.free[banded + q];
+      if (t == q) left += shift * s.free[banded + q] + relative * s.border(q)[banded + q];
       left -= inner(row, s.corner + t * p, t);
       if (t < q) {
         row[t] = left / s.corner[t * p + t];

@@ -2,6 +2,7 @@
 // trial, values judge a trial. benchmarks/sqp_methods/README.md states the method.
 #pragma once
 
+#include "certificate.h"
 #include "search.h"
 #include "start.h"
 
@@ -192,28 +193,35 @@ class Loop {
       report();
       const T size = error(s_, T(0));
       if (!std::isfinite(size)) return end<T>(s_, kNonfinite);
-      if (unbounded()) return end<T>(s_, kUnbounded);
-      const bool stationary = size <= reg_.tol && met();
+      if (!s_.elastic() && unbounded(s_)) return end<T>(s_, kUnbounded);
+      const bool stationary = size <= reg_.tol && (s_.elastic() || met(s_));
       set_up(s_, system_);
       if (!system_.find_shift()) return search_.without_step();
       const bool near = largest(s_.r_rows, s_.r) <= c_.mu_error * reg_.barrier;
       reg_.shifted = reg_.delta > 0 && near ? reg_.shifted + 1 : T(0);
       const bool curved = find_curvature(stationary);
       reg_.curved = curved;
-      if (stationary && !curved) {
-        if (!s_.elastic()) return end(s_, kConverged, &system_);
+      const bool settled = stationary && !curved, closing = settled && !s_.elastic();
+      if (settled && !closing) {
         if (!(largest(s_.gradient, s_.n) > c_.centred * c_.rho)) return end_in_restoration();
         centre();
         continue;
       }
-      if (reg_.steps >= reg_.max_steps) return end<T>(s_, kMaxSteps);
+      const bool spent = reg_.steps >= reg_.max_steps;
+      if (spent && !closing) return end<T>(s_, kMaxSteps);
       if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier());
-      reg_.predicted = reg_.quadratic;
-      if (!curved) choose_barrier();
+      reg_.predicted = closing ? T(0) : reg_.quadratic;
+      if (!curved && !closing) choose_barrier();
       const T eps = std::numeric_limits<T>::epsilon();
       reg_.tau = std::min(std::max(c_.boundary, 1 - reg_.barrier), 1 - 4 * eps);
       const bool corrected = reg_.predicted > 0;
       if (!curved) direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, s_.step(), corrected ? s_.correction().z : nullptr);
+      if (closing) {
+        if (!worth_a_step(s_, s_.dx) && worth_little_unshifted()) return end(s_, kConverged, &system_);
+        if (reg_.held >= c_.held) return end(s_, kPrecisionFloor, &system_);
+        if (spent) return end<T>(s_, kMaxSteps);
+        reg_.held += 1;
+      }
       return search_.begin();
     }
   }
@@ -228,29 +236,24 @@ class Loop {
     reg_.fresh = 1;
   }
 
-  bool unbounded() const {
-    if (s_.elastic()) return false;
-    const T fallen = -reg_.f / std::max(T(1), reg_.value_unit), far = largest(s_.x, s_.n);
-    return std::max(fallen, far) > c_.unbounded || std::min(fallen, far) > std::sqrt(c_.unbounded);
-  }
-
-  // The size of f that tolerances are relative to.
-  T value_size() const {
-    const T eps = std::numeric_limits<T>::epsilon();
-    return std::max(std::abs(reg_.f), std::pow(eps, c_.floor_mean) * std::min(T(1), reg_.value_unit));
-  }
-
-  // Whether the problem's own tests hold beside the scaled error; sets the least mu.
-  bool met() {
-    if (s_.elastic()) return true;
-    largest_product(s_, s_.x, s_.v7);
-    if (!(violation<T>(s_, s_.x, s_.h, s_.v7) <= reg_.tol / 2)) return false;
-    return reg_.gap * reg_.f_scale <= c_.gap * reg_.tol * value_size();
+  // Whether M is positive definite without the shift, but for its rounding, in any units, and that step, too, is worth
+  // little: a shift may hide what can be gained.
+  bool worth_little_unshifted() {
+    const T shift = reg_.delta;
+    if (shift == 0) return true;
+    const Step<T> step = s_.correction();
+    bool little = system_.factorise(0, c_.rounding_matrix * std::numeric_limits<T>::epsilon());
+    if (little) {
+      direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, step);
+      little = !worth_a_step(s_, step.x);
+    }
+    system_.factorise(shift);
+    return little;
   }
 
   T least_barrier() const {
     const T count = std::max(T(1), static_cast<T>(s_.count(false)));
-    return c_.mu_least * reg_.tol * std::min(T(1), 10 * value_size() / count);
+    return c_.mu_least * reg_.tol * std::min(T(1), 10 * value_size(s_) / count);
   }
 
   bool find_curvature(bool stationary) {

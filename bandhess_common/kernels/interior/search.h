@@ -121,7 +121,8 @@ class Search {
 
   void next() {
     if (!(reg_.alpha >= reg_.alpha_least)) return fail();
-    const bool may_raise = reg_.curved == 0 && !s_.elastic() && reg_.raised == 0;
+    const bool once = reg_.curved == 0 && !s_.elastic() && reg_.raised == 0;
+    const bool may_raise = once && reg_.delta <= c_.raise_most * reg_.size_w;
     if (may_raise && reg_.alpha < c_.raise_short * reg_.alpha_max) raise();
     request(kSearch, s_.dx, reg_.alpha);
   }

@@ -39,8 +39,8 @@ class System {
     condense_border(s_);
   }
 
-  // False where M with this shift is not positive definite.
-  bool factorise(T shift) {
+  // False where M with this shift, its diagonal larger by a relative one, is not positive definite.
+  bool factorise(T shift, T relative = 0) {
     reg_.delta = shift;
     const Bands& s = s_.s;
     std::fill_n(s_.pending, s.state(), T(0));
@@ -48,12 +48,12 @@ class System {
       const Index count = std::min(kTile, s.n - j);
       T* tile = s_.factor + j * s.stride;
       std::copy_n(s_.matrix + j * s.stride, count * s.stride, tile);
-      for (Index t = 0; t < count; ++t) tile[t * s.stride] += shift * s_.free[j + t];
+      for (Index t = 0; t < count; ++t) tile[t * s.stride] += shift * s_.free[j + t] + relative * tile[t * s.stride];
       eliminate_tile<false>(s, s_.pending, tile, count);
       for (Index t = 0; t < count; ++t)
         if (!positive(tile[t * s.stride])) return false;
     }
-    return factorise_border(s_, shift);
+    return factorise_border(s_, shift, relative);
   }
 
   // The first shift with which M has a factor: 0, a third of the last one, eightfold steps from there. False: none.

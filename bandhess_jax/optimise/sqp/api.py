@@ -138,18 +138,19 @@ def sqp(
       periodic: the last stage meets the first, as in `hessian`: variables, constraints and inequalities are local
         around the ring. (The solver lays it double, stage t beside stage T - 1 - t: a band of twice the scalars.)
 
-    Returns: `SQPResult`. Its status is CONVERGED where the Hessian W of the Lagrangian and barrier, plus s I for some
-      0 <= s <= sqrt(eps) |W|, is positive definite on the null space of the constraints' Jacobian, or else inverse
-      iteration finds no direction of negative curvature there; and, in functions scaled once, with slacks d and
-      L = f + y . (c, g) - z . (x - lower, upper - x),
+    Returns: `SQPResult`. Its status is CONVERGED where the Hessian of the Lagrangian and barrier is positive definite
+      on the null space of the constraints' Jacobian (the condensed matrix has a Cholesky factor, its diagonal larger by
+      16 eps at most); and, in functions scaled once, with slacks d,
+      L = f + y . (c, g) - z . (x - lower, upper - x), and Newton's step p from x,
 
           max|grad L| <= tol s_d,   |(c, g - d)| <= tol,   |d z| <= tol s_c,   violation <= tol / 2 unscaled, and
-          d . z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f0|)),
+          d . z + |y| . |(c, g - d)| <= 20 tol F,   |grad L . p| <= tol^1.5 F,   F = max(|f(x)|, eps^0.25 min(1, |f0|)),
 
-      s_d and s_c being the mean multiplier over 100, at least 1, and |f0| the larger of |f| at x0 and beside it.
+      s_d and s_c being the mean multiplier over 100, at least 1, and |f0| the larger of |f| at x0 and beside it. The
+      last line holds whatever the units of x: the largest entry alone hides what small columns may gain.
       (Scales make no entry of a gradient near x0 larger than 100, and those of constraints no smaller than 0.01.)
-      Other ends:
-      PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
+      Other ends: PRECISION_FLOOR (steps at rounding level bring nothing more, or twenty points passed all but the last
+      line or lacked the positive curvature), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
       INFEASIBLE (the violation's sum is locally least), RANK_DEFICIENT (the equalities' Jacobian has dependent rows, so
       that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. `message` says what to do. x is the last
       point with finite derivatives. Status and steps are Python integers outside jit, integer arrays inside, where

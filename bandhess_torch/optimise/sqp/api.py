@@ -211,18 +211,20 @@ def sqp(
       periodic: the last stage meets the first, as in `hessian`: variables, constraints and inequalities are local
         around the ring. (The solver lays it double, stage t beside stage T - 1 - t: a band of twice the scalars.)
 
-    Returns: `SQPResult`. Its status is CONVERGED where no direction of negative curvature was found (H = W + s I, for
-      some 0 <= s <= sqrt(eps) |W|, is positive definite on the null space of the constraints' Jacobian, W being the
-      Hessian of the Lagrangian and barrier, or four inverse iterations show none), and
+    Returns: `SQPResult`. Its status is CONVERGED where the Hessian of the Lagrangian and barrier is positive definite
+      on the null space of the constraints' Jacobian (the condensed matrix has a Cholesky factor, its diagonal larger by
+      16 eps at most), and, with Newton's step p from x,
 
           max|grad L| <= tol s_d,   |c|, -g <= tol / 2,   max s z <= tol s_c   and
-          sum s z <= 20 tol max(|f(x)|, eps^0.25 min(1, |f0|)),
+          s . z + |y| . |(c, g - s)| <= 20 tol F,   |grad L . p| <= tol^1.5 F,   F = max(|f(x)|, eps^0.25 min(1, |f0|)),
 
       s being the slacks of bounds and inequalities, s_d = max(1, mean(|y|, z) / 100), s_c = max(1, mean(z) / 100), y
-      and z the multipliers, and |f0| the larger of |f| at x0 and beside it. Here f and each constraint are scaled so
+      and z the multipliers, and |f0| the larger of |f| at x0 and beside it. The last line holds whatever the units of
+      x: the largest entry alone hides what small columns may gain. Here f and each constraint are scaled so
       that their gradients at the start are at most 100;
       the second test holds for the constraints as they are, too, less 16 eps |J| |x|, which is rounding. Other ends:
-      PRECISION_FLOOR (steps at rounding level bring nothing more), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW
+      PRECISION_FLOOR (steps at rounding level bring nothing more, or twenty points passed all but the last line or
+      lacked the positive curvature), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW
       (`message` names what lies outside), INFEASIBLE (the violation is stationary), RANK_DEFICIENT (the constraints'
       Jacobian has dependent rows, so that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the
       last point with finite derivatives.
