@@ -276,3 +276,20 @@ def test_autocast_and_modes_keep_nothing(solve: Callable, runs: list) -> None:
     runs.clear()
     assert_same(solve(cost), first)
     assert not one & {*runs}
+
+
+def test_large_tapes_are_not_kept(solve: Callable, runs: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor written for later solves."""
+    fun = functools.wraps(cost)(lambda z: cost(z))
+    solve(fun), solve(fun)
+    (program,) = kept._programs[fun].values()
+    own = sum(tape.nbytes for tape in program.tapes.values() if tape is not None)
+    assert own > START.nbytes
+    for most, stay in ((own, True), (own - 1, False)):
+        monkeypatch.setattr(kept, "BYTES", most)
+        found = solve(fun)
+        assert bool(program.tapes) is stay
+    runs.clear()
+    assert_same(solve(fun), found)
+    assert not program.tapes
+    assert len(set(map(id, runs))) <= 1

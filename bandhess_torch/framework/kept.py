@@ -24,6 +24,7 @@ from .tape import Tape, tape_of
 
 MOST = 8  # programs of a function: of other shapes, options, constraints
 RETRY = 16  # solves
+BYTES = 2**26  # of a program's tapes, at most, between solves
 
 
 class Program:
@@ -33,7 +34,7 @@ class Program:
         self.guard: Guard | None = None
         self.tapes: dict[str, Tape | None] = {}  # None: what cannot be written down
         self.common: Any = None
-        self.lasts = True  # a guard can be made
+        self.lasts = True  # a guard can be made, and memory is there to keep
         self.solves = self.hits = self.misses = 0
 
     @property
@@ -72,7 +73,8 @@ class Program:
         if self.guard is not None and not self.guard.holds(guard):
             self.forget()
         if self.guard is None:
-            self.guard, self.lasts = guard and guard.own(), guard is not None
+            self.lasts &= guard is not None
+            self.guard = guard.own() if guard is not None and self.lasts else None
 
     def writes(self, name: str) -> bool:
         return self.again and name not in self.tapes and recordable()
@@ -91,7 +93,9 @@ class Program:
 
     def rest(self) -> None:
         """Between solves."""
-        if self.guard is None or not self.steady:
+        if sum(tape.nbytes for tape in filter(None, self.tapes.values())) > BYTES:
+            self.lasts = False
+        if self.guard is None or not (self.lasts and self.steady):
             self.guard = self.common = None
             self.tapes.clear()
 

@@ -38,8 +38,11 @@ class Tape:
     """Called with inputs as at first in shape and type, gives the outputs; what was no tensor stays as it was. Further
     inputs are held from one call to the next."""
 
-    def __init__(self, inputs: list[Tensor], held: list[Tensor], run: list[Callable], outputs: list[Any]) -> None:
+    def __init__(
+        self, inputs: list[Tensor], held: list[Tensor], run: list[Callable], outputs: list[Any], nbytes: int
+    ) -> None:
         self.inputs, self.held, self.run, self.outputs = inputs, held, run, outputs
+        self.nbytes = nbytes  # of memory of its own
 
     @torch.no_grad()
     def hold(self, held: Sequence[Tensor]) -> None:
@@ -88,6 +91,7 @@ class Memory:
         self.copies: dict[tuple, Tensor] = {}
         self.places: dict[int, tuple[Tensor, list]] = {}  # and where each goes when it is given back
         self.spare: dict[tuple, list[Tensor]] = {}
+        self.nbytes = 0
         self.views: dict[int, Tensor] = {}  # by the recording's tensor
 
     def take(self, t: Tensor) -> None:
@@ -96,7 +100,11 @@ class Memory:
         step = 2 ** max(0, size.bit_length() - 4)
         size = -(-size // step) * step
         spare = self.spare.setdefault((size, dtype, device), [])
-        place = spare.pop() if spare else torch.empty(size, dtype=dtype, device=device)
+        if spare:
+            place = spare.pop()
+        else:
+            place = torch.empty(size, dtype=dtype, device=device)
+            self.nbytes += place.nbytes
         self.places[self.names(t)] = place, spare
 
     def give_back(self, name: int) -> None:
@@ -208,4 +216,4 @@ def _tape(
             run += _operation(step, at)
         for name in last:
             at.give_back(name)
-    return Tape(mine, kept, run, [at(t) for t in outputs])
+    return Tape(mine, kept, run, [at(t) for t in outputs], at.nbytes)
