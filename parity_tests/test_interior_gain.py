@@ -18,7 +18,7 @@ SUM = (-1.0, {0: 1, 1: 1}, {})
 engines = pytest.mark.parametrize("engine", ["compiled", "numpy", "torch"])
 
 
-def end_of(engine: str, p: Quadratics) -> tuple[Status, np.ndarray, float]:
+def end_of(engine: str, p: Quadratics, shared: int = 0) -> tuple[Status, np.ndarray, float]:
     """Status, x and value."""
     if engine != "compiled":
         s = run(engine, p, tol=1e-8)
@@ -28,7 +28,7 @@ def end_of(engine: str, p: Quadratics) -> tuple[Status, np.ndarray, float]:
         weights, J = np.concatenate([[sigma], y[: len(p.c) - 1]]), p.b + p.A @ x
         return *p.values(x), weights @ J, np.tensordot(weights, p.A, 1), J[1:]
 
-    end = solve(Problem(p.values, derivatives, p.x0, p.m, p.lower, p.upper))
+    end = solve(Problem(p.values, derivatives, p.x0, p.m, p.lower, p.upper, shared=shared))
     return end.status, end.x, end.registers["value"]
 
 
@@ -56,6 +56,15 @@ def test_a_maximum_in_small_units(engine: str) -> None:
     status, x, _ = end_of(engine, p)
     np.testing.assert_allclose(x, [0.5, 0.5, 3, 0], atol=1e-3)
     assert status is Status.PRECISION_FLOOR
+
+
+@pytest.mark.parametrize(("engine", "shared"), [("compiled", 0), ("compiled", 1), ("numpy", 0), ("torch", 0)])
+def test_a_variable_that_nothing_depends_on(engine: str, shared: int) -> None:
+    """It stays where it is: there is no curvature to be asked for."""
+    p = hidden([1, 1, 1, 0], [0.5, 0.5, 3, 0])._replace(x0=np.array([2.0, -1, 0, 7]))
+    status, x, _ = end_of(engine, p, shared)
+    assert status is Status.CONVERGED
+    np.testing.assert_allclose(x, [0.5, 0.5, 3, 7], atol=1e-8)
 
 
 @engines

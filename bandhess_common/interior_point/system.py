@@ -75,8 +75,11 @@ def condensed(k: Kit, s: System) -> System:
 
 
 def factored(k: Kit, s: System, shift: Array, relative: float = 0.0) -> tuple[System, Array]:
-    """M + delta I factored, its diagonal larger by a relative shift, and whether it could be."""
-    more = shift * k.p.free + relative * s.condensed[0]
+    """M + delta I factored, its diagonal larger by a relative shift, and whether it could be. What nothing depends on
+    has a diagonal entry of 0, which becomes the smallest number there is."""
+    more = shift * k.p.free
+    if relative > 0:
+        more = more + k.ops.maximum(relative * s.condensed[0], k.least)
     factor, ok = k.ops.factor(shifted_diagonal(k, s.condensed, more), k.shared)
     return s._replace(shift=shift, factor=factor), ok
 

@@ -37,6 +37,13 @@ void condense_border(const State<T>& s) {
   }
 }
 
+// What is added to an entry of M's diagonal: a shift, and a part of it. What nothing depends on has an entry of 0, which
+// becomes the smallest number there is.
+template <class T>
+INLINE T raised(T entry, T shift, T relative) {
+  return relative > 0 ? shift + std::max(relative * entry, std::numeric_limits<T>::min()) : shift;
+}
+
 // Y, and the Cholesky factor of S; false where S is not positive definite.
 template <class T>
 bool factorise_border(const State<T>& s, T shift, T relative) {
@@ -49,7 +56,7 @@ bool factorise_border(const State<T>& s, T shift, T relative) {
     T* row = s.corner + q * p;
     for (Index t = 0; t <= q; ++t) {
       T left = s.border(q)[banded + t] - inner(s.border(q), s.solved(t), banded);
-      if (t == q) left += shift * s.free[banded + q] + relative * s.border(q)[banded + q];
+      if (t == q) left += raised(s.border(q)[banded + q], shift * s.free[banded + q], relative);
       left -= inner(row, s.corner + t * p, t);
       if (t < q) {
         row[t] = left / s.corner[t * p + t];

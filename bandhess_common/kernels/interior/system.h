@@ -39,7 +39,7 @@ class System {
     condense_border(s_);
   }
 
-  // False where M with this shift, its diagonal larger by a relative one, is not positive definite.
+  // False where M with this shift, its diagonal larger by a relative one (`raised`), is not positive definite.
   bool factorise(T shift, T relative = 0) {
     reg_.delta = shift;
     const Bands& s = s_.s;
@@ -48,7 +48,7 @@ class System {
       const Index count = std::min(kTile, s.n - j);
       T* tile = s_.factor + j * s.stride;
       std::copy_n(s_.matrix + j * s.stride, count * s.stride, tile);
-      for (Index t = 0; t < count; ++t) tile[t * s.stride] += shift * s_.free[j + t] + relative * tile[t * s.stride];
+      for (Index t = 0; t < count; ++t) tile[t * s.stride] += raised(tile[t * s.stride], shift * s_.free[j + t], relative);
       eliminate_tile<false>(s, s_.pending, tile, count);
       for (Index t = 0; t < count; ++t)
         if (!positive(tile[t * s.stride])) return false;
