@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--only-general", action="store_true", help="the last table alone")
     options = parser.parse_args()
     print(machine("jax", "torch", "scipy", "lineax"), f"; CPU kernels: {bandhess_jax.cpu_kernels()}", sep="")
-    print(f"float64, one right-hand side, medians of {options.repeats} (5 at n = 1e6)\n")
+    print(f"float64, one right-hand side, medians of {options.repeats} (9 at n = 1e6)\n")
     if not options.only_general:
         positive_definite(options)
     print("\nGeneral bands (l = u = w) against LAPACK's gbsv\n")
@@ -118,7 +118,7 @@ def main() -> None:
 
 
 def positive_definite(options: argparse.Namespace) -> None:
-    rows = [case(n, w, options.repeats if n < 10**6 else 5) for n in options.n for w in options.w]
+    rows = [case(n, w, options.repeats if n < 10**6 else 9) for n in options.n for w in options.w]
     ratio = "ratio"
     peers = ["solveh_banded ratio"]
     table(
