@@ -16,7 +16,7 @@ namespace bandhess {
 constexpr Index kTile = 32;  // columns
 
 constexpr int kNarrow = 4;  // width up to which a chain of operations, not their number, takes the time
-constexpr int kPanel = 8;  // columns that are eliminated together, at most
+constexpr int kPanel = 8;   // columns that are eliminated together, at most
 
 // From one column of what is pending to the next, for w columns: whole registers.
 constexpr int pitch(int w) { return (w + kPanel - 1) / kPanel * kPanel; }

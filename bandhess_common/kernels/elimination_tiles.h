@@ -30,11 +30,11 @@ INLINE V multiplier(const V& entry, const R& reciprocal) {
   }
 }
 
-// [a_0 .. a_w] becomes [d, m], or [d, d m] if Raw, one column after the other. Of the state's last w entries m is made.
+// [a_0 .. a_w] becomes [d, m], or [d, d m] if Raw, one column after the other. m stands behind the window.
 template <bool Raw, class V>
 INLINE void eliminate_columns(V* state, V* columns, Index count, int w) {
   const int P = pitch(w);
-  V* m = state + P * w;
+  V* const m = state + P * w;
   for (V* c = columns; c != columns + count * (w + 1); c += w + 1) {
     for (int i = 0; i < w; ++i) c[i] -= state[i];
     const V r = 1 / c[0];
@@ -50,48 +50,46 @@ INLINE void eliminate_columns(V* state, V* columns, Index count, int w) {
   }
 }
 
-// The same with the whole state in registers, as far as there are some.
-template <int W, bool Raw, class V>
-INLINE void eliminate_in_registers(V* state, V* columns, Index count) {
+// The same with the whole state in registers, as far as there are some; each(t, m) has the multipliers of column t.
+template <int W, bool Raw, class V, class F>
+INLINE void eliminate_in_registers(V* state, V* columns, Index count, const F& each) {
   constexpr int P = pitch(W);
   V s[W][W];
   V c[W + 1];
+  V m[W + 1];
   UNROLL for (int k = 0; k < W; ++k) {
     UNROLL for (int r = k; r < W; ++r) s[k][r] = state[k * P + r];
   }
-  for (V* column = columns; column != columns + count * (W + 1); column += W + 1) {
+  for (Index t = 0; t < count; ++t) {
+    V* column = columns + t * (W + 1);
     UNROLL for (int i = 0; i < W; ++i) c[i] = column[i] - s[0][i];
     c[W] = column[W];
     column[0] = c[0];
     const V r = 1 / c[0];
     UNROLL for (int k = 1; k <= W; ++k) {
-      const V m = multiplier<Raw>(c[k], r);
-      UNROLL for (int i = k; i < W; ++i) s[k - 1][i - 1] = s[k][i] + m * c[i];
-      s[k - 1][W - 1] = m * c[W];
-      column[k] = Raw ? c[k] : m;
+      m[k] = multiplier<Raw>(c[k], r);
+      UNROLL for (int i = k; i < W; ++i) s[k - 1][i - 1] = s[k][i] + m[k] * c[i];
+      s[k - 1][W - 1] = m[k] * c[W];
+      column[k] = Raw ? c[k] : m[k];
     }
+    each(t, m);
   }
   UNROLL for (int k = 0; k < W; ++k) {
     UNROLL for (int r = k; r < W; ++r) state[k * P + r] = s[k][r];
   }
 }
 
-// What B columns at a time are made of: of numbers in chunks, which are registers of C rows, or of vectors with a system
-// per lane, row by row.
-template <class V>
+// What B columns at a time are made of: of vectors with a system per lane, row by row; of numbers in registers, of C rows
+// each.
+template <class V, bool = std::is_arithmetic_v<V>>
 struct Chunks {
   static constexpr int C = 1, B = 2;
   typedef V type;
 };
-template <>
-struct Chunks<float> {
-  static constexpr int C = Register<float>::C, B = C;
-  typedef Register<float>::type type;
-};
-template <>
-struct Chunks<double> {
-  static constexpr int C = Register<double>::C, B = C;
-  typedef Register<double>::type type;
+template <class T>
+struct Chunks<T, true> {
+  static constexpr int C = Register<T>::C, B = C;
+  typedef typename Register<T>::type type;
 };
 
 // The first `used` entries of a chunk, of which the others are zero, and back.
@@ -219,7 +217,7 @@ INLINE void eliminate_tile(V* state, V* columns, Index count, int w) {
   } else if constexpr (W == 0 || (W > kNarrow && W >= Chunks<V>::B)) {
     eliminate_blocks<W, Raw>(state, columns, count, w);
   } else {
-    eliminate_in_registers<W, Raw>(state, columns, count);
+    eliminate_in_registers<W, Raw>(state, columns, count, [](Index, const V*) {});
   }
 }
 

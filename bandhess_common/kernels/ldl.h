@@ -37,6 +37,23 @@ void backward(const Bands& s, V* state, const V* tile, V* x, Index k, Index j, I
   with_width_of<V>(s, [&](auto W) { backward_tile<W()>(state, tile, x + j, count, s.w); });
 }
 
+// Both, forwards. Of narrow bands in one pass: either is a chain of operations that wait for each other.
+template <class T, class V>
+void eliminate_forward(const Bands& s, V* state, V* pending, V* tile, V* x, Index k, Index j, Index count) {
+  if (k != 1 || s.stride - 1 > kNarrow) {
+    eliminate_tile<false>(s, state, tile, count);
+    return forward<T>(s, pending, tile, x, k, j, count);
+  }
+  with_width_of<V>(s, [&](auto width) {
+    constexpr int W = width();
+    if constexpr (W > 0 && W <= kNarrow) {
+      Forward<W, V> rows(pending);
+      eliminate_in_registers<W, false>(state, tile, count, [&](Index t, const V* m) { rows.take(m, x[j + t]); });
+      rows.save(pending);
+    }
+  });
+}
+
 // Whether `count` pivots, `stride` apart, are in (0, inf), in all lanes.
 template <class V>
 bool all_positive(const V* pivots, Index stride, Index count) {
@@ -73,15 +90,12 @@ void note_pivots(const V* tile, Index stride, Index j, Index count, int* info) {
   }
 }
 
-// The whole factorisation, tile by tile: after(j, count, tile) sees each. With `keep` the tiles stand in `columns` one
-// after the other, else all in the same place.
+// The whole factorisation: after(j, count, tile) sees each tile, which stand in the same place one after the other.
 template <bool Raw, int L, class T, class V, class F>
-void eliminate(const Bands& s, const Lanes<const T, L>& ab, V* state, V* columns, bool keep, int* info,
-               const F& after) {
+void eliminate(const Bands& s, const Lanes<const T, L>& ab, V* state, V* tile, int* info, const F& after) {
   std::fill_n(state, s.window(), V{});
   std::fill(info, info + L, 0);
   tiles(s.n, [&](Index j, Index count) {
-    V* tile = keep ? columns + j * s.stride : columns;
     gather(tile, s.stride, ab, s.w + 1, s.n, j, count);
     eliminate_tile<Raw>(s, state, tile, count);
     note_pivots<T, L>(tile, s.stride, j, count, info);
@@ -102,7 +116,7 @@ void columns(Call& call) {
       const Lanes<const T, L> from(ab, s.rows * s.n, first, s.batch);
       const Lanes<T, L> to(out, s.rows * s.n, first, s.batch);
       int bad[L];
-      eliminate<true>(s, from, state, state + s.state(), false, bad, [&](Index j, Index count, const auto* tile) {
+      eliminate<true>(s, from, state, state + s.state(), bad, [&](Index j, Index count, const auto* tile) {
         store_columns(tile, s, to, j, count);
       });
       if (info) std::copy_n(bad, to.live, info + first);

@@ -41,11 +41,15 @@ void solve_lanes(const Bands& s, const Systems<T>& of, Index first, V* scratch) 
     y = to.at[0];
     std::copy_n(rhs.at[0], size, y);
   }
-  int bad[L];
+  int bad[L] = {};
+  std::fill_n(state, s.window(), V{});
   std::fill_n(pending, s.stride, V{});
-  eliminate<false>(s, from, state, columns, true, bad, [&](Index j, Index count, const V* tile) {
+  tiles(s.n, [&](Index j, Index count) {
+    V* tile = columns + j * s.stride;
+    gather(tile, s.stride, from, s.w + 1, s.n, j, count);
     if (L > 1) gather(y + j, 1, rhs, 1, s.n, j, count);
-    forward<T>(s, pending, tile, y, k, j, count);
+    eliminate_forward<T>(s, state, pending, tile, y, k, j, count);
+    note_pivots<T, L>(tile, s.stride, j, count, bad);
     if (of.columns) store_columns(tile, s, Lanes<T, L>(of.columns, s.rows * s.n, first, s.batch), j, count);
   });
   std::fill_n(pending, s.stride, V{});
@@ -62,7 +66,7 @@ int first_bad_pivot(const Bands& s, const T* ab) {
   const Memory memory((s.state() + s.tile()) * sizeof(T));
   T* state = memory.as<T>();
   int bad;
-  eliminate<false>(s, Lanes<const T, 1>(ab, s.rows * s.n, 0, 1), state, state + s.state(), false, &bad,
+  eliminate<false>(s, Lanes<const T, 1>(ab, s.rows * s.n, 0, 1), state, state + s.state(), &bad,
                    [](Index, Index, const T*) {});
   return bad ? bad : static_cast<int>(s.n);
 }

@@ -43,9 +43,7 @@ INLINE void forward_wide(T* state, const T* columns, T* x, Index count, int w) {
 
 template <class T>
 INLINE void backward_wide(T* state, const T* columns, T* x, Index count, int w) {
-  constexpr int C = kLaneBytes / sizeof(T);
-  typedef T Chunk __attribute__((vector_size(kLaneBytes), aligned(sizeof(T)), may_alias));
-  const auto at = [](const T* entry) -> const Chunk& { return *reinterpret_cast<const Chunk*>(entry); };
+  constexpr int C = Register<T>::C;
   std::copy_backward(state, state + w, state + w + count);
   Index t = count;
   for (; t % kTogether; --t) {
@@ -57,7 +55,7 @@ INLINE void backward_wide(T* state, const T* columns, T* x, Index count, int w) 
     const T* m[kTogether];
     T v[kTogether];
     const T* below = state + t;
-    Chunk sums[kTogether] = {};
+    typename Register<T>::type sums[kTogether] = {};
     UNROLL for (int k = 0; k < kTogether; ++k) {
       m[k] = columns + (t + k) * (w + 1) - k;  // m[k][i] stands beside row t + i
       v[k] = x[t + k] / m[k][k];
@@ -77,6 +75,29 @@ INLINE void backward_wide(T* state, const T* columns, T* x, Index count, int w) 
   }
 }
 
+// One row of x after the other, for a width known to the compiler.
+template <int W, class V>
+struct Forward {
+  V pending[W];
+
+  INLINE explicit Forward(const V* state) {
+    UNROLL for (int i = 0; i < W; ++i) pending[i] = state[i];
+  }
+
+  INLINE void save(V* state) const {
+    UNROLL for (int i = 0; i < W; ++i) state[i] = pending[i];
+  }
+
+  // m[1 .. W] are the multipliers of the row's column.
+  template <class M>
+  INLINE void take(const M* m, V& x) {
+    const V v = x - pending[0];
+    UNROLL for (int i = 1; i < W; ++i) pending[i - 1] = pending[i] + m[i] * v;
+    pending[W - 1] = m[W] * v;
+    x = v;
+  }
+};
+
 // x <- M^-1 x; state[i] is pending on the i-th coming row. M's entries are of x's type, or numbers where x holds vectors.
 template <int W, class V, class M>
 INLINE void forward_tile(V* state, const M* columns, V* x, Index count, int w) {
@@ -93,16 +114,9 @@ INLINE void forward_tile(V* state, const M* columns, V* x, Index count, int w) {
       x[t] = v;
     }
   } else {
-    V p[W];
-    UNROLL for (int i = 0; i < W; ++i) p[i] = state[i];
-    for (Index t = 0; t < count; ++t) {
-      const M* m = columns + t * (W + 1);
-      const V v = x[t] - p[0];
-      UNROLL for (int i = 1; i < W; ++i) p[i - 1] = p[i] + m[i] * v;
-      p[W - 1] = m[W] * v;
-      x[t] = v;
-    }
-    UNROLL for (int i = 0; i < W; ++i) state[i] = p[i];
+    Forward<W, V> rows(state);
+    for (Index t = 0; t < count; ++t) rows.take(columns + t * (W + 1), x[t]);
+    rows.save(state);
   }
 }
 

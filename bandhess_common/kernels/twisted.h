@@ -150,8 +150,8 @@ class Twisted {
   End below_;
   T* middle_;
 
-  // Columns [j, j + count) of an end, which are fetched and eliminated in `tile`.
-  void factor(End& end, T* tile, Index j, Index count) {
+  // H's columns [j, j + count) of an end.
+  void fetch(const End& end, T* tile, Index j, Index count) const {
     if (&end == &above_) {
       gather(tile, s_.stride, Lanes<const T, 1>(ab_, s_.rows * s_.n, 0, 1), s_.w + 1, s_.n, j, count);
     } else {
@@ -161,13 +161,12 @@ class Twisted {
                        [&](Index i) { return i <= s_.w ? last + i * (s_.n - 1) : kZeros<T> + kTile; });
       });
     }
-    eliminate_tile<false>(s_, end.state, tile, count);
   }
 
-  // What columns [j, j + count) are for y and the border.
-  void forward(End& end, const T* tile, Index j, Index count) {
+  // Eliminates columns [j, j + count), and substitutes forwards in y and the border.
+  void forward(End& end, T* tile, Index j, Index count) {
+    eliminate_forward<T>(s_, end.state, end.pending, tile, end.y, k_, j, count);
     end.ok &= all_positive(tile, s_.stride, count);
-    bandhess::forward<T>(s_, end.pending, tile, end.y, k_, j, count);
     end.border.forward(tile, end.y + j * k_, j, count);
   }
 
@@ -208,7 +207,7 @@ class Twisted {
     for (Index i = 0; i < end.segments.count; ++i) {
       std::copy_n(end.state, s_.window(), end.begun + i * s_.window());
       tiles_of(end, i, false, [&](T* tile, Index j, Index count) {
-        factor(end, tile, j, count);
+        fetch(end, tile, j, count);
         read(j, count);
         forward(end, tile, j, count);
       });
@@ -254,7 +253,6 @@ class Twisted {
     }
     above_.border.read(top_, 1, top_, w);
     above_.border.meet(below_.border, top_);
-    eliminate_tile<false>(s_, above_.state, middle_, w);
     forward(above_, middle_, top_, w);
   }
 
@@ -273,7 +271,10 @@ class Twisted {
     for (Index i = end.segments.count; i-- > 0;) {
       if (i + 1 < end.segments.count) {
         std::copy_n(end.begun + i * s_.window(), s_.window(), end.state);
-        tiles_of(end, i, false, [&](T* tile, Index j, Index count) { factor(end, tile, j, count); });
+        tiles_of(end, i, false, [&](T* tile, Index j, Index count) {
+          fetch(end, tile, j, count);
+          eliminate_tile<false>(s_, end.state, tile, count);
+        });
       }
       tiles_of(end, i, true, [&](const T* tile, Index j, Index count) {
         end.border.subtract(end.y + j * k_, j, count);
