@@ -70,7 +70,7 @@ class Layout(NamedTuple):
         """Entries of the state."""
         w, banded = self.window - 1, self.n - self.p
         stride = next((width for width in _WIDTHS if w <= width), w) + 1
-        bands = [(w + 1 + self.p) * self.n, *[(banded + _PAD) * stride] * 2, stride * (stride + 1)]
+        bands = [(w + 1 + self.p) * self.n, *[(banded + _PAD) * stride] * 2, _rounded(stride - 1) * (stride + 16)]
         border = [self.p * count for count in (self.n, banded, self.p, self.r)]
         vectors = [self._count(vector) for vector in VECTORS]
         parts = [len(REGISTERS), *vectors, len(Constants._fields), 4 * FILTER, *bands, *border]
