@@ -27,21 +27,21 @@ def machine(*packages: str) -> str:
 def medians(calls: dict[str, Callable[[], Any]], repeats: int = 15) -> dict[str, float]:
     """Median milliseconds of each call, after two warm-ups.
 
-    The calls take turns, so that drift of the machine hits all alike, in an order drawn anew each time. A short call is
-    repeated within its turn for half a millisecond, as timeit does, the first time unmeasured: else what ran before
-    decides what the caches hold.
+    The calls take turns, so that drift of the machine hits all alike, in an order drawn anew each time. In its turn a
+    call below 50 ms is made once unmeasured, as timeit does: else what ran before decides what the caches hold, and
+    whether threads sleep. A short one is then repeated for half a millisecond.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    numbers: dict[str, int] = {}
+    lengths: dict[str, float] = {}
     for name, call in calls.items():
         call()
-        numbers[name] = min(100, max(1, int(5e-4 / max(seconds(call)[0], 1e-9))))
+        lengths[name] = seconds(call)[0]
     order, draw = list(calls.items()), random.Random(0)
     for _ in range(repeats):
         draw.shuffle(order)
         for name, call in order:
-            number = numbers[name]
-            if number > 1:
+            number = min(100, max(1, int(5e-4 / max(lengths[name], 1e-9))))
+            if lengths[name] < 0.05:
                 call()
             start = time.perf_counter()
             for _ in range(number):
