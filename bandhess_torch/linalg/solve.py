@@ -61,7 +61,7 @@ class _Solve(torch.autograd.Function):
     @eager
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         x, ab, *parts = ctx.saved_tensors
-        v = _Solve.apply(cotangent, ab, ctx.way, *parts)
+        v = apply(_Solve, cotangent, ab, ctx.way, *parts)
         g = outer_band(v, x, ab.shape[-2]) + outer_band(x, v, ab.shape[-2])
         return v, torch.cat([-g[..., :1, :] / 2, -g[..., 1:, :]], -2), None, *[None] * len(parts)
 
@@ -70,12 +70,12 @@ class _Solve(torch.autograd.Function):
     def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None, *_: None) -> Tensor:
         x, ab, *parts = ctx.saved_tensors
         db = torch.zeros_like(x) if db is None else db
-        return _Solve.apply(db if dab is None else db - product(dab, x), ab, ctx.way, *parts)
+        return apply(_Solve, db if dab is None else db - product(dab, x), ab, ctx.way, *parts)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, way: Way, *parts: Tensor) -> tuple:
         def solve(b: Tensor, ab: Tensor, *parts: Tensor) -> Tensor:
-            return _Solve.apply(b, ab, way, *parts)
+            return apply(_Solve, b, ab, way, *parts)
 
         return vmap_solve(solve, info, (*in_dims[:2], *in_dims[3:]), b, ab, *parts)
 
@@ -109,9 +109,9 @@ class _FactorSolve(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, keep: bool) -> tuple:
         if in_dims[1] is None:  # one matrix takes all right-hand sides as columns
             wide = b.movedim(in_dims[0], -1)
-            x, columns = _FactorSolve.apply(wide.flatten(-2), ab, keep)
+            x, columns = apply(_FactorSolve, wide.flatten(-2), ab, keep)
             return (x.unflatten(-1, wide.shape[-2:]), columns), (wide.ndim - 1, None)
-        return _FactorSolve.apply(*batch(info, in_dims[:2], b, ab), keep), (0, 0)
+        return apply(_FactorSolve, *batch(info, in_dims[:2], b, ab), keep), (0, 0)
 
 
 def _factor_solve(b: Tensor, ab: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class _Check(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *operands: Tensor) -> tuple:
-        return _Check.apply(*batch(info, in_dims, *operands)), 0
+        return apply(_Check, *batch(info, in_dims, *operands)), 0
 
 
 class Factor(NamedTuple):
@@ -291,9 +291,9 @@ def solve(ab: Tensor | Structure, b: Tensor, *, refine: int = 0) -> Tensor:
     constant = _unit_diagonal(ab.detach()) if refine else ab.detach()
     if partitioned(ab):
         parts, ok = partition.reduce(clear_unused(constant))
-        _Check.apply(ok, constant)
+        apply(_Check, ok, constant)
     else:
         pairs, info = raw_columns(constant)
-        _Check.apply(info == 0, constant)
+        apply(_Check, info == 0, constant)
         parts = (pairs,)
     return columns(lambda b: apply(_Solve, b, ab, Way(refine, raw=True), *parts), b)
