@@ -257,8 +257,7 @@ class Loop {
   }
 
   bool find_curvature(bool stationary) {
-    const T eps = std::numeric_limits<T>::epsilon();
-    if (!(reg_.delta > std::sqrt(eps) * reg_.size_w)) return false;
+    if (!(reg_.delta > std::sqrt(c_.precision) * reg_.size_w)) return false;
     if (!stationary && !(error(s_, reg_.barrier) <= c_.curvature_error * reg_.barrier)) return false;
     return find_curved(s_, system_, direction_, s_.step());
   }

@@ -97,7 +97,7 @@ T phi(const State<T>& s, const Point<T>& at, T f, T barrier, bool main) {
 template <class T>
 T violation(const State<T>& s, const T* x, const T* h, const T* sizes, bool scaled = false) {
   const Index n = s.n, m = s.m(), r = s.r;
-  const T hidden = sizes ? s.constants().rounding_rows * std::numeric_limits<T>::epsilon() : T(0);
+  const T hidden = sizes ? s.constants().rounding_rows * s.constants().precision : T(0);
   const T* of = sizes ? sizes : s.h;
   const auto beyond = [=, scale = s.h_scale](Index i, T value) {
     return std::max(value - hidden * std::abs(of[i]), T(0)) / (scaled ? T(1) : scale[i]);

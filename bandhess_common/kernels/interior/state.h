@@ -2,6 +2,7 @@
 // lists for Python, and `library.load` compares them.
 #pragma once
 
+#include <cstddef>
 #include <cstring>
 
 #include "../bands.h"
@@ -43,6 +44,8 @@ struct Registers {
   BANDHESS_INTERIOR_REGISTERS(BANDHESS_MEMBER)
 #undef BANDHESS_MEMBER
 };
+
+constexpr Index kForCallers = offsetof(Registers<double>, m) / sizeof(double);  // registers
 
 enum Status {
   kConverged = 0,
@@ -107,7 +110,7 @@ class State {
   const Index n, r, p, banded;
   const Bands s;  // of the banded variables
 
-  State(T* base, const Sizes& of, const T* constants) : State(base, of) {
+  State(T* base, const Sizes& of, const void* constants) : State(base, of) {
     std::memcpy(constants_, constants, kConstants * sizeof(T));
   }
 
