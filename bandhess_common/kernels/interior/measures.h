@@ -175,12 +175,17 @@ T residual_error(const State<T>& s) {
   return std::max(reg.dual_max / reg.mean_d, primal);
 }
 
+// How far products d z are from mu.
+template <class T>
+T product_error(const State<T>& s, T mu) {
+  const auto& reg = s.reg;
+  return (s.count() > 0 ? std::max(reg.product_max - mu, mu - reg.product_min) : T(0)) / reg.mean_z;
+}
+
 // E(mu), given the same.
 template <class T>
 T error(const State<T>& s, T mu) {
-  const auto& reg = s.reg;
-  const T product = s.count() > 0 ? std::max(reg.product_max - mu, mu - reg.product_min) : T(0);
-  return std::max(residual_error(s), product / reg.mean_z);
+  return std::max(residual_error(s), product_error(s, mu));
 }
 
 }  // namespace bandhess::interior

@@ -112,7 +112,9 @@ class Search {
   }
 
   void request(Stage stage, const T* dx, T alpha) {
-    each(0, s_.n, [=, &s = s_, from = s_.x, to = s_.x_request](Index j) { to[j] = evaluated(s, from[j] + alpha * dx[j]); });
+    each(0, s_.n, [=, &s = s_, from = s_.x, to = s_.x_request](Index j) {
+      to[j] = evaluated(s, from[j] + alpha * dx[j]);
+    });
     reg_.stage = stage;
     reg_.request = kValues;
   }
@@ -141,9 +143,11 @@ class Search {
     const Filter<T> filter = s_.filter();
     const T t = theta(s_, at, reg_.barrier, main);
     const T value = phi(s_, at, f, reg_.barrier, main);
-    const T slack = c_.phi_rounding * c_.precision * std::max(std::abs(reg_.phi0), std::min(T(1), reg_.value_unit));
+    const T size = std::max(std::abs(reg_.phi0), std::min(T(1), reg_.value_unit));
+    const T slack = c_.phi_rounding * c_.precision * size + reg_.phi_noise, noise = reg_.theta_noise;
     const T alpha = reg_.alpha;
-    if (!std::isfinite(t) || !std::isfinite(value) || !passes(filter, t, value - slack)) return {false, false, t};
+    if (!std::isfinite(t) || !std::isfinite(value)) return {false, false, t};
+    if (!passes(filter, t - noise, value - slack)) return {false, false, t};
     if (reg_.curved > 0) {
       const T model = alpha * reg_.slope + alpha * alpha / 2 * reg_.curvature;
       return {value <= reg_.phi0 + c_.curvature_armijo * model + slack, false, t};
@@ -153,8 +157,8 @@ class Search {
         down && alpha * std::pow(-reg_.slope, c_.phi_power) > std::pow(reg_.theta0, c_.theta_power);
     const bool armijo = value <= reg_.phi0 + c_.armijo * alpha * reg_.slope + slack;
     if (reg_.theta0 <= filter.theta_min && switching) return {armijo, false, t};
-    const bool good =
-        t <= (1 - c_.theta_fall) * reg_.theta0 || value <= reg_.phi0 - c_.phi_fall * reg_.theta0 + slack;
+    const bool nearer = t <= (1 - c_.theta_fall) * reg_.theta0 + noise;
+    const bool good = nearer || value <= reg_.phi0 - c_.phi_fall * reg_.theta0 + slack;
     return {good, !(switching && armijo), t};
   }
 
