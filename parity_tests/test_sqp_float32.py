@@ -11,14 +11,26 @@ import pytest
 from backends import BACKENDS, Backend
 from control_problems import PROBLEMS, Control
 from interior_driver import Engine, banded
-from interior_problems import chain
+from interior_problems import problem
 
-from bandhess_common.kernels.interior import Layout
+from bandhess_common.kernels.interior import VALUES, Layout
 
 pytestmark = pytest.mark.usefixtures("compiled_kernels")
 
-SIZES = {"yao": 100, "steering": 20, "rocket": 50, "glider": 40, "camshape": 50}
+SIZES = {"yao": 100, "steering": 20, "rocket": 50, "glider": 100, "camshape": 50}
 """Of problems whose condensed matrix, rounded to float32, holds a hundredth of H."""
+
+
+ROSENBROCK = problem(
+    lambda x: (
+        (1 - x[0]) ** 2 + 10 * (x[1] - x[0] ** 2) ** 2,
+        [2 * (x[0] - 1) - 40 * x[0] * (x[1] - x[0] ** 2), 20 * (x[1] - x[0] ** 2)],
+        [[2 - 40 * x[1] + 120 * x[0] ** 2, -40 * x[0]], [-40 * x[0], 20]],
+    ),
+    lambda x: ([x @ x - 1.5], np.array([2 * x]), [2 * np.eye(2)]),
+    [-0.7, 0.3],
+    m=1,
+)
 
 
 def as_users(backend: Backend) -> AbstractContextManager:
@@ -64,7 +76,7 @@ def test_results_and_warm_starts(backend: Backend) -> None:
         end = solve(backend, p, "float32", history=True)
         assert end.success
         reals = [leaf for leaf in backend.leaves(end._replace(message=None)) if backend.is_array(leaf)]
-        assert len(reals) == 15
+        assert len(reals) == 18
         assert {str(leaf.dtype).removeprefix("torch.") for leaf in reals} == {"float32"}
         again = solve(backend, p, "float32", history=True, start=end)
         assert again.success
@@ -80,14 +92,14 @@ def test_no_tolerance_is_too_small(backend: Backend) -> None:
 
 
 def test_lanes(backend: Backend) -> None:
-    """Three states of an odd number of doubles, beside each other: each lane is its own solve to the last bit."""
+    """Three states of an odd number of doubles, beside each other: each lane is its own solve."""
     xp = backend.xp
-    assert Layout(5, 3, 2).size % 2
+    assert Layout(5, 3, 3).size % 2
 
     def least(a: Any) -> Any:
         return backend.package.sqp(
-            lambda x: xp.sum((x - a) ** 4) + xp.sum(x[1:] * x[:-1]), lambda x: x[:2] * x[1:3] - 1, 0 * a + 1, 1,
-            inequalities=lambda x: 2 - x[:1],
+            lambda x, a: xp.sum((x - a) ** 4) + xp.sum(x[1:] * x[:-1]), lambda x, _: x[:2] * x[1:3] - 1, 0 * a + 1, 2,
+            args=(a,), inequalities=lambda x, _: 2 - x[:1],
         )[:2]  # fmt: skip
 
     with as_users(backend):
@@ -100,56 +112,47 @@ def test_lanes(backend: Backend) -> None:
 
 
 class Placed(Engine):
-    """An engine whose words begin `offset` words behind where doubles may lie."""
+    """An engine whose words begin `offset` words behind where doubles may lie, and which drives itself."""
 
-    def __init__(self, offset: int, *sizes: int) -> None:
-        super().__init__(*sizes, "float32")
+    def __init__(self, offset: int = 0) -> None:
+        super().__init__(2, 1, 1, 2, "float32")
         count = 2 * self.layout.size
         self.state = np.zeros(count + 2, np.int32)[offset : offset + count].view(np.float64)
+        zeros, free = np.zeros(2), np.full(2, np.inf)
+        vectors = [-free, free, zeros, ROSENBROCK.x0, zeros[:1], zeros, zeros]
+        self.start(vectors, np.zeros(1, np.int32), [1e-4, 100, 0, 0])
+
+    def turn(self) -> None:
+        x = self.vector("x_request")
+        if self.register("request") == VALUES:
+            return self.trial(*ROSENBROCK.values(x))
+        f, h, g, W, J = ROSENBROCK.derivatives(x, self.register("sigma"), self.vector("y_request"))
+        return self.begin(f, h, g, J, banded(W, 2))
 
 
 def test_words_need_no_alignment() -> None:
-    p = chain(6, 2.0)
-    n, zeros = len(p.x0), np.zeros
-    _, h, _, _, J = p.derivatives(np.asarray(p.x0, float), 1.0, zeros(100))
-    engines = [Placed(offset, n, len(h), p.m, n) for offset in (0, 1)]
-    assert [bool(engine.state.flags.aligned) for engine in engines] == [True, False]
-    spread = lambda a: np.broadcast_to(np.asarray(a, float), (n,))  # noqa: E731
-    for engine in engines:
-        vectors = [spread(p.lower), spread(p.upper), zeros(n), p.x0, zeros(len(h)), zeros(n), zeros(n)]
-        engine.start(vectors, zeros(len(h), np.int32), [1e-4, 100, 0, 0])
-        for _ in range(4):
-            x = engine.vector("x_request")
-            f, h, g, W, J = p.derivatives(x, engine.register("sigma"), engine.vector("y_request"))
-            engine.begin(f, h, g, J, banded(W, n))
-        engine.trial(*p.values(engine.vector("x_request")))
-    one, other = engines
-    assert one.register("steps") > 0
-    np.testing.assert_array_equal(one.state, other.state)
+    one, other = Placed(0), Placed(1)
+    assert one.state.flags.aligned
+    assert not other.state.flags.aligned
+    while one.register("request"):
+        one.turn()
+        other.turn()
+        np.testing.assert_array_equal(one.state, other.state)
+    assert one.register("status") == 0
     for a, b in zip(one.solution(), other.solution(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_what_functions_are_asked_at() -> None:
     """Points are float32 numbers to the last bit, and so is what the engine goes on from."""
-    p = chain(6, 2.0)
-    n = len(p.x0)
-    _, h, _, _, _ = p.derivatives(np.asarray(p.x0, float), 1.0, np.zeros(100))
-    engine = Engine(n, len(h), p.m, n, "float32")
-    spread = lambda a: np.broadcast_to(np.asarray(a, float), (n,))  # noqa: E731
-    vectors = [spread(p.lower), spread(p.upper), np.zeros(n), p.x0, np.zeros(len(h)), np.zeros(n), np.zeros(n)]
-    engine.start(vectors, np.zeros(len(h), np.int32), [1e-4, 100, 0, 0])
-    trials = 0
+    engine, trials = Placed(), 0
     while engine.register("request"):
-        x = engine.vector("x_request")
-        np.testing.assert_array_equal(x, x.astype("float32"))
-        if engine.register("request") == 1:
-            f, h, g, W, J = p.derivatives(x, engine.register("sigma"), engine.vector("y_request"))
-            engine.begin(f, h, g, J, banded(W, n))
-            at = engine.vector("x")
-            np.testing.assert_array_equal(at, at.astype("float32"))
-        else:
-            engine.trial(*p.values(x))
-            trials += 1
+        trials += engine.register("request") == VALUES
+        for name in ("x_request", "x"):
+            x = engine.vector(name)
+            np.testing.assert_array_equal(x, x.astype("float32"))
+        engine.turn()
     assert trials > 3
-    assert engine.register("status") == 0
+    x = engine.vector("x")
+    np.testing.assert_allclose(x @ x, 1.5, rtol=1e-5)
+    np.testing.assert_array_equal(engine.solution()[0], x)

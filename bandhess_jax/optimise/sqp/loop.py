@@ -74,9 +74,9 @@ def blank(options: Options, engine: Engine) -> State:
     if options.rows is not None:
         history = SQPHistory(*[jnp.full(options.rows, nothing)] * len(SQPHistory._fields))
     rows = jnp.zeros(engine.layout.r, jnp.int32)
-    none = jnp.int32(0)
+    (whole, head), none = engine.blank(), jnp.int32(0)
     seen = Seen(unseen, unseen, unseen)
-    return State(*engine.blank(), rows, none, none, none - 1, none, seen, history)
+    return State(whole, head, rows, none, none, none - 1, none, seen, history)
 
 
 def initial(
