@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bandhess_common.interior_point.constants import constants
+from bandhess_common.interior_point.constants import constants_of_engine
 from bandhess_common.kernels import call, view
-from bandhess_common.kernels.interior import DERIVATIVES, REGISTERS, VALUES, Layout
+from bandhess_common.kernels.interior import DERIVATIVES, REGISTERS, VALUES, Layout, words
 from bandhess_common.status import Status
 
 
@@ -67,11 +67,18 @@ def cut(J: np.ndarray, first: np.ndarray, L: int, p: int = 0) -> np.ndarray:
 
 
 class Engine:
-    """A state, and the kernels on it."""
+    """A state, of doubles, and the kernels on it, which take words of it where functions are of another dtype."""
 
     def __init__(self, n: int, r: int, m: int, rows: int, dtype: str = "float64", p: int = 0) -> None:
         self.layout, self.m, self.dtype = Layout(n, r, rows, p), m, dtype
-        self.state = np.empty(self.layout.size, dtype)
+        self.state, self.head = np.empty(self.layout.size), np.empty(self.layout.head, dtype)
+
+    def words(self, doubles: np.ndarray) -> np.ndarray:
+        return doubles.view(words(self.dtype, 1)[0])
+
+    @property
+    def both(self) -> list:
+        return [view(self.words(self.state)), view(self.head)]
 
     def _call(self, name: str, operands: list, results: list, **options: float) -> None:
         kept = [
@@ -81,21 +88,23 @@ class Engine:
 
     def start(self, vectors: list, first: np.ndarray, numbers: list[float]) -> None:
         eps = float(np.finfo(self.dtype).eps)
-        operands = [*vectors[:3], first, *vectors[3:], np.array(numbers), np.array(constants(eps)), self.state]
-        self._call("interior_start", operands, [self.state], rows=self.layout.rows, m=self.m, shared=self.layout.p)
+        fixed = self.words(np.array(constants_of_engine(eps)))
+        operands = [*vectors[:3], first, *vectors[3:], np.array(numbers), fixed, self.words(self.state)]
+        results = [self.words(self.state), self.head]
+        self._call("interior_start", operands, results, rows=self.layout.rows, m=self.m, shared=self.layout.p)
 
     def begin(self, f: float, h: Any, gradient: Any, rows: Any, W: Any, narrow: float = 0.0) -> None:
         with np.errstate(over="ignore"):
             arrays = [np.array(a, self.dtype) for a in (f, h, gradient, rows, W, narrow)]
-        operands = [view(a) for a in (self.state, *arrays)]
-        call("interior_begin", operands, [view(self.state)], shared=self.layout.p)
+        operands = [self.both[0], *map(view, arrays)]
+        call("interior_begin", operands, self.both, shared=self.layout.p)
 
     def trial(self, f: float, h: Any) -> None:
         with np.errstate(over="ignore"):
             arrays = [np.array(a, self.dtype) for a in (f, h)]
-        operands = [view(a) for a in (self.state, *arrays)]
+        operands = [self.both[0], *map(view, arrays)]
         n, _, rows, p = self.layout
-        call("interior_trial", operands, [view(self.state)], n=n, rows=rows, shared=p)
+        call("interior_trial", operands, self.both, n=n, rows=rows, shared=p)
 
     def register(self, name: str) -> float:
         return float(self.state[REGISTERS.index(name)])
@@ -107,7 +116,7 @@ class Engine:
     def solution(self) -> list[np.ndarray]:
         n, r, rows, p = self.layout
         results = [np.empty(k, self.dtype) for k in (n, r, n, n)] + [np.empty((), self.dtype)]
-        self._call("interior_solution", [self.state], results, n=n, r=r, rows=rows, shared=p)
+        self._call("interior_solution", [self.words(self.state)], results, n=n, r=r, rows=rows, shared=p)
         return results
 
 

@@ -10,8 +10,8 @@ from interior_problems import chain, circle, linear, none, problem, square
 from numpy_operations import hashed as noise
 
 import bandhess_jax
-from bandhess_common.interior_point.constants import constants
-from bandhess_common.kernels.interior import REGISTERS, Layout
+from bandhess_common.interior_point.constants import constants, constants_of_engine
+from bandhess_common.kernels.interior import REGISTERS, Layout, words
 from bandhess_common.status import Status
 
 pytestmark = pytest.mark.usefixtures("compiled_kernels")
@@ -184,7 +184,7 @@ def test_a_call_that_was_not_asked_for() -> None:
 def test_layout_is_checked() -> None:
     engine = Engine(4, 1, 1, 2)
     engine.state = engine.state[:-1].copy()
-    with pytest.raises(ValueError, match="result 0 must be"):
+    with pytest.raises(ValueError, match="operand 10 must be"):
         engine.start(
             [np.zeros(4)] * 4 + [np.zeros(1), np.zeros(4), np.zeros(4)], np.zeros(1, np.int32), [1e-8, 1, 0, 0]
         )
@@ -219,19 +219,19 @@ def test_by_xla(dtype: str) -> None:
         engines[-1].start([*bounds, x, *zeros], first, numbers)
     if bandhess_jax.cpu_kernels() != "compiled":
         pytest.skip(bandhess_jax.cpu_kernels())
-    shape = jax.ShapeDtypeStruct((2, engines[0].layout.size), dtype)
-    fixed = constants(float(np.finfo(dtype).eps))
-    shared = [*bounds, first, points, *zeros, numbers, fixed, np.zeros(shape.shape[1])]
-    shapes = [(2,), (2,), (2,), (1,), (2, 2), (1,), (2,), (2,), (4,), (len(fixed),), shape.shape[1:]]
-    operands = [
-        np.broadcast_to(np.asarray(a, np.int32 if a is first else dtype), (2, s[-1]))
-        for a, s in zip(shared, shapes, strict=True)
-    ]
-    state = jax.jit(jax.ffi.ffi_call("bandhess_interior_start", shape), static_argnames=("rows", "m", "shared"))(
+    word, size = words(dtype, engines[0].layout.size)
+    both = [jax.ShapeDtypeStruct((2, size), word), jax.ShapeDtypeStruct((2, engines[0].layout.head), dtype)]
+    fixed = np.array(constants_of_engine(float(np.finfo(dtype).eps))).view(word)
+    shared = [*bounds, points, *zeros, numbers]
+    operands = [np.broadcast_to(np.asarray(a, dtype), (2, np.shape(a)[-1])) for a in shared]
+    operands.insert(3, np.broadcast_to(first, (2, 1)))
+    operands += [np.broadcast_to(fixed, (2, len(fixed))), np.zeros((2, size), word)]
+    state, head = jax.jit(jax.ffi.ffi_call("bandhess_interior_start", both), static_argnames=("rows", "m", "shared"))(
         *operands, rows=np.float64(2), m=np.float64(1), shared=np.float64(0)
     )
-    np.testing.assert_array_equal(state, [e.state for e in engines])
-    call = jax.ffi.ffi_call("bandhess_interior_begin", shape, input_output_aliases={0: 0})
+    np.testing.assert_array_equal(state, [e.words(e.state) for e in engines])
+    np.testing.assert_array_equal(head, [e.head for e in engines])
+    call = jax.ffi.ffi_call("bandhess_interior_begin", both, input_output_aliases={0: 0})
     turn = jax.jit(lambda *operands: call(*operands, shared=np.float64(0)))
     for _ in range(3):
         told = []
@@ -239,5 +239,6 @@ def test_by_xla(dtype: str) -> None:
             f, h, g, W, J = p.derivatives(e.vector("x_request"), e.register("sigma"), e.vector("y_request"))
             told.append([np.array(a, dtype) for a in (f, h, g, J, banded(W, 2), 0.0)])
             e.begin(f, h, g, J, banded(W, 2))
-        state = turn(state, *(np.stack(parts) for parts in zip(*told, strict=True)))
-        np.testing.assert_array_equal(state, [e.state for e in engines])
+        state, head = turn(state, *(np.stack(parts) for parts in zip(*told, strict=True)))
+        np.testing.assert_array_equal(state, [e.words(e.state) for e in engines])
+        np.testing.assert_array_equal(head, [e.head for e in engines])

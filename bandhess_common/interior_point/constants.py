@@ -14,7 +14,11 @@ DOUBLE = 2.0**-52
 
 
 class Constants(NamedTuple):
-    """Those of float64; `constants(eps)` has them for either element type."""
+    """Those of float64; `constants(eps)` has them for either element type.
+
+    What functions are rounded to is one number, `precision`: of it are slacks of the filter, steps that show nothing,
+    and what a certificate takes for rounding. Linear algebra takes the rounding unit of the state.
+    """
 
     # The barrier's parameter
     mu_start: float = 0.1
@@ -109,6 +113,7 @@ class Constants(NamedTuple):
     )  # rows are dependent where |A^T u| is at most this part of |u|, u in units of the rows
     # Warm start
     warm: float = 1e-2  # z is at least this many mu / d
+    precision: float = DOUBLE  # the rounding unit of the functions' arguments, values and derivatives
     # Quadratic programs, by predictor and corrector (Mehrotra, SIAM J. Optimization 2 (1992) 575)
     straight: float = (
         DOUBLE**0.75
@@ -119,14 +124,13 @@ class Constants(NamedTuple):
 
 
 def constants(eps: float) -> Constants:
-    """For the element type of this rounding unit."""
+    """For functions and a state of this rounding unit."""
     if eps < 1e-10:
         return Constants()
-    return Constants(
+    return _of_functions(eps)._replace(
         relax=1e-4,
         relax_factor=1e-2,
         scale_grow=1e4,
-        unbounded=1e12,
         gamma=1e-5,
         target=1e-5,
         target_curvature=1e-4,
@@ -135,9 +139,21 @@ def constants(eps: float) -> Constants:
         shift_most=1e25,
         alpha_least_curved=1e-6,
         elastic_least=1e-12,
+    )
+
+
+def constants_of_engine(eps: float) -> Constants:
+    """For the compiled engine, whose state is in float64, and functions of this rounding unit."""
+    return Constants() if eps < 1e-10 else _of_functions(eps)
+
+
+def _of_functions(eps: float) -> Constants:
+    return Constants(
+        unbounded=1e12,
         centred=1e-5,
         dependent=dependent_rows(eps),
         straight=eps**0.75,
+        precision=eps,
     )
 
 

@@ -1,6 +1,9 @@
 """The state that the interior point's kernels keep between requests, as interior/state.h lays it out.
 
-One flat array: registers, vectors, constants, filters, bands. `library.load` compares the lists of both sides.
+One flat array: registers, vectors, constants, filters, bands. `library.load` compares the lists of both sides. Its
+numbers are doubles whatever the functions' type is: the condensed matrix, whose rows weigh 1e10 times as much as H,
+would be rounded to parts of H in float32. In a float32 problem they travel as int32, two words each, since an XLA
+program may have no float64, and what words look like as floats may be NaN.
 """
 
 from __future__ import annotations
@@ -17,9 +20,12 @@ alpha_least phi0 theta0 slope curved curvature first raised augment any_finite c
 theta_old dual_max product_max product_min mean_d mean_z main_theta_max main_theta_min main_count own_theta_max
 own_theta_min own_count entries
 renewals theta_mark since_mark quadratic predicted best_error since_best diagonals held
+theta_noise phi_noise hidden_primal hidden_dual
 """
 REGISTERS = tuple(_REGISTERS.split())
 """The first entries of the state; those up to `narrow` are for callers."""
+FOR_CALLERS = REGISTERS[: REGISTERS.index("m")]
+"""The first entries of a head, in the functions' type; x_request and y_request follow."""
 
 _VECTORS = """
 n:x_request r:y_request n:x r:y n:lower n:upper n:has_lower n:has_upper n:free n:noise r:first r:h_scale r:top
@@ -34,6 +40,8 @@ VECTORS = tuple(_VECTORS.split())
 
 DONE, DERIVATIVES, VALUES = 0, 1, 2
 """What the register `request` asks for."""
+
+_WORDS = {"float32": ("int32", 2), "float64": ("float64", 1)}
 
 _PAD = 16  # zeros behind a vector of variables
 _WIDTHS = (1, 2, 3, 4, 6, 8, 10, 12, 16)  # of compiled kernels; wider ones as they are
@@ -50,6 +58,12 @@ def lines() -> list[str]:
 
 def _rounded(count: int) -> int:
     return -(-count // 8) * 8
+
+
+def words(dtype: str, doubles: int) -> tuple[str, int]:
+    """As what so many doubles travel beside functions of this dtype: a dtype, and how many of it."""
+    word, each = _WORDS[dtype]
+    return word, doubles * each
 
 
 class Layout(NamedTuple):
@@ -78,6 +92,16 @@ class Layout(NamedTuple):
 
     def _count(self, vector: str) -> int:
         return self.n + _PAD if vector.startswith("n:") else self.r
+
+    @property
+    def head(self) -> int:
+        """Entries of a head."""
+        return len(FOR_CALLERS) + self.n + self.r
+
+    def request(self, name: str) -> tuple[int, int]:
+        """(start, end) of x_request or y_request in a head."""
+        x = len(FOR_CALLERS) + self.n
+        return {"x_request": (len(FOR_CALLERS), x), "y_request": (x, self.head)}[name]
 
     def place(self, name: str) -> tuple[int, int]:
         """(start, count) of a vector."""

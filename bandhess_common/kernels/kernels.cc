@@ -1,6 +1,8 @@
 // The algorithms, compiled for float32 and float64 under the names of the list in kernels.h.
 #include "kernels.h"
 
+#include <algorithm>
+
 #include "arithmetic.h"
 #include "bordered.h"
 #include "cholesky.h"
@@ -14,9 +16,14 @@
 
 namespace bandhess {
 
+// By the first array of reals: states of float32 problems come as int32.
 template <class Float, class Double>
 void by_dtype(Call& call, const Float& in_float, const Double& in_double) {
-  switch (call.operands[0].dtype) {
+  const auto is_real = [](const Array& a) { return a.dtype != DType::kInt32; };
+  const Array *operands = call.operands + call.operand_count, *results = call.results + call.result_count;
+  const Array* of = std::find_if(call.operands, operands, is_real);
+  if (of == operands) of = std::find_if(call.results, results, is_real);
+  switch (of == results ? DType::kOther : of->dtype) {
     case DType::kFloat32:
       return in_float(call);
     case DType::kFloat64:

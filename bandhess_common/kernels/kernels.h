@@ -19,9 +19,9 @@
   KERNEL(lu_solve, 4, 1, 1, "transpose")                      \
   KERNEL(subproblem, 4, 2, 2, "near", "hard", "grow", "tries") \
   KERNEL(symmetry, 1, 1, 1, "d")                              \
-  KERNEL(interior_start, 11, 1, 1, "rows", "m", "shared")     \
-  KERNEL(interior_begin, 7, 1, 1, "shared")                   \
-  KERNEL(interior_trial, 3, 1, 1, "n", "rows", "shared")      \
+  KERNEL(interior_start, 11, 2, 2, "rows", "m", "shared")     \
+  KERNEL(interior_begin, 7, 2, 2, "shared")                   \
+  KERNEL(interior_trial, 3, 2, 2, "n", "rows", "shared")      \
   KERNEL(interior_narrow, 6, 1, 1, "shared")                  \
   KERNEL(interior_solution, 1, 5, 5, "n", "r", "rows", "shared")
 

@@ -72,7 +72,7 @@ KERNELS = {
     # The interior point by requests (interior.py): a state s, for m equalities among r rows, W's band of `rows`
     # diagonals, and so many shared variables, the last of the n.
     # numbers: tol, max_steps, start (0 multipliers by least squares, 1 y, 2 y, z and mu of a previous end, below 0 none
-    # of them: the state before goes on), mu.
+    # of them: the state before goes on), mu. The head is what callers read of a state.
     "interior_start": Kernel(
         (
             "lower (n)",
@@ -87,21 +87,24 @@ KERNELS = {
             "constants (c)",
             "before (s)",
         ),
-        ("state (s)",),
-        1,
+        ("state (s)", "head (q)"),
+        2,
         {"rows": GIVEN, "m": GIVEN, "shared": GIVEN},
     ),
     # After a request for derivatives, of sigma f + y . h: rows of dh/dx from `first` on, then of the shared variables;
     # W, its band and its border; narrow 0, or which is.
     "interior_begin": Kernel(
         ("state (s)", "f ()", "h (r)", "gradient (n)", "rows (r, l)", "W (w, n)", "narrow ()"),
-        ("state (s)",),
-        1,
+        ("state (s)", "head (q)"),
+        2,
         {"shared": GIVEN},
     ),
     # After a request for values.
     "interior_trial": Kernel(
-        ("state (s)", "f ()", "h (r)"), ("state (s)",), 1, {"n": GIVEN, "rows": GIVEN, "shared": GIVEN}
+        ("state (s)", "f ()", "h (r)"),
+        ("state (s)", "head (q)"),
+        2,
+        {"n": GIVEN, "rows": GIVEN, "shared": GIVEN},
     ),
     # Whether noise v meets entries outside the band W or outside the rows: narrow, from the product (W v, J v), and the
     # same rounded otherwise.
@@ -119,7 +122,8 @@ KERNELS = {
         {"n": GIVEN, "r": GIVEN, "rows": GIVEN, "shared": GIVEN},
     ),
 }
-"""info, swaps and first are int32; all other arrays are float32, or all are float64."""
+"""info, swaps and first are int32; all other arrays are float32, or all are float64. The interior point's state and
+constants are doubles for either: beside float32 they come as int32, two for each."""
 
 _INTEGERS = ("info", "swaps")
 

@@ -10,9 +10,9 @@ import scipy.sparse as sp
 from cases import Problem
 from model import Model
 
-from bandhess_common.interior_point.constants import constants
+from bandhess_common.interior_point.constants import constants_of_engine
 from bandhess_common.kernels import call, view
-from bandhess_common.kernels.interior import DERIVATIVES, DONE, REGISTERS, Layout
+from bandhess_common.kernels.interior import DERIVATIVES, DONE, REGISTERS, Layout, words
 from bandhess_common.status import Status
 
 
@@ -50,7 +50,9 @@ def solve(p: Problem, verbose: bool = False, tol: float = 1e-8, max_steps: int =
     model, problem = Model(p), p
     structure = Structure(model)
     layout, n, r = structure.layout, model.n, model.m + model.k
-    state, zero = np.empty(layout.size, dtype), np.zeros
+    state, head, zero = np.empty(layout.size), np.empty(layout.head, dtype), np.zeros
+    word = words(dtype, 1)[0]
+    both = [view(state.view(word)), view(head)]
 
     def arrays(*parts: Any) -> list:
         with np.errstate(over="ignore"):
@@ -59,9 +61,9 @@ def solve(p: Problem, verbose: bool = False, tol: float = 1e-8, max_steps: int =
     fixed = (p.lower == p.upper).astype(float)
     eps = float(np.finfo(dtype).eps)
     operands = [*arrays(p.lower, p.upper, fixed), structure.first]
-    operands += arrays(p.x0, zero(r), zero(n), zero(n), [tol, max_steps, 0, 0], constants(eps))
-    operands.append(state)
-    call("interior_start", list(map(view, operands)), [view(state)], rows=structure.rows, m=model.m, shared=0)
+    operands += arrays(p.x0, zero(r), zero(n), zero(n), [tol, max_steps, 0, 0])
+    operands += [np.array(constants_of_engine(eps)).view(word), state.view(word)]
+    call("interior_start", list(map(view, operands)), both, rows=structure.rows, m=model.m, shared=0)
 
     def register(name: str) -> float:
         return float(state[REGISTERS.index(name)])
@@ -79,7 +81,7 @@ def solve(p: Problem, verbose: bool = False, tol: float = 1e-8, max_steps: int =
             sigma, y = register("sigma"), vector("y_request")
             g, J, W = model.derivatives(x, sigma, y)
             found = arrays(f, h, sigma * g + J.T @ y, structure.windows(J), structure.band(W), 0.0)
-            call("interior_begin", [view(state), *map(view, found)], [view(state)], shared=0)
+            call("interior_begin", [both[0], *map(view, found)], both, shared=0)
             factorisations += 1
             restorations += int(register("elastic") > elastic)
             elastic = register("elastic")
@@ -89,7 +91,7 @@ def solve(p: Problem, verbose: bool = False, tol: float = 1e-8, max_steps: int =
         else:
             values += 1
             found = arrays(f, h)
-            call("interior_trial", [view(state), *map(view, found)], [view(state)], n=n, rows=structure.rows, shared=0)
+            call("interior_trial", [both[0], *map(view, found)], both, n=n, rows=structure.rows, shared=0)
     status = Status(int(register("status")))
     return SimpleNamespace(
         problem=problem, status=status.name, steps=int(register("steps")), value=register("value"),

@@ -9,14 +9,14 @@ namespace bandhess::interior {
 // The size of f that tolerances are relative to.
 template <class T>
 T value_size(const State<T>& s) {
-  const T floor = std::pow(std::numeric_limits<T>::epsilon(), s.constants().floor_mean);
+  const T floor = std::pow(s.constants().precision, s.constants().floor_mean);
   return std::max(std::abs(s.reg.f), floor * std::min(T(1), s.reg.value_unit));
 }
 
 // By how much the rows' residuals, less what rounding hides given the sizes of J x, may change f.
 template <class T>
 T price(const State<T>& s, const T* sizes) {
-  const T hidden = s.constants().rounding_rows * std::numeric_limits<T>::epsilon();
+  const T hidden = s.constants().rounding_rows * s.constants().precision;
   return sum<T>(0, s.r, [=, y = s.y, left = s.r_rows](Index i) {
     return std::abs(y[i]) * std::max(std::abs(left[i]) - hidden * std::abs(sizes[i]), T(0));
   });

@@ -23,8 +23,7 @@ bool find_curved(const State<T>& s, System<T>& system, const Direction<T>& direc
     curvature = inner(to.x, s.b1, s.n) - reg.delta * square;
     std::copy_n(to.x, s.n, v);
   }
-  const T eps = std::numeric_limits<T>::epsilon();
-  if (!(curvature < -std::sqrt(eps) * reg.size_w * square)) return false;
+  if (!(curvature < -std::sqrt(c.precision) * reg.size_w * square)) return false;
 
   const T length = c.curvature_length * std::max(T(1), largest(s.x, s.n)) / largest(v, s.n);
   T *dx = to.x, *dy = to.y;

@@ -2,7 +2,7 @@
 // trial, values judge a trial. benchmarks/sqp_methods/README.md states the method.
 #pragma once
 
-#include "certificate.h"
+#include "rounding.h"
 #include "search.h"
 #include "start.h"
 
@@ -190,6 +190,7 @@ class Loop {
     Residuals<T>(s_, here(), reg_.barrier).write(s_.r_lower, s_.r_upper, s_.r_rows);
     while (true) {
       measure(s_);
+      find_noise(s_);
       report();
       const T size = error(s_, T(0));
       if (!std::isfinite(size)) return end<T>(s_, kNonfinite);
@@ -211,6 +212,10 @@ class Loop {
       if (spent && !closing) return end<T>(s_, kMaxSteps);
       if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier());
       reg_.predicted = closing ? T(0) : reg_.quadratic;
+      if (!stationary && !curved && at_floor(s_)) {
+        if (reg_.held >= c_.held) return end(s_, kPrecisionFloor, &system_);
+        reg_.held += 1;
+      }
       if (!curved && !closing) choose_barrier();
       const T eps = std::numeric_limits<T>::epsilon();
       reg_.tau = std::min(std::max(c_.boundary, 1 - reg_.barrier), 1 - 4 * eps);
@@ -257,8 +262,7 @@ class Loop {
   }
 
   bool find_curvature(bool stationary) {
-    const T eps = std::numeric_limits<T>::epsilon();
-    if (!(reg_.delta > std::sqrt(eps) * reg_.size_w)) return false;
+    if (!(reg_.delta > std::sqrt(c_.precision) * reg_.size_w)) return false;
     if (!stationary && !(error(s_, reg_.barrier) <= c_.curvature_error * reg_.barrier)) return false;
     return find_curved(s_, system_, direction_, s_.step());
   }
@@ -270,7 +274,7 @@ class Loop {
       reg_.barrier = std::max(predicted_barrier(s_, direction_, s_.correction().z), reg_.least_mu);
       return Residuals<T>(s_, here(), reg_.barrier).write(s_.r_lower, s_.r_upper, s_.r_rows);
     }
-    while (error(s_, reg_.barrier) <= c_.mu_error * reg_.barrier && reg_.barrier > reg_.least_mu) {
+    while (error_seen(s_, reg_.barrier) <= c_.mu_error * reg_.barrier && reg_.barrier > reg_.least_mu) {
       lower_barrier(s_);
       if (s_.elastic()) reg_.zeta = std::sqrt(reg_.barrier);
       Residuals<T>(s_, here(), reg_.barrier).write(s_.r_lower, s_.r_upper, s_.r_rows);

@@ -97,7 +97,7 @@ T phi(const State<T>& s, const Point<T>& at, T f, T barrier, bool main) {
 template <class T>
 T violation(const State<T>& s, const T* x, const T* h, const T* sizes, bool scaled = false) {
   const Index n = s.n, m = s.m(), r = s.r;
-  const T hidden = sizes ? s.constants().rounding_rows * std::numeric_limits<T>::epsilon() : T(0);
+  const T hidden = sizes ? s.constants().rounding_rows * s.constants().precision : T(0);
   const T* of = sizes ? sizes : s.h;
   const auto beyond = [=, scale = s.h_scale](Index i, T value) {
     return std::max(value - hidden * std::abs(of[i]), T(0)) / (scaled ? T(1) : scale[i]);
@@ -175,12 +175,17 @@ T residual_error(const State<T>& s) {
   return std::max(reg.dual_max / reg.mean_d, primal);
 }
 
+// How far products d z are from mu.
+template <class T>
+T product_error(const State<T>& s, T mu) {
+  const auto& reg = s.reg;
+  return (s.count() > 0 ? std::max(reg.product_max - mu, mu - reg.product_min) : T(0)) / reg.mean_z;
+}
+
 // E(mu), given the same.
 template <class T>
 T error(const State<T>& s, T mu) {
-  const auto& reg = s.reg;
-  const T product = s.count() > 0 ? std::max(reg.product_max - mu, mu - reg.product_min) : T(0);
-  return std::max(residual_error(s), product / reg.mean_z);
+  return std::max(residual_error(s), product_error(s, mu));
 }
 
 }  // namespace bandhess::interior

@@ -71,8 +71,6 @@ class Search {
   System<T>& system_;
   Direction<T> direction_;
 
-  static constexpr T kEps = std::numeric_limits<T>::epsilon();
-
   void look_here() {
     const bool main = !s_.elastic();
     const Point<T> here{s_.x, s_.h, s_.step(), T(0)};
@@ -110,11 +108,13 @@ class Search {
       if (reg_.theta0 <= s_.filter().theta_min)
         least = std::min(least, std::pow(reg_.theta0, c_.theta_power) / std::pow(-reg_.slope, c_.phi_power));
     }
-    return std::max(c_.alpha_least * least, kEps);
+    return std::max(c_.alpha_least * least, c_.precision);
   }
 
   void request(Stage stage, const T* dx, T alpha) {
-    each(0, s_.n, [=, from = s_.x, to = s_.x_request](Index j) { to[j] = from[j] + alpha * dx[j]; });
+    each(0, s_.n, [=, &s = s_, from = s_.x, to = s_.x_request](Index j) {
+      to[j] = evaluated(s, from[j] + alpha * dx[j]);
+    });
     reg_.stage = stage;
     reg_.request = kValues;
   }
@@ -143,9 +143,11 @@ class Search {
     const Filter<T> filter = s_.filter();
     const T t = theta(s_, at, reg_.barrier, main);
     const T value = phi(s_, at, f, reg_.barrier, main);
-    const T slack = c_.phi_rounding * kEps * std::max(std::abs(reg_.phi0), std::min(T(1), reg_.value_unit));
+    const T size = std::max(std::abs(reg_.phi0), std::min(T(1), reg_.value_unit));
+    const T slack = c_.phi_rounding * c_.precision * size + reg_.phi_noise, noise = reg_.theta_noise;
     const T alpha = reg_.alpha;
-    if (!std::isfinite(t) || !std::isfinite(value) || !passes(filter, t, value - slack)) return {false, false, t};
+    if (!std::isfinite(t) || !std::isfinite(value)) return {false, false, t};
+    if (!passes(filter, t - noise, value - slack)) return {false, false, t};
     if (reg_.curved > 0) {
       const T model = alpha * reg_.slope + alpha * alpha / 2 * reg_.curvature;
       return {value <= reg_.phi0 + c_.curvature_armijo * model + slack, false, t};
@@ -155,8 +157,8 @@ class Search {
         down && alpha * std::pow(-reg_.slope, c_.phi_power) > std::pow(reg_.theta0, c_.theta_power);
     const bool armijo = value <= reg_.phi0 + c_.armijo * alpha * reg_.slope + slack;
     if (reg_.theta0 <= filter.theta_min && switching) return {armijo, false, t};
-    const bool good =
-        t <= (1 - c_.theta_fall) * reg_.theta0 || value <= reg_.phi0 - c_.phi_fall * reg_.theta0 + slack;
+    const bool nearer = t <= (1 - c_.theta_fall) * reg_.theta0 + noise;
+    const bool good = nearer || value <= reg_.phi0 - c_.phi_fall * reg_.theta0 + slack;
     return {good, !(switching && armijo), t};
   }
 
@@ -212,7 +214,7 @@ class Search {
 
   void fail() {
     const T moved = largest<T>(0, s_.n, [x = s_.x, dx = s_.dx](Index j) { return dx[j] / (1 + std::abs(x[j])); });
-    if (reg_.curved == 0 && moved < c_.tiny * kEps && reg_.theta0 <= s_.filter().theta_min) {
+    if (reg_.curved == 0 && moved < c_.tiny * c_.precision && reg_.theta0 <= s_.filter().theta_min) {
       // Rounding hides any progress: take the step and lower mu.
       reg_.tiny_steps += 1;
       reg_.alpha = reg_.alpha_max;

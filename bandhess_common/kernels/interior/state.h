@@ -2,6 +2,7 @@
 // lists for Python, and `library.load` compares them.
 #pragma once
 
+#include <cstddef>
 #include <cstring>
 
 #include "../bands.h"
@@ -17,7 +18,8 @@
   R(alpha_least) R(phi0) R(theta0) R(slope) R(curved) R(curvature) R(first) R(raised) R(augment) R(any_finite)   \
   R(corrections) R(correction_alpha) R(theta_old) R(dual_max) R(product_max) R(product_min) R(mean_d) R(mean_z)  \
   R(main_theta_max) R(main_theta_min) R(main_count) R(own_theta_max) R(own_theta_min) R(own_count) \
-  R(entries) R(renewals) R(theta_mark) R(since_mark) R(quadratic) R(predicted) R(best_error) R(since_best) R(diagonals) R(held)
+  R(entries) R(renewals) R(theta_mark) R(since_mark) R(quadratic) R(predicted) R(best_error) R(since_best) R(diagonals) \
+  R(held) R(theta_noise) R(phi_noise) R(hidden_primal) R(hidden_dual)
 
 // With the number of entries: N of variables, R of rows. Those of variables are followed by zeros.
 #define BANDHESS_INTERIOR_VECTORS(N, R)                                                                           \
@@ -43,6 +45,8 @@ struct Registers {
   BANDHESS_INTERIOR_REGISTERS(BANDHESS_MEMBER)
 #undef BANDHESS_MEMBER
 };
+
+constexpr Index kForCallers = offsetof(Registers<double>, m) / sizeof(double);  // registers
 
 enum Status {
   kConverged = 0,
@@ -107,7 +111,7 @@ class State {
   const Index n, r, p, banded;
   const Bands s;  // of the banded variables
 
-  State(T* base, const Sizes& of, const T* constants) : State(base, of) {
+  State(T* base, const Sizes& of, const void* constants) : State(base, of) {
     std::memcpy(constants_, constants, kConstants * sizeof(T));
   }
 

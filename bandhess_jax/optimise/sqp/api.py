@@ -122,6 +122,8 @@ def sqp(
         multipliers and the barrier parameter are where it ended. At its own solution that takes one step at most, after
         a small change of the problem a few. `start._replace(x=...)` begins elsewhere.
       tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
+        In float32 the compiled kernels (CPU) round the three functions and x to float32 and nothing else, so that 1e-5
+        is within reach; the portable ones (GPU) compute in float32, where badly conditioned problems may stall.
       max_steps: bound of the accepted steps.
       max_seconds: bound of the time, compilation apart: the loop then runs in pieces, between which the host looks
         at the clock (at least x0 is linearised, and a step tried). Outside jit, vmap and grad only.
@@ -150,7 +152,7 @@ def sqp(
       last line holds whatever the units of x: the largest entry alone hides what small columns may gain.
       (Scales make no entry of a gradient near x0 larger than 100, and those of constraints no smaller than 0.01.)
       Other ends: PRECISION_FLOOR (steps at rounding level bring nothing more, or twenty points passed all but the last
-      line or lacked the positive curvature), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
+      line, lacked the positive curvature, or, in float32, were further off by no more than rounding hides), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
       INFEASIBLE (the violation's sum is locally least), RANK_DEFICIENT (the equalities' Jacobian has dependent rows, so
       that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. `message` says what to do. x is the last
       point with finite derivatives. Status and steps are Python integers outside jit, integer arrays inside, where

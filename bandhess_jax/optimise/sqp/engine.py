@@ -16,10 +16,10 @@ from jax import Array, lax
 
 from bandhess_common.interior_point import loop
 from bandhess_common.interior_point import state as portable
-from bandhess_common.interior_point.constants import constants
+from bandhess_common.interior_point.constants import constants_of_engine
 from bandhess_common.interior_point.problem import problem as problem_of
 from bandhess_common.interior_point.state import Solution
-from bandhess_common.kernels.interior import REGISTERS, Layout
+from bandhess_common.kernels.interior import REGISTERS, Layout, words
 
 from ...framework.kernels import cpu_kernels
 from . import ops
@@ -47,18 +47,18 @@ class Start(NamedTuple):
 
 
 class Engine(Protocol):
-    """What both are. A head is what a loop reads of a state; `start` gives the state before where that has begun."""
+    """What both are. A head is what a loop reads of a state; `start` gives the state before where that has begun, and
+    comes, as `begin` and `trial` do, with the head."""
 
     @property
     def layout(self) -> Layout: ...
     @property
     def m(self) -> int: ...
-    def start(self, box: Box, first: Array, x: Array, start: Start, before: Any, begun: Any) -> Any: ...
-    def blank(self) -> Any: ...
-    def begin(self, state: Any, at: Derivatives) -> Any: ...
-    def trial(self, state: Any, f: Array, h: Array) -> Any: ...
+    def start(self, box: Box, first: Array, x: Array, start: Start, before: Any, begun: Any) -> tuple: ...
+    def blank(self) -> tuple: ...
+    def begin(self, state: Any, at: Derivatives) -> tuple: ...
+    def trial(self, state: Any, f: Array, h: Array) -> tuple: ...
     def solution(self, state: Any) -> Solution: ...
-    def head(self, state: Any) -> Any: ...
     def register(self, head: Any, name: str) -> Array: ...
     def vector(self, head: Any, name: str) -> Array: ...
 
@@ -71,49 +71,51 @@ class Compiled(NamedTuple):
     m: int
     dtype: np.dtype
 
-    def start(self, box: Box, first: Array, x: Array, start: Start, before: Array, begun: Any) -> Array:
-        dtype = self.dtype
-        table = jnp.asarray(np.array(constants(float(np.finfo(dtype).eps)), dtype))
+    def start(self, box: Box, first: Array, x: Array, start: Start, before: Array, begun: Any) -> tuple:
+        table = np.array(constants_of_engine(float(np.finfo(self.dtype).eps)))
         numbers = start.numbers.at[2].set(jnp.where(begun, -1, start.numbers[2]))
-        operands = *box, first, x, *start._replace(numbers=numbers), table, before
-        return self._call("start", [self.layout.size], {"rows": self.layout.rows, "m": self.m}, *operands)
+        constants = jnp.asarray(table.view(words(self.dtype.name, 1)[0]))
+        operands = *box, first, x, *start._replace(numbers=numbers), constants, before
+        return self._turn("start", {"rows": self.layout.rows, "m": self.m}, *operands)
 
-    def blank(self) -> Array:
-        """A state's structure."""
-        return jnp.zeros(self.layout.size, self.dtype)
+    def blank(self) -> tuple:
+        """A state's and a head's structure."""
+        return tuple(jnp.zeros(a.shape, a.dtype) for a in self._shapes)
 
-    def begin(self, state: Array, at: Derivatives) -> Array:
+    def begin(self, state: Array, at: Derivatives) -> tuple:
         """After a request for derivatives."""
         operands = at.value, at.h, at.grad, at.rows, at.band, at.narrow.astype(self.dtype)
-        return self._call("begin", [self.layout.size], {}, state, *operands)
+        return self._turn("begin", {}, state, *operands)
 
-    def trial(self, state: Array, f: Array, h: Array) -> Array:
+    def trial(self, state: Array, f: Array, h: Array) -> tuple:
         """After a request for values."""
-        options = {"n": self.layout.n, "rows": self.layout.rows}
-        return self._call("trial", [self.layout.size], options, state, f, h)
+        return self._turn("trial", {"n": self.layout.n, "rows": self.layout.rows}, state, f, h)
 
     def solution(self, state: Array) -> Solution:
         n, r, rows, _ = self.layout
-        return Solution(*self._call("solution", [n, r, n, n, None], {"n": n, "r": r, "rows": rows}, state))
-
-    def head(self, state: Array) -> Array:
-        """The state's first entries: all that a loop reads of it, but for the solution. To be read from this array, not
-        from the state, which the next call writes over: XLA would keep a copy of it."""
-        start, count = self.layout.place("y_request")
-        return state[: start + count]
+        shapes = [jax.ShapeDtypeStruct(shape, self.dtype) for shape in ((n,), (r,), (n,), (n,), ())]
+        return Solution(*self._call("solution", shapes, {"n": n, "r": r, "rows": rows}, state))
 
     def register(self, head: Array, name: str) -> Array:
         return head[REGISTERS.index(name)]
 
     def vector(self, head: Array, name: str) -> Array:
-        start, count = self.layout.place(name)
-        return head[start : start + count]
+        start, end = self.layout.request(name)
+        return head[start:end]
 
-    def _call(self, name: str, sizes: list[int | None], options: dict[str, int], *operands: Array) -> Any:
-        shapes = [jax.ShapeDtypeStruct(() if size is None else (size,), self.dtype) for size in sizes]
+    @property
+    def _shapes(self) -> list[jax.ShapeDtypeStruct]:
+        """Of a state and a head."""
+        word, count = words(self.dtype.name, self.layout.size)
+        return [jax.ShapeDtypeStruct((count,), word), jax.ShapeDtypeStruct((self.layout.head,), self.dtype)]
+
+    def _turn(self, name: str, options: dict[str, int], *operands: Array) -> tuple:
+        return tuple(self._call(name, self._shapes, options, *operands))
+
+    def _call(self, name: str, shapes: list, options: dict[str, int], *operands: Array) -> Any:
         call = jax.ffi.ffi_call(
             f"bandhess_interior_{name}",
-            shapes[0] if len(shapes) == 1 else tuple(shapes),
+            shapes,
             vmap_method="broadcast_all",
             input_output_aliases={"start": {10: 0}, "begin": {0: 0}, "trial": {0: 0}}.get(name),
         )
@@ -146,9 +148,9 @@ class Portable(NamedTuple):
     m: int
     dtype: np.dtype
 
-    def start(self, box: Box, first: Array, x: Array, start: Start, before: Running, begun: Any) -> Running:
+    def start(self, box: Box, first: Array, x: Array, start: Start, before: Running, begun: Any) -> tuple:
         new = functools.partial(self._start, box, first, x, start)
-        return new() if begun is False else lax.cond(begun, lambda: before, new)
+        return self._with_head(new() if begun is False else lax.cond(begun, lambda: before, new))
 
     def _start(self, box: Box, first: Array, x: Array, start: Start) -> Running:
         tol, max_steps, kind, mu = start.numbers
@@ -156,32 +158,33 @@ class Portable(NamedTuple):
         given = portable.Solution(x, start.y, start.z_lower, start.z_upper, mu)
         return Running(problem, loop.start(OPS, problem, x, kind.astype(jnp.int32), given))
 
-    def blank(self) -> Running:
+    def blank(self) -> tuple:
         n, r, *_ = self.layout
         vector, rows, numbers = (jnp.zeros(size, self.dtype) for size in (n, r, 4))
         first = jnp.zeros(r, jnp.int32)
         box, start = Box(*[vector] * 3), Start(rows, vector, vector, numbers)
         shapes = jax.eval_shape(self._start, box, first, vector, start)
-        return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        return self._with_head(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes))
 
-    def begin(self, running: Running, at: Derivatives) -> Running:
+    def begin(self, running: Running, at: Derivatives) -> tuple:
         n, _, rows, p = self.layout[:4]
         count = len(at.band) - p
         empty = jnp.zeros((rows - count, n), self.dtype)  # the diagonals that hold nothing
         band = jnp.concatenate([at.band[:count], empty, at.band[count:]])
         given = portable.Derivatives(*at._replace(band=band))
-        return running._replace(state=loop.begin(OPS, running.problem, running.state, given))
+        return self._with_head(running._replace(state=loop.begin(OPS, running.problem, running.state, given)))
 
-    def trial(self, running: Running, f: Array, h: Array) -> Running:
-        return running._replace(state=loop.trial(OPS, running.problem, running.state, portable.Values(f, h)))
+    def trial(self, running: Running, f: Array, h: Array) -> tuple:
+        values = portable.Values(f, h)
+        return self._with_head(running._replace(state=loop.trial(OPS, running.problem, running.state, values)))
 
     def solution(self, running: Running) -> Solution:
         return Solution(*running.state.solution)
 
-    def head(self, running: Running) -> Head:
+    def _with_head(self, running: Running) -> tuple[Running, Head]:
         s = running.state
         numbers = s.status, s.request, s.sigma, s.steps, *s.report, s.fresh, s.narrow
-        return Head(jnp.stack([jnp.asarray(a, self.dtype) for a in numbers]), s.x_request, s.y_request)
+        return running, Head(jnp.stack([jnp.asarray(a, self.dtype) for a in numbers]), s.x_request, s.y_request)
 
     def register(self, head: Head, name: str) -> Array:
         return head.registers[REGISTERS.index(name)]

@@ -74,10 +74,9 @@ def blank(options: Options, engine: Engine) -> State:
     if options.rows is not None:
         history = SQPHistory(*[jnp.full(options.rows, nothing)] * len(SQPHistory._fields))
     rows = jnp.zeros(engine.layout.r, jnp.int32)
-    whole = engine.blank()
-    none = jnp.int32(0)
+    (whole, head), none = engine.blank(), jnp.int32(0)
     seen = Seen(unseen, unseen, unseen)
-    return State(whole, engine.head(whole), rows, none, none, none - 1, none, seen, history)
+    return State(whole, head, rows, none, none, none - 1, none, seen, history)
 
 
 def initial(
@@ -97,8 +96,8 @@ def initial(
         look = functools.partial(windows, lambda x: functions(x)[1], x, options.objective.layout)
         look = functools.partial(look, options.extraction.bandwidth)
         first = look() if begun is False else lax.cond(begun, lambda: first, look)
-    whole = engine.start(box, first, x, start, before.engine, begun)
-    return before._replace(engine=whole, head=engine.head(whole), first=first)
+    state, head = engine.start(box, first, x, start, before.engine, begun)
+    return before._replace(engine=state, head=head, first=first)
 
 
 def is_open(engine: Engine, state: State) -> Array:
@@ -145,8 +144,8 @@ def turns(
 
     def trial(s: State) -> State:
         x = engine.vector(s.head, "x_request")
-        state = engine.trial(s.engine, *tidy(functions, x)(x))
-        return s._replace(engine=state, head=engine.head(state), trials=s.trials + 1)
+        state, head = engine.trial(s.engine, *tidy(functions, x)(x))
+        return s._replace(engine=state, head=head, trials=s.trials + 1)
 
     def turn(s: State) -> State:
         x, y = (engine.vector(s.head, name) for name in ("x_request", "y_request"))
@@ -157,8 +156,8 @@ def turns(
         # Said at the start, whose values are then known.
         narrow = jnp.maximum(at.narrow, s.narrow)
         s, at = s._replace(narrow=narrow), at._replace(narrow=jnp.where(s.turns == 0, 0, narrow))
-        state = engine.begin(s.engine, at)
-        begun = s._replace(engine=state, head=engine.head(state))
+        state, head = engine.begin(s.engine, at)
+        begun = s._replace(engine=state, head=head)
         end = lax.while_loop(lambda s: engine.register(s.head, "request") == VALUES, trial, begun)
         return _noted(engine, s, end, at, box, callback)
 

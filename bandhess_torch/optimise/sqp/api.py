@@ -196,6 +196,8 @@ def sqp(
       start: a previous result, of this problem or one like it, from which to go on (full warm start): its x in the
         place of x0, all its multipliers, and its barrier. From its own solution that takes one step at most.
       tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
+        In float32 the compiled kernels (CPU) round the three functions and x to float32 and nothing else, so that 1e-5
+        is within reach; the portable ones (GPU) compute in float32, where badly conditioned problems may stall.
       max_steps: bound of the accepted steps.
       max_seconds: bound of the time, looked at once per step; x0 is always evaluated.
       callback: called with a `StepInfo` at x0 and after every accepted step; grad_norm is that of the Lagrangian, and
@@ -223,8 +225,8 @@ def sqp(
       x: the largest entry alone hides what small columns may gain. Here f and each constraint are scaled so
       that their gradients at the start are at most 100;
       the second test holds for the constraints as they are, too, less 16 eps |J| |x|, which is rounding. Other ends:
-      PRECISION_FLOOR (steps at rounding level bring nothing more, or twenty points passed all but the last line or
-      lacked the positive curvature), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW
+      PRECISION_FLOOR (steps at rounding level bring nothing more, or twenty points passed all but the last line,
+      lacked the positive curvature, or, in float32, were further off by no more than rounding hides), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW
       (`message` names what lies outside), INFEASIBLE (the violation is stationary), RANK_DEFICIENT (the constraints'
       Jacobian has dependent rows, so that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the
       last point with finite derivatives.

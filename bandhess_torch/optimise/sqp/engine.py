@@ -1,5 +1,5 @@
-"""The interior-point method by requests: compiled on CPUs, its state one tensor that the kernels change in place;
-elsewhere the portable one, in tensor operations (`ops.py`)."""
+"""The interior-point method by requests: compiled on CPUs, its state one tensor that the kernels change in place
+(`bandhess_common/kernels/interior.py`); elsewhere the portable one, in tensor operations (`ops.py`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from bandhess_common.interior_point import loop as portable_loop
 from bandhess_common.interior_point import state as portable
-from bandhess_common.interior_point.constants import constants
+from bandhess_common.interior_point.constants import constants_of_engine
 from bandhess_common.interior_point.problem import problem as problem_of
 from bandhess_common.interior_point.state import Solution
 from bandhess_common.kernels import call
-from bandhess_common.kernels.interior import REGISTERS, Layout
+from bandhess_common.kernels.interior import FOR_CALLERS, Layout, words
 
 from ...framework.kernels import served, view
 from . import ops
@@ -64,7 +64,7 @@ class Registers(NamedTuple):
     narrow: float
 
 
-assert Registers._fields == REGISTERS[: len(Registers._fields)]
+assert Registers._fields == FOR_CALLERS
 
 
 class Engine(Protocol):
@@ -81,23 +81,25 @@ class Compiled:
     def __init__(self, task: Task, start: Start, first: Tensor) -> None:
         n, r = len(start.x), len(start.y)
         self.layout, self.like = Layout(n, r, task.rows, task.shared), start.x.new_empty(0)
-        self.state = start.x.new_empty(self.layout.size)
-        self.of_state = view(self.state)
-        self.places = [(at, at + count) for at, count in map(self.layout.place, ("x_request", "y_request"))]
+        name, count = words(str(start.x.dtype).removeprefix("torch."), self.layout.size)
+        word = getattr(torch, name)
+        self.state = start.x.new_empty(count, dtype=word)
+        self.head = start.x.new_empty(self.layout.head)
+        self.of_state, self.of_both = view(self.state), [view(self.state), view(self.head)]
         numbers = start.x.new_tensor([task.tol, task.max_steps, start.kind, float(start.mu)])
-        fixed = start.x.new_tensor(constants(torch.finfo(start.x.dtype).eps))
+        fixed = torch.tensor(constants_of_engine(torch.finfo(start.x.dtype).eps), dtype=torch.float64).view(word)
         operands = [task.lower, task.upper, task.held, first, *start[1:5], numbers, fixed]
         operands = [t.contiguous() for t in operands]
         numbers_of = {"rows": task.rows, "m": task.m, "shared": task.shared}
-        call("interior_start", [*map(view, operands), self.of_state], [self.of_state], **numbers_of)
+        call("interior_start", [*map(view, operands), self.of_state], self.of_both, **numbers_of)
 
     def registers(self) -> Registers:
-        return Registers(*self.state[: len(Registers._fields)].tolist())
+        return Registers(*self.head[: len(Registers._fields)].tolist())
 
     def asked(self) -> tuple[Tensor, Tensor]:
-        """x and y of the request; tensors of their own, for the state changes."""
-        (x, x_end), (y, y_end) = self.places
-        return self.state[x:x_end].clone(), self.state[y:y_end].clone()
+        """x and y of the request; tensors of their own, for the head changes."""
+        (x, x_end), (y, y_end) = map(self.layout.request, ("x_request", "y_request"))
+        return self.head[x:x_end].clone(), self.head[y:y_end].clone()
 
     def _ready(self, *tensors: Tensor) -> list[Tensor]:
         return [t if t.is_contiguous() else t.contiguous() for t in tensors]
@@ -105,12 +107,12 @@ class Compiled:
     def begin(self, found: Derivatives) -> None:
         narrow = self.like.new_tensor(found.narrow)
         kept = self._ready(*found[:5], narrow)
-        call("interior_begin", [self.of_state, *map(view, kept)], [self.of_state], shared=self.layout.p)
+        call("interior_begin", [self.of_state, *map(view, kept)], self.of_both, shared=self.layout.p)
 
     def trial(self, f: Tensor, h: Tensor) -> None:
         kept = self._ready(f, h)
         n, _, rows, p = self.layout
-        call("interior_trial", [self.of_state, *map(view, kept)], [self.of_state], n=n, rows=rows, shared=p)
+        call("interior_trial", [self.of_state, *map(view, kept)], self.of_both, n=n, rows=rows, shared=p)
 
     def solution(self) -> Solution:
         n, r, rows, p = self.layout
