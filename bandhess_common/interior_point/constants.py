@@ -109,6 +109,12 @@ class Constants(NamedTuple):
     )  # rows are dependent where |A^T u| is at most this part of |u|, u in units of the rows
     # Warm start
     warm: float = 1e-2  # z is at least this many mu / d
+    # Units of variables, `units.py`: powers of 2
+    unit_sweeps: float = 4.0  # of equilibration
+    unit_spread: float = 15.0  # each variable has its own where these differ by more
+    unit_common: float = 8.0  # one for all where their mean is farther from 2^0
+    unit_way: float = 32.0  # the common size is no less than this part of the way to where rows are met
+    unit_most: float = 24.0
     # Quadratic programs, by predictor and corrector (Mehrotra, SIAM J. Optimization 2 (1992) 575)
     straight: float = (
         DOUBLE**0.75

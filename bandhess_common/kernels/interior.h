@@ -146,9 +146,9 @@ void interior_solution(Call& call) {
   for (Index i = 0; i < batch; ++i) {
     const State<T> s(states + i * size, sizes);
     const T scale = s.reg.f_scale;
-    std::copy_n(s.x, n, x + i * n);
-    for (Index j = 0; j < n; ++j) z_lower[i * n + j] = s.z_lower[j] / scale;
-    for (Index j = 0; j < n; ++j) z_upper[i * n + j] = s.z_upper[j] / scale;
+    for (Index j = 0; j < n; ++j) x[i * n + j] = s.unit[j] * s.x[j];
+    for (Index j = 0; j < n; ++j) z_lower[i * n + j] = s.z_lower[j] / (s.unit[j] * scale);
+    for (Index j = 0; j < n; ++j) z_upper[i * n + j] = s.z_upper[j] / (s.unit[j] * scale);
     for (Index k = 0; k < r; ++k) y[i * r + k] = s.y[k] * s.h_scale[k] / scale;
     mu[i] = (s.elastic() ? s.reg.main_barrier : s.reg.barrier) / scale;
   }
