@@ -94,10 +94,7 @@ class Loop {
   void take() {
     const T mu = reg_.barrier, range = c_.multiplier_range, alpha = reg_.alpha, alpha_z = reg_.alpha_z;
     const Step<T> step = s_.step();
-    reg_.step = alpha * std::sqrt(sum<T>(0, s_.n, [dx = step.x, unit = s_.unit](Index j) {
-                  const T moved = unit[j] * dx[j];
-                  return moved * moved;
-                }));
+    reg_.step = alpha * length(s_, step.x);
     reg_.fraction = alpha;
     reg_.shift = reg_.delta;
     if (reg_.augment > 0) augment(s_);
@@ -233,7 +230,7 @@ class Loop {
   void report() {
     const T scale = reg_.f_scale, own = s_.elastic() ? reg_.main_barrier : reg_.barrier;
     reg_.value = reg_.f / scale;
-    reg_.grad_norm = largest<T>(0, s_.n, [dual = s_.dual, unit = s_.unit](Index j) { return dual[j] / unit[j]; }) / scale;
+    reg_.grad_norm = largest<T>(0, s_.n, [g = s_.dual, unit = s_.unit](Index j) { return g[j] / unit[j]; }) / scale;
     reg_.violation = violation<T>(s_, s_.x, s_.h, nullptr);
     reg_.gap = gap(s_, reg_.barrier) / scale;
     reg_.mu = s_.count(false) > 0 ? own / scale : T(0);
