@@ -134,6 +134,14 @@ def test_tensors_from_elsewhere() -> None:
         table.untyped_storage().resize_(2**16)
 
 
+def test_a_default_device() -> None:
+    x, out = numbers(50), numbers(50)
+    with torch.device("meta"):  # where nothing can be computed
+        run = compiled([partial(torch.mul, x, 2.71875, out=out)], [x, out])
+    after(run, [])
+    np.testing.assert_array_equal(out.numpy(), (x * 2.71875).numpy())
+
+
 def test_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     x, whole, halves = numbers(50), torch.arange(50), numbers(50).half()
     stays: list[Callable] = [

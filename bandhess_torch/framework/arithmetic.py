@@ -103,7 +103,7 @@ def _place(t: Any, out: Tensor) -> _Place | None:
 
 @lru_cache(64)
 def _number(value: float, _sign: float, dtype: torch.dtype) -> Tensor:
-    return torch.tensor(value, dtype=dtype)
+    return torch.tensor(value, dtype=dtype, device="cpu")  # whatever the default device
 
 
 def _steps(t: Tensor, ndim: int) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ time. A `Recorder` keeps that list, of which a `Tape` is made,
     tape = tape_of(recorder, [a, b], [c, d])
 
 without what c and d do not need or what was done before, each operation writing into memory that was chosen beforehand,
-an operand's or other that is needed no more; views are made once, and so is what does not depend on a and b.
+an operand's or other that is needed no more; views are made once, and so is what does not depend on a and b. Most of
+what remains is arithmetic, which compiled loops do (`arithmetic.py`).
 
 A tape is right where the list depends on nothing but shapes. None is made where values are read (`.item()`, `if x > 0`,
 NumPy), numbers drawn, tensors from elsewhere written to, much memory kept, or an operation is met that is not known to
