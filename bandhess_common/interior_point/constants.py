@@ -114,6 +114,7 @@ class Constants(NamedTuple):
     # Warm start
     warm: float = 1e-2  # z is at least this many mu / d
     precision: float = DOUBLE  # the rounding unit of the functions' arguments, values and derivatives
+    damping: float = 1e-5  # times mu: the force on what is bounded on one side alone (kappa_d of WB)
     # Units of variables, `units.py`: powers of 2
     unit_sweeps: int = 4  # of equilibration
     unit_spread: float = 15.0  # each variable has its own where these differ by more

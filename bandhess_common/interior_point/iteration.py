@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..status import Status
-from .measures import error, gap, least_mu, localised, lower_mu, price, residuals, value_size, violation
+from .measures import error, gap, hidden, least_mu, localised, lower_mu, met, residuals, theta, value_size, violation
 from .operations import Array
 from .outcome import restored
 from .predictor import begun_predictor, predicted, predictor_wanted, watched_predictor
-from .products import masked, pull, push
+from .products import masked, pull
 from .requests import ask_values, ended, running
 from .restoration import centred
 from .search import begun, emptied, watched
 from .state import SEARCH, Derivatives, Kit, Mode, Residuals, Solution, State, Step, choose
-from .step import Curve, curve, direction
+from .step import Curve, curve, direction, slope
 from .system import assembled, factored, shift_until_definite
 
 
@@ -30,11 +30,12 @@ def visited(k: Kit, s: State, a: Derivatives) -> State:
     proximal = mode.zeta * mode.weight * (q.x - mode.x_r) * p.free
     gradient = ops.where(mode.elastic, proximal, total - pull(k, rows, q.y))
     local = localised(k, gradient, total + proximal - lower + upper, residuals(k, s.h, q, mode.mu), q, mode.elastic)
-    system = assembled(k, band, rows, q, mode, s.size_least, s.system)
+    system = assembled(k, band, rows, q, mode, local.dual, s.size_least, s.system)
     s = s._replace(local=local, system=system, fresh=0 * s.fresh + 1)
     finite = ops.isfinite(error(k, local, q, mode.elastic, 0.0)) & ops.isfinite(s.f)
     fallen, far = -s.f / ops.maximum(s.value_unit, 1.0), ops.largest(q.x)
-    falling = (ops.maximum(fallen, far) > k.c.unbounded) | (ops.minimum(fallen, far) > k.c.unbounded**0.5)
+    far_off = (ops.maximum(fallen, far) > k.c.unbounded) | (ops.minimum(fallen, far) > k.c.unbounded**0.5)
+    falling = far_off & (fallen > 0)
     s = choose_reported(k, s, finite)
     return ended(k, s, [(~finite, Status.NONFINITE), (falling & ~mode.elastic, Status.UNBOUNDED)])
 
@@ -71,7 +72,7 @@ def advanced(k: Kit, s: State) -> State:
     s = s._replace(
         system=system,
         last_shift=ops.where(system.shift > 0, system.shift, s.last_shift),
-        shifted=ops.where(near, s.shifted + 1, 0),
+        shifted=ops.where(near & ~mode.elastic, s.shifted + 1, 0),
     )
     s, bend, ends = judged(k, s)
     spent = k.ops.number(s.steps, k.p.max_steps) >= k.p.max_steps
@@ -92,13 +93,9 @@ def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
     """Whether the point is stationary, a direction of negative curvature where one is looked for, and in restoration
     the same again without the proximal term, if that holds the point where it is."""
     ops, c, q, tol = k.ops, k.c, s.point, k.p.tol
-    hidden = c.rounding_rows * k.eps * push(k, abs(s.system.rows), abs(q.x))
-    excess = violation(k, q.x, s.h, s.h_scale, k.p.units, hidden)
-    value = value_size(k, s.f, s.value_unit)
-    change = gap(k, q, s.mode.mu) + price(k, s.local, q, hidden)
-    met = (excess <= tol / 2) & (change <= c.gap * tol * value)
-    elastic = s.mode.elastic
-    stationary = (error(k, s.local, q, elastic, 0.0) <= tol) & (elastic | met)
+    elastic, unseen = s.mode.elastic, hidden(k, s.system.rows, q.x)
+    small, excess = met(k, s, unseen)
+    stationary = (error(k, s.local, q, elastic, 0.0) <= tol) & (elastic | small)
     near = error(k, s.local, q, elastic, s.mode.mu) <= c.curvature_error * s.mode.mu
     looking = (stationary | near) & (s.system.shift > k.eps**0.5 * s.system.size)
     none = Curve(elastic & False, s.search.step, 0 * s.f)
@@ -110,7 +107,7 @@ def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
     gradient = ops.where(recentre, 0.0, s.local.gradient)
     s = s._replace(local=localised(k, gradient, dual, s.local.residuals, q, elastic))
     settled = settled & (error(k, s.local, q, elastic, 0.0) <= tol)
-    violated = ops.maximum(excess, violation(k, q.x, s.h, 1.0, 0 * q.x + 1, hidden)) > c.infeasible * tol
+    violated = ops.maximum(excess, violation(k, q.x, s.h, 1.0, 0 * q.x + 1, unseen)) > c.infeasible * tol
     return s, bend, Verdict(settled, violated)
 
 
@@ -130,12 +127,13 @@ def departed(k: Kit, s: State, bend: Curve, closing: Array, spent: Array) -> Sta
         lambda _: direction(k, s.system, s.local, s.local.residuals, q, mode, symmetric, products),
         bend.step,
     )
-    s = s._replace(search=begun(k, s, s.local, step, bend))
-    mode, creeping = watched(k, s.mode, s.search.theta)
-    s = ask_values(k, s._replace(mode=mode), SEARCH)
     little = closing & ~worth_taking(k, s, step)
     shifted = little & (s.system.shift > 0)
     little = ops.when(shifted, lambda _: worth_little_unshifted(k, s, mode, symmetric), little)
+    s, step = quieted(k, s, step, symmetric & ~bend.found & ~predicts)
+    s = s._replace(search=begun(k, s, s.local, step, bend))
+    mode, creeping = watched(k, s.mode, s.search.theta)
+    s = ask_values(k, s._replace(mode=mode), SEARCH)
     ends = [
         (little, Status.CONVERGED),
         (closing & (s.held >= k.c.held), Status.PRECISION_FLOOR),
@@ -143,6 +141,17 @@ def departed(k: Kit, s: State, bend: Curve, closing: Array, spent: Array) -> Sta
     ]
     s = ended(k, s._replace(held=ops.where(closing, s.held + 1, s.held)), ends)
     return ops.when(creeping & running(s), lambda s: restored(k, s), s)
+
+
+def quieted(k: Kit, s: State, step: Step, noisy: Array) -> tuple[State, Step]:
+    """With the step without noise, where that turned it uphill and phi decides."""
+    ops, q, mode = k.ops, s.point, s.mode
+    phi_decides = theta(k, s.local.residuals) <= mode.filter.theta_least
+    uphill = noisy & phi_decides & (slope(k, s.local, q, mode, step) > 0)
+    step = ops.when(
+        uphill, lambda _: direction(k, s.system, s.local, s.local.residuals, q, mode, noisy & False, 0 * q.d), step
+    )
+    return s._replace(shifted=ops.where(uphill, 0, s.shifted)), step
 
 
 def worth_little_unshifted(k: Kit, s: State, mode: Mode, symmetric: Array) -> Array:

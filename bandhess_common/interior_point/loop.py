@@ -195,10 +195,10 @@ def turned(k: Kit, s: State, v: Values) -> State:
 
 
 def with_larger_shift(k: Kit, s: State) -> State:
-    """Once, before a short step: a larger shift turns it towards the gradient."""
+    """Once, before a short step: a larger shift turns it towards the gradient, and there is no noise in it."""
     ops, c = k.ops, k.c
     shift = ops.maximum(c.shift_grow * s.system.shift, ops.maximum(s.last_shift, c.shift_first * s.system.size))
-    return s._replace(system=factored(k, s.system, shift)[0], last_shift=shift)
+    return s._replace(system=factored(k, s.system, shift)[0], last_shift=shift, shifted=0 * s.shifted)
 
 
 def corrected(k: Kit, s: State, step: Step, res: Residuals, theta: Array, correcting: Array) -> Search:

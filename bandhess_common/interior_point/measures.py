@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .operations import Array
-from .state import Filter, Kit, Local, Mode, Point, Residuals, exists
+from .products import push
+from .state import Filter, Kit, Local, Mode, Point, Residuals, State, exists
 
 
 def distances(k: Kit, x: Array) -> Array:
@@ -46,8 +47,10 @@ def objective(k: Kit, f: Array, q: Point, mode: Mode) -> Array:
 
 
 def phi(k: Kit, f: Array, q: Point, mode: Mode) -> Array:
-    """The barrier function (WB 3)."""
-    return objective(k, f, q, mode) - mode.mu * k.ops.sum(k.ops.log(q.d))
+    """The barrier function (WB 3). What is bounded on one side alone is damped, by a part of mu times its distance:
+    where nothing else depends on it, the barrier would take it to infinity (WB 3.7)."""
+    damped = k.c.damping * k.ops.sum(k.p.damped * q.d)
+    return objective(k, f, q, mode) - mode.mu * (k.ops.sum(k.ops.log(q.d)) - damped)
 
 
 def localised(k: Kit, gradient: Array, dual: Array, res: Residuals, q: Point, elastic: Array) -> Local:
@@ -84,6 +87,19 @@ def violation(k: Kit, x: Array, h: Array, h_scale: Array | float, units: Array, 
     out = ops.where(k.p.inequality & (h > 0), 0.0, out)
     bounds = ops.where(k.p.bounded, ops.maximum(-distances(k, x), 0.0) * ops.join(units, units), 0.0)
     return ops.maximum(ops.largest(out), ops.largest(bounds))
+
+
+def hidden(k: Kit, rows: Array, x: Array) -> Array:
+    """What rounding hides of the rows' values: of J x."""
+    return k.c.rounding_rows * k.eps * push(k, abs(rows), abs(x))
+
+
+def met(k: Kit, s: State, unseen: Array) -> tuple[Array, Array]:
+    """Whether violation, gap and residuals, less what is `unseen` of rows, are small enough; and the violation."""
+    q, value = s.point, value_size(k, s.f, s.value_unit)
+    excess = violation(k, q.x, s.h, s.h_scale, k.p.units, unseen)
+    change = gap(k, q, s.mode.mu) + price(k, s.local, q, unseen)
+    return (excess <= k.p.tol / 2) & (change <= k.c.gap * k.p.tol * value), excess
 
 
 def gap(k: Kit, q: Point, mu: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..status import Status
-from .measures import least_mu, lower_mu, value_size
+from .measures import error, hidden, least_mu, lower_mu, met, value_size
 from .operations import Array
 from .requests import ask_derivatives, ask_values, ended
 from .restoration import back, entered
@@ -51,17 +51,22 @@ def failed(k: Kit, s: State) -> State:
     """Alpha became too small. Where rounding hides progress the full step is taken and mu falls (WB 3.9), a few times;
     else restoration begins, or begins anew from here."""
     ops, c, u, mode = k.ops, k.c, s.search, s.mode
-    near = u.theta <= mode.filter.theta_least
+    # theta_least is large after a start far off.
+    near = (u.theta <= mode.filter.theta_least) & (mode.elastic | (s.report.violation <= c.infeasible * k.p.tol))
     tiny = ~u.curved & near & (ops.largest(u.step.x / (1 + abs(s.point.x))) < c.tiny * k.eps)
     last = tiny & (s.tiny_steps >= c.tiny_steps)
     spent = mode.elastic & (mode.renewals >= c.renewals)
     feasible = ~mode.elastic & (u.theta <= c.stalled * k.p.tol)
+    small, _ = met(k, s, hidden(k, s.system.rows, s.point.x))
+    # Of negative curvature nothing can be seen in f.
+    flat = u.curved & feasible & small & (error(k, s.local, s.point, mode.elastic, 0.0) <= k.p.tol)
     s = ended(
         k, s,
         [
             (last & ~mode.elastic, Status.PRECISION_FLOOR),
             (last, Status.STALLED),
             (~tiny & ~u.finite, Status.NONFINITE),
+            (~tiny & flat, Status.PRECISION_FLOOR),
             (~tiny & (spent | feasible), Status.STALLED),
         ],
     )  # fmt: skip

@@ -31,9 +31,11 @@ def problem(
     always = ops.join(bounded, inequality, none)
     elastic = ops.join(ops.full((2 * n + r,), 0.0, lower) > 0, ~none)
     held = ops.where(fixed > 0, lower, 0.0)
+    lone = ops.join(bounded & ~ops.join(bounded[n:], bounded[:n]), inequality, none)
     return Problem(
         edges, bounded, unit, width, 0 * held + 1, held, free, held[n - shared :],
-        by_cells(ops, free, rows, shared) > 0, inequality, first, always, elastic, ops.noise(lower, 2) * free,
+        by_cells(ops, free, rows, shared) > 0, inequality, first, always, elastic, ops.real(lone, lower),
+        ops.noise(lower, 2) * free,
         ops.number(limits[0], lower), ops.number(limits[1], lower),
     )  # fmt: skip
 

@@ -61,6 +61,7 @@ class Problem(NamedTuple):
     first: Array  # (r,) int32
     always: Array  # (2n + 3r,) the entries of d that exist always,
     elastic: Array  # and those that exist in restoration
+    damped: Array  # (2n + 3r,) 1 of what is bounded on one side alone
     noise: Array  # (n,)
     tol: Array
     max_steps: Array

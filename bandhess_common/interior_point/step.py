@@ -14,10 +14,12 @@ def direction(
 ) -> Step:
     """The Newton step for residuals `res` (WB 11 and 31, with a slack for every bound):
 
-    b1 = -dual - (z1 - mu/d1 + z1/d1 rb1) + (z2 - mu/d2 + z2/d2 rb2)
-    b2 = -rr + d3/z3 (y + mu/d3) + p/zp (y - rho + mu/p) - n/zn (-y - rho + mu/n)
-    dd = dx + rb1, -dx + rb2, d3/z3 (dy + y + mu/d3), p/zp (dy + y - rho + mu/p), n/zn (-dy - y - rho + mu/n)
+    b1 = -dual - (z1 + t1 - mu/d1 + z1/d1 rb1) + (z2 + t2 - mu/d2 + z2/d2 rb2)
+    b2 = -rr + d3/z3 (y + mu/d3 - t3) + p/zp (y - rho + mu/p) - n/zn (-y - rho + mu/n)
+    dd = dx + rb1, -dx + rb2, d3/z3 (dy + y + mu/d3 - t3), p/zp (dy + y - rho + mu/p), n/zn (-dy - y - rho + mu/n)
     dz = mu/d - z - z/d dd
+
+    t, of what is bounded on one side alone, is a part of mu (`phi`).
 
     products: mu stands for mu less these, entry by entry of d.
     symmetric: noise is added to b1, which grows along negative curvature alone: a path through the middle of a disc
@@ -26,12 +28,13 @@ def direction(
     ops, rho = k.ops, k.c.rho
     there, pliant = exists(k, mode.elastic), pliancies(k, q, mode.elastic)
     centre = ops.where(there, (mode.mu - products) / q.d, 0.0)
-    bounds = 2 * q.x.shape[0]
-    change = q.z - centre
+    bounds, damping = 2 * q.x.shape[0], k.c.damping * mode.mu * k.p.damped
+    change = q.z + damping - centre
     change_lower, change_upper = halves(change[:bounds] + (q.z / q.d)[:bounds] * res.bounds)
     b1 = -local.dual - change_lower + change_upper
-    b1 = b1 + ops.where(symmetric, k.c.noise * ops.largest(b1), 0.0) * k.p.noise
-    forces = ops.where(there[bounds:], ops.join(q.y, q.y - rho, -q.y - rho) + centre[bounds:], 0.0)
+    size = ops.sqrt(b1 @ b1 / max(b1.shape[0], 1))
+    b1 = b1 + ops.where(symmetric, k.c.noise * size, 0.0) * k.p.noise
+    forces = ops.where(there[bounds:], ops.join(q.y, q.y - rho, -q.y - rho) + (centre - damping)[bounds:], 0.0)
     give = pliant[bounds:]
     give_slack, give_p, give_n = thirds(give * forces)
     dx, dy = solve(k, s, b1 * k.p.free, -res.rows + give_slack + give_p - give_n, k.c.target)
@@ -56,7 +59,7 @@ def slope(k: Kit, local: Local, q: Point, mode: Mode, step: Step) -> Array:
     *_, dp, dn = k.split(step.d)
     return (
         local.gradient @ step.x
-        - mode.mu * ops.sum(step.d / q.d)
+        - mode.mu * ops.sum(step.d * (1 / q.d - k.c.damping * k.p.damped))
         + ops.where(mode.elastic, k.c.rho * ops.sum(dp + dn), 0.0)
     )
 

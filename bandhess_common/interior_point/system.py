@@ -43,8 +43,11 @@ def size(k: Kit, band: Array, least: Array) -> Array:
     return k.ops.maximum(k.ops.sqrt(ratio(k, curved @ curved, noise @ noise)), least)
 
 
-def assembled(k: Kit, band: Array, rows: Array, q: Point, mode: Mode, least: Array, last: System) -> System:
-    """The system of a point, not yet factored. band: W, of fixed variables zeros."""
+def assembled(
+    k: Kit, band: Array, rows: Array, q: Point, mode: Mode, dual: Array, least: Array, last: System
+) -> System:
+    """The system of a point, not yet factored. band: W, of fixed variables zeros. What neither it nor dual depends on
+    stays where it is, and needs no shift."""
     ops = k.ops
     proximal = mode.zeta * mode.weight * k.p.free
     with_proximal = shifted_diagonal(k, band, proximal)
@@ -53,7 +56,9 @@ def assembled(k: Kit, band: Array, rows: Array, q: Point, mode: Mode, least: Arr
     lower, upper, *_ = k.split(stiffness)
     diagonal = ops.where(k.p.free > 0, proximal + lower + upper, here)
     *_, slack, p, n = k.split(pliancies(k, q, mode.elastic))
-    return condensed(k, last._replace(band=band, diagonal=diagonal, rows=rows, e=slack + p + n, size=here))
+    s = condensed(k, last._replace(band=band, diagonal=diagonal, rows=rows, e=slack + p + n, size=here))
+    hold = ops.where((s.condensed[0] == 0) & (dual == 0), here, 0.0)
+    return s._replace(diagonal=s.diagonal + hold, condensed=shifted_diagonal(k, s.condensed, hold))
 
 
 def shifted_diagonal(k: Kit, band: Array, diagonal: Array) -> Array:

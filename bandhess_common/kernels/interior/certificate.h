@@ -34,6 +34,7 @@ bool met(const State<T>& s) {
 template <class T>
 bool unbounded(const State<T>& s) {
   const T fallen = -s.reg.f / std::max(T(1), s.reg.value_unit), far = largest(s.x, s.n), most = s.constants().unbounded;
+  if (!(fallen > 0)) return false;
   return std::max(fallen, far) > most || std::min(fallen, far) > std::sqrt(most);
 }
 

@@ -117,7 +117,7 @@ class Direction {
     T total = inner(s_.gradient, to.x, s_.n);
     s_.pairs([&](const Pair<T>& p) {
       const T* dd = to.d[p.kind];
-      total -= reg_.barrier * sum<T>(p.begin, p.end, [=](Index i) { return dd[i] / p.d[i]; });
+      total -= reg_.barrier * sum<T>(p.begin, p.end, [=, this](Index i) { return dd[i] * (1 / p.d[i] - damping(c_, p, i)); });
       if (p.kind > 2) total += c_.rho * sum<T>(0, s_.r, [=](Index i) { return dd[i]; });
     });
     return total;
@@ -141,7 +141,7 @@ class Direction {
   // What pushes a positive variable of the rows: with dy it gives dd z / d.
   INLINE T force(const Pair<T>& p, Index i) const {
     const T y = p.kind == 4 ? -s_.y[i] : s_.y[i];
-    return y - (p.kind == 2 ? T(0) : c_.rho) + centre(p, i) / p.d[i];
+    return y - (p.kind == 2 ? T(0) : c_.rho) + centre(p, i) / p.d[i] - reg_.barrier * damping(c_, p, i);
   }
 
   void right_hand_side(const T* r_lower, const T* r_upper, const T* r_rows) {
@@ -153,7 +153,8 @@ class Direction {
         const T sign = p.kind == 0 ? T(1) : T(-1);
         const T* left = p.kind == 0 ? r_lower : r_upper;
         each(0, s_.n, [=, *this](Index j) {
-          b1[j] -= sign * (p.z[j] + (p.z[j] * left[j] - centre(p, j)) / p.d[j]);
+          const T held = p.z[j] + reg_.barrier * damping(c_, p, j);
+          b1[j] -= sign * (held + (p.z[j] * left[j] - centre(p, j)) / p.d[j]);
         });
       } else {
         const T sign = p.kind == 4 ? T(-1) : T(1);
@@ -162,7 +163,7 @@ class Direction {
     });
     // Leaves symmetric saddles: what is added grows along negative curvature alone.
     if (reg_.shifted >= c_.noise_after) {
-      const T size = c_.noise * largest(b1, s_.n);
+      const T size = c_.noise * std::sqrt(inner(b1, b1, s_.n) / s_.n);
       each(0, s_.n, [=](Index j) { b1[j] += size * static_cast<T>(noise(j, 2)); });
     }
     each(0, s_.n, [=, free = s_.free](Index j) { b1[j] *= free[j]; });

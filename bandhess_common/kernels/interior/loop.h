@@ -200,7 +200,7 @@ class Loop {
       set_up(s_, system_);
       if (!system_.find_shift()) return search_.without_step();
       const bool near = largest(s_.r_rows, s_.r) <= c_.mu_error * reg_.barrier;
-      reg_.shifted = reg_.delta > 0 && near ? reg_.shifted + 1 : T(0);
+      reg_.shifted = reg_.delta > 0 && near && !s_.elastic() ? reg_.shifted + 1 : T(0);
       const bool curved = find_curvature(stationary);
       reg_.curved = curved;
       const bool settled = stationary && !curved, closing = settled && !s_.elastic();

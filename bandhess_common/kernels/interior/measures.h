@@ -72,25 +72,37 @@ T theta(const State<T>& s, const Point<T>& at, T barrier, bool main) {
   return Residuals<T>(s, at, barrier).theta(main);
 }
 
+// What is bounded on one side alone is damped, by so much times mu and its distance: where nothing else depends on it,
+// the barrier would take it to infinity (Wächter and Biegler 2006, section 3.7).
+template <class T>
+INLINE T damping(const Constants<T>& c, const Pair<T>& p, Index i) {
+  if (p.kind > 2) return 0;
+  return p.lone ? c.damping * p.lone[i] : c.damping;
+}
+
 // The barrier function; f is the objective's scaled value at x.
 template <class T>
 T phi(const State<T>& s, const Point<T>& at, T f, T barrier, bool main) {
   double logs = 0;
+  T damped = 0;
+  const Constants<T>& c = s.constants();
   s.pairs(
       [&](const Pair<T>& p) {
         const T* step = at.step.d[p.kind];
-        logs += sum_of_logs(p.begin, p.end, [=, d = p.d, a = at.alpha](Index i) { return d[i] + a * step[i]; });
+        const auto there = [=, d = p.d, a = at.alpha](Index i) { return d[i] + a * step[i]; };
+        logs += sum_of_logs(p.begin, p.end, there);
+        if (p.kind <= 2) damped += sum<T>(p.begin, p.end, [=, &c](Index i) { return damping(c, p, i) * there(i); });
       },
       !main);
   if (!main) {
     const T *p = s.d_p, *n = s.d_n, *dp = at.step.d[3], *dn = at.step.d[4];
-    f = s.constants().rho * sum<T>(0, s.r, [=, a = at.alpha](Index i) { return p[i] + n[i] + a * (dp[i] + dn[i]); });
+    f = c.rho * sum<T>(0, s.r, [=, a = at.alpha](Index i) { return p[i] + n[i] + a * (dp[i] + dn[i]); });
     f += s.reg.zeta / 2 * sum<T>(0, s.n, [=, x = at.x, from = s.x_r, weight = s.weight](Index j) {
            const T far = weight[j] * (x[j] - from[j]);
            return far * far;
          });
   }
-  return f - static_cast<T>(barrier * logs);
+  return f - static_cast<T>(barrier * logs) + barrier * damped;
 }
 
 // The largest violation of rows and of bounds at x, as the user has them or `scaled`; less what rounding hides of J x, given its sizes.

@@ -2,6 +2,7 @@
 // the first, one larger shift before a short step, restoration where no step serves.
 #pragma once
 
+#include "certificate.h"
 #include "curvature.h"
 #include "finish.h"
 #include "predictor.h"
@@ -20,6 +21,7 @@ class Search {
     look_here();
     if (creeping()) return leave();
     reg_.slope = direction_.slope(s_.step());
+    if (uphill_by_noise()) find_without_noise();
     reg_.raised = 0;
     reg_.any_finite = -1;
     reg_.alpha_least = least_alpha();
@@ -49,6 +51,18 @@ class Search {
     const bool falling = verdict.theta <= c_.correction_fall * reg_.theta_old;
     if (correcting && falling && reg_.corrections < c_.corrections) return correct(at, verdict.theta, false);
     halve();
+  }
+
+  // Where phi decides, noise may turn a step uphill.
+  bool uphill_by_noise() const {
+    const bool noisy = reg_.shifted >= c_.noise_after && reg_.curved == 0 && reg_.predicted == 0;
+    return noisy && reg_.slope > 0 && reg_.theta0 <= s_.filter().theta_min;
+  }
+
+  void find_without_noise() {
+    reg_.shifted = 0;
+    direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, s_.step());
+    reg_.slope = direction_.slope(s_.step());
   }
 
   // A point was turned down, or has no derivatives.
@@ -134,8 +148,7 @@ class Search {
     T shift = std::max(std::max(c_.shift_grow * reg_.delta, reg_.last_shift), c_.shift_first * reg_.size_w);
     while (!system_.factorise(shift) && shift < c_.shift_most) shift *= c_.shift_grow;
     reg_.last_shift = shift;
-    direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, s_.step());
-    reg_.slope = direction_.slope(s_.step());
+    find_without_noise();
     whole_step();
   }
 
@@ -215,7 +228,9 @@ class Search {
 
   void fail() {
     const T moved = largest<T>(0, s_.n, [x = s_.x, dx = s_.dx](Index j) { return dx[j] / (1 + std::abs(x[j])); });
-    if (reg_.curved == 0 && moved < c_.tiny * c_.precision && reg_.theta0 <= s_.filter().theta_min) {
+    const bool near = reg_.theta0 <= s_.filter().theta_min &&
+                      (s_.elastic() || reg_.violation <= c_.infeasible * reg_.tol);  // theta_min is large after a start far off
+    if (reg_.curved == 0 && moved < c_.tiny * c_.precision && near) {
       // Rounding hides any progress: take the step and lower mu.
       reg_.tiny_steps += 1;
       reg_.alpha = reg_.alpha_max;
@@ -225,6 +240,10 @@ class Search {
       return request(kTiny, s_.dx, reg_.alpha);
     }
     if (reg_.any_finite == 0) return end<T>(s_, kNonfinite);
+    const bool feasible = !s_.elastic() && !(reg_.theta0 > c_.stalled * reg_.tol);
+    if (reg_.curved > 0 && feasible && error(s_, T(0)) <= reg_.tol && met(s_)) {
+      return end(s_, kPrecisionFloor, &system_);  // of the negative curvature nothing can be seen in f
+    }
     leave();
   }
 

@@ -61,6 +61,8 @@ void set_bounds(const State<T>& s, const Problem<T>& problem) {
     s.free[j] = held ? 0 : 1;
     s.has_lower[j] = below ? 1 : 0;
     s.has_upper[j] = above ? 1 : 0;
+    s.lone_lower[j] = below && !above ? 1 : 0;
+    s.lone_upper[j] = above && !below ? 1 : 0;
     s.lower[j] = below ? problem.lower[j] : 0;
     s.upper[j] = above ? problem.upper[j] : 0;
     s.noise[j] = s.free[j] * static_cast<T>(noise(j, 1));

@@ -24,7 +24,7 @@
 // With the number of entries: N of variables, R of rows. Those of variables are followed by zeros.
 #define BANDHESS_INTERIOR_VECTORS(N, R)                                                                           \
   N(x_request) R(y_request) N(x) N(x_trial) R(y)                                                                  \
-  N(lower) N(upper) N(has_lower) N(has_upper) N(free) N(unit) N(mask) N(noise) R(first) R(h_scale) R(top) N(column_size)          \
+  N(lower) N(upper) N(has_lower) N(has_upper) N(lone_lower) N(lone_upper) N(free) N(unit) N(mask) N(noise) R(first) R(h_scale) R(top) N(column_size)          \
   N(d_lower) N(d_upper) R(d_rows) R(d_p) R(d_n) N(z_lower) N(z_upper) R(z_rows) R(z_p) R(z_n)                     \
   R(h) N(gradient) N(dual) N(r_lower) N(r_upper) R(r_rows) N(x_r) N(weight)                                       \
   N(dx) R(dy) N(dd_lower) N(dd_upper) R(dd_rows) R(dd_p) R(dd_n)                                                  \
@@ -88,12 +88,13 @@ struct Step {
 };
 
 // Entries [begin, end) of one kind of positive variables, d > 0 with multipliers z; `has` tells those that are there,
-// nullptr for all. Others have d = 1, z = 0 and do not move.
+// nullptr for all. Others have d = 1, z = 0 and do not move. `lone`: 1 for those that nothing bounds from the other side.
 template <class T>
 struct Pair {
   int kind;
   Index begin, end;
   const T* has;
+  const T* lone;
   T* d;
   T* z;
 };
@@ -193,12 +194,12 @@ class State {
   // Calls work(pair) for each kind of positive variables; `all`: with p and n where they exist.
   template <class F>
   void pairs(const F& work, bool all = true) const {
-    if (reg.lower_count > 0) work(Pair<T>{0, 0, n, has_lower, d_lower, z_lower});
-    if (reg.upper_count > 0) work(Pair<T>{1, 0, n, has_upper, d_upper, z_upper});
-    if (m() < r) work(Pair<T>{2, m(), r, nullptr, d_rows, z_rows});
+    if (reg.lower_count > 0) work(Pair<T>{0, 0, n, has_lower, lone_lower, d_lower, z_lower});
+    if (reg.upper_count > 0) work(Pair<T>{1, 0, n, has_upper, lone_upper, d_upper, z_upper});
+    if (m() < r) work(Pair<T>{2, m(), r, nullptr, nullptr, d_rows, z_rows});
     if (!all || !elastic()) return;
-    work(Pair<T>{3, 0, r, nullptr, d_p, z_p});
-    work(Pair<T>{4, 0, r, nullptr, d_n, z_n});
+    work(Pair<T>{3, 0, r, nullptr, nullptr, d_p, z_p});
+    work(Pair<T>{4, 0, r, nullptr, nullptr, d_n, z_n});
   }
 
   // Bounds and inequalities, and in a restoration the 2 r elastic variables.

@@ -37,6 +37,18 @@ class System {
     fill_matrix(s_);
     add_gram(s_, s_.g, s_.matrix);
     condense_border(s_);
+    hold_unused();
+  }
+
+  // What nothing depends on stays where it is, and needs no shift.
+  void hold_unused() {
+    const auto hold = [&](T& entry, Index j) {
+      if (entry != 0 || s_.dual[j] != 0) return;
+      entry = reg_.size_w;
+      s_.diagonal[j] += reg_.size_w;
+    };
+    for (Index j = 0; j < s_.banded; ++j) hold(s_.matrix[j * s_.s.stride], j);
+    for (Index q = 0; q < s_.p; ++q) hold(s_.border(q)[s_.banded + q], s_.banded + q);
   }
 
   // False where M with this shift, its diagonal larger by a relative one (`raised`), is not positive definite.
