@@ -126,6 +126,7 @@ class Constants(NamedTuple):
         DOUBLE**0.75
     )  # relative error of a prediction from x0 beside it, at most, where functions are as quadratic
     predictor_z: float = 10.0  # first multipliers
+    predictor_d: float = 1.0  # the first slacks are at least this
     predictor_power: float = 3.0  # of the affine step's progress: mu falls by it
     predictor_steps: int = 6  # without half the error, at most: then the filter takes over
 

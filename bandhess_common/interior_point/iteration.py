@@ -10,10 +10,10 @@ from .operations import Array
 from .outcome import restored
 from .predictor import begun_predictor, predicted, predictor_wanted, watched_predictor
 from .products import masked, pull
-from .requests import ask_values, ended, running
-from .restoration import centred
+from .requests import ask_derivatives, ask_values, ended, running
+from .restoration import centred, resumed
 from .search import begun, emptied, watched
-from .state import SEARCH, Derivatives, Kit, Mode, Residuals, Solution, State, Step, choose
+from .state import ESTIMATE, SEARCH, Derivatives, Kit, Mode, Residuals, Solution, State, Step, choose
 from .step import Curve, curve, direction, slope
 from .system import assembled, factored, shift_until_definite
 
@@ -82,11 +82,22 @@ def advanced(k: Kit, s: State) -> State:
         [
             (~definite, Status.STALLED),
             (stuck & ends.infeasible, Status.INFEASIBLE),
-            (stuck, Status.STALLED),
-            (spent & ~closing, Status.MAX_STEPS),
+            (stuck & (mode.entries > 2 * k.c.restorations), Status.STALLED),
+            (spent & ~closing & ~stuck, Status.MAX_STEPS),
         ],
     )  # fmt: skip
-    return ops.when(running(s), lambda s: departed(k, s, bend, closing, spent), s)
+    s = ops.when(stuck & running(s), lambda s: taken_up(k, s), s)
+    return ops.when(~stuck & running(s), lambda s: departed(k, s, bend, closing, spent), s)
+
+
+def taken_up(k: Kit, s: State) -> State:
+    """Restoration has ended at a feasible point that the filter bars: it forgets, and the problem is taken up there."""
+    point, mode = resumed(k, s.point, s.mode)
+    mode = mode._replace(filter=emptied(k, mode.filter, ~mode.elastic))
+    none = 0 * s.report.step
+    report = s.report._replace(step=none, fraction=none, shift=s.system.shift)
+    s = s._replace(point=point, mode=mode, steps=s.steps + 1, report=report)
+    return ask_derivatives(k, s, ESTIMATE, point, mode)
 
 
 def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:

@@ -19,7 +19,8 @@ def with_far_point(k: Kit, s: State, a: Derivatives) -> State:
 
 def begun_predictor(k: Kit, s: State, band: Array, rows: Array, total: Array) -> State:
     """At the first linearisation: whether values and gradient beside the start are what the derivatives here say, which
-    at random points they are of linear and quadratic functions alone; then multipliers begin larger.
+    at random points they are of linear and quadratic functions alone; then multipliers begin larger, and no
+    positive variable near 0, from where steps are short.
 
     band, rows, total: of the Hessian, the Jacobian and the gradient of f + y . h, scaled.
     """
@@ -36,7 +37,8 @@ def begun_predictor(k: Kit, s: State, band: Array, rows: Array, total: Array) ->
     moved = ops.all((move != 0) | (k.p.free == 0))
     straight = moved & (off <= c.straight * size) & (left <= c.straight)
     z = ops.where(straight, c.predictor_z * q.z, q.z)
-    return s._replace(point=q._replace(z=z), mode=s.mode._replace(quadratic=straight))
+    d = ops.where(straight, ops.maximum(q.d, c.predictor_d), q.d)
+    return s._replace(point=q._replace(d=d, z=z), mode=s.mode._replace(quadratic=straight))
 
 
 def predictor_wanted(k: Kit, s: State) -> Array:

@@ -50,15 +50,21 @@ def back(k: Kit, q: Point, old: Mode, v: Values) -> tuple[Array, Point, Mode]:
     were others before, and the main filter accepting it; the point and mode with which the problem is taken up again.
     """
     ops = k.ops
+    point, mode = resumed(k, q, old)
+    theta1 = theta(k, residuals(k, v.h, point, mode.mu))
+    part = ops.where(old.entries > k.c.restorations, k.c.restored_late, ops.number(k.c.restored, old.mu))
+    ok = old.elastic & (theta1 <= part * old.main_theta)
+    return ok & acceptable(k, mode.filter, theta1, phi(k, v.f, point, mode)), point, mode
+
+
+def resumed(k: Kit, q: Point, old: Mode) -> tuple[Point, Mode]:
+    """The user's problem again, at a point of restoration."""
+    ops = k.ops
     own = q.d.shape[0] - 2 * q.y.shape[0]
     none = 0 * ops.join(q.y, q.y)
     large = ops.largest(q.z[:own]) > k.c.restored_multiplier
     z = ops.where(large, 1.0, q.z[:own])
     d = ops.join(q.d[:own], none + 1)
     z = ops.where(k.p.always, ops.join(z, none), 0.0)
-    point = Point(q.x, 0 * q.y, d, z)
     mode = old._replace(elastic=old.elastic & False, mu=old.main_mu, zeta=0 * old.zeta, filter=old.main_filter)
-    theta1 = theta(k, residuals(k, v.h, point, mode.mu))
-    part = ops.where(old.entries > k.c.restorations, k.c.restored_late, ops.number(k.c.restored, old.mu))
-    ok = old.elastic & (theta1 <= part * old.main_theta)
-    return ok & acceptable(k, mode.filter, theta1, phi(k, v.f, point, mode)), point, mode
+    return Point(q.x, 0 * q.y, d, z), mode

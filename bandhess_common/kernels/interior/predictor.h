@@ -46,15 +46,21 @@ T mean_product(const State<T>& s) {
   return total / static_cast<T>(s.count());
 }
 
-// At the first linearisation: quadratic programs begin with larger multipliers.
+// At the first linearisation: quadratic programs begin with larger multipliers, and no positive variable near 0, from where
+// steps are short; what that leaves of its equation falls with the first long step.
 template <class T>
 void start_predictor(const State<T>& s) {
   auto& reg = s.reg;
   if (reg.start == kWarm || s.count() == 0 || !is_quadratic(s, s.cx, s.c_rows, s.c_lower)) return;
-  const T by = s.constants().predictor_z;
+  const T by = s.constants().predictor_z, least = s.constants().predictor_d;
   reg.quadratic = 1;
   reg.best_error = std::numeric_limits<T>::infinity();
-  s.pairs([&](const Pair<T>& p) { each(p.begin, p.end, [=](Index i) { p.z[i] *= by; }); });
+  s.pairs([&](const Pair<T>& p) {
+    each(p.begin, p.end, [=](Index i) {
+      p.z[i] *= by;
+      p.d[i] = std::max(p.d[i], least);
+    });
+  });
   each(0, s.n, [=, dual = s.dual, low = s.has_lower, up = s.has_upper](Index j) {
     dual[j] -= (by - 1) * (low[j] - up[j]);
   });
