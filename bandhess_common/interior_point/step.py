@@ -21,8 +21,23 @@ def direction(
 
     products: mu stands for mu less these, entry by entry of d.
     symmetric: noise is added to b1, which grows along negative curvature alone: a path through the middle of a disc
-    is left so.
+    is left so. Noise is a part of the gradient with the multipliers of now, which may be far larger than what the step
+    leaves of it: where phi would rise along the step it is left out.
     """
+
+    def found(t: tuple[Step, Array, Array]) -> tuple[Step, Array, Array]:
+        _, noisy, _ = t
+        step = with_noise(k, s, local, res, q, mode, noisy, products)
+        return step, noisy & False, noisy & (slope(k, local, q, mode, step) > 0)
+
+    none = Step(0 * q.x, 0 * q.y, 0 * q.d, 0 * q.z)
+    return k.ops.while_loop(lambda t: t[2], found, (none, symmetric, symmetric | True))[0]
+
+
+def with_noise(
+    k: Kit, s: System, local: Local, res: Residuals, q: Point, mode: Mode, noisy: Array, products: Array
+) -> Step:
+    """The step as it is, or with noise."""
     ops, rho = k.ops, k.c.rho
     there, pliant = exists(k, mode.elastic), pliancies(k, q, mode.elastic)
     centre = ops.where(there, (mode.mu - products) / q.d, 0.0)
@@ -30,7 +45,7 @@ def direction(
     change = q.z - centre
     change_lower, change_upper = halves(change[:bounds] + (q.z / q.d)[:bounds] * res.bounds)
     b1 = -local.dual - change_lower + change_upper
-    b1 = b1 + ops.where(symmetric, k.c.noise * ops.largest(b1), 0.0) * k.p.noise
+    b1 = b1 + ops.where(noisy, k.c.noise * ops.largest(b1), 0.0) * k.p.noise
     forces = ops.where(there[bounds:], ops.join(q.y, q.y - rho, -q.y - rho) + centre[bounds:], 0.0)
     give = pliant[bounds:]
     give_slack, give_p, give_n = thirds(give * forces)

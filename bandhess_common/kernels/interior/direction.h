@@ -95,21 +95,10 @@ class Direction {
   // leave of d z besides mu, with their signs turned.
   void find(const T* r_lower, const T* r_upper, const T* r_rows, const Step<T>& to, T* const* products = nullptr) {
     products_ = products;
-    right_hand_side(r_lower, r_upper, r_rows);
-    system_.solve(s_.b1, s_.b2, c_.target, to.x, to.y);
-    const T *dx = to.x, *dy = to.y;
-    s_.pairs([&](const Pair<T>& p) {
-      T *dd = to.d[p.kind], *dz = to.z[p.kind];
-      if (p.kind == 0) {
-        each(0, s_.n, [=, has = p.has](Index j) { dd[j] = has[j] * (dx[j] + r_lower[j]); });
-      } else if (p.kind == 1) {
-        each(0, s_.n, [=, has = p.has](Index j) { dd[j] = has[j] * (r_upper[j] - dx[j]); });
-      } else {
-        const T sign = p.kind == 4 ? T(-1) : T(1);
-        each(p.begin, p.end, [=, *this](Index i) { dd[i] = p.d[i] / z_of(p, i) * (sign * dy[i] + force(p, i)); });
-      }
-      each(p.begin, p.end, [=, *this](Index i) { dz[i] = (centre(p, i) - p.z[i] * dd[i]) / p.d[i] - p.z[i]; });
-    });
+    const bool noisy = reg_.shifted >= c_.noise_after;
+    solve(r_lower, r_upper, r_rows, to, noisy);
+    // Noise is a part of the gradient with the multipliers of now, which may be far larger than what the step leaves of it.
+    if (noisy && slope(to) > 0) solve(r_lower, r_upper, r_rows, to, false);
   }
 
   // The derivative of phi along a step.
@@ -130,6 +119,25 @@ class Direction {
   System<T>& system_;
   T* const* products_ = nullptr;
 
+  // With noise, which leaves symmetric saddles: it grows along negative curvature alone.
+  void solve(const T* r_lower, const T* r_upper, const T* r_rows, const Step<T>& to, bool noisy) {
+    right_hand_side(r_lower, r_upper, r_rows, noisy);
+    system_.solve(s_.b1, s_.b2, c_.target, to.x, to.y);
+    const T *dx = to.x, *dy = to.y;
+    s_.pairs([&](const Pair<T>& p) {
+      T *dd = to.d[p.kind], *dz = to.z[p.kind];
+      if (p.kind == 0) {
+        each(0, s_.n, [=, has = p.has](Index j) { dd[j] = has[j] * (dx[j] + r_lower[j]); });
+      } else if (p.kind == 1) {
+        each(0, s_.n, [=, has = p.has](Index j) { dd[j] = has[j] * (r_upper[j] - dx[j]); });
+      } else {
+        const T sign = p.kind == 4 ? T(-1) : T(1);
+        each(p.begin, p.end, [=, *this](Index i) { dd[i] = p.d[i] / z_of(p, i) * (sign * dy[i] + force(p, i)); });
+      }
+      each(p.begin, p.end, [=, *this](Index i) { dz[i] = (centre(p, i) - p.z[i] * dd[i]) / p.d[i] - p.z[i]; });
+    });
+  }
+
   // What d z is to be.
   INLINE T centre(const Pair<T>& p, Index i) const {
     const T mu = (p.has ? p.has[i] : T(1)) * reg_.barrier;
@@ -144,7 +152,7 @@ class Direction {
     return y - (p.kind == 2 ? T(0) : c_.rho) + centre(p, i) / p.d[i];
   }
 
-  void right_hand_side(const T* r_lower, const T* r_upper, const T* r_rows) {
+  void right_hand_side(const T* r_lower, const T* r_upper, const T* r_rows, bool noisy) {
     T *b1 = s_.b1, *b2 = s_.b2;
     each(0, s_.n, [=, dual = s_.dual](Index j) { b1[j] = -dual[j]; });
     each(0, s_.r, [=](Index i) { b2[i] = -r_rows[i]; });
@@ -160,8 +168,7 @@ class Direction {
         each(p.begin, p.end, [=, *this](Index i) { b2[i] += sign * p.d[i] / z_of(p, i) * force(p, i); });
       }
     });
-    // Leaves symmetric saddles: what is added grows along negative curvature alone.
-    if (reg_.shifted >= c_.noise_after) {
+    if (noisy) {
       const T size = c_.noise * largest(b1, s_.n);
       each(0, s_.n, [=](Index j) { b1[j] += size * static_cast<T>(noise(j, 2)); });
     }
