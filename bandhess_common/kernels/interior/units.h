@@ -23,7 +23,7 @@ T length(const State<T>& s, const T* dx) {
 template <class T>
 void equilibrate(const State<T>& s, T* columns) {
   const Index banded = s.banded;
-  T *rows = s.v1, *sums = s.w2;
+  T *rows = s.v1, *lengths = s.v2, *sums = s.w2;
   std::fill_n(columns, s.n, T(1));
   std::fill_n(columns + s.n, kPad, T(0));
   with_stride(s, [&](auto stride) {
@@ -47,8 +47,9 @@ void equilibrate(const State<T>& s, T* columns) {
           sum += square * columns[banded + q];
           sums[banded + q] += square * by;
         }
-        rows[i] = sum > 0 ? std::sqrt(by / sum) : T(0);
+        lengths[i] = sum;
       }
+      each(0, s.r, [=](Index i) { rows[i] = lengths[i] > 0 ? std::sqrt(rows[i] / lengths[i]) : T(0); });
       each(0, s.n, [=](Index j) { columns[j] = sums[j] > 0 ? std::sqrt(columns[j] / sums[j]) : T(0); });
     }
   });
@@ -87,20 +88,20 @@ struct Spread {
 // Takes the units themselves, but for their common size: it is that of x, or of the way to where rows are met.
 template <class T>
 Spread<T> sizes_of(const State<T>& s, const T* relative) {
-  T total = 0, least = std::numeric_limits<T>::infinity(), most = -least, roots = 0, sized = 0, used = 0;
+  T least = std::numeric_limits<T>::infinity(), most = 0, roots = 0, sized = 0, used = 0;
   for (Index j = 0; j < s.n; ++j) {
     if (!(relative[j] > 0)) continue;
-    const T log = std::log2(relative[j]), size = size_at_start(s, j);
-    total += log;
-    least = std::min(least, log);
-    most = std::max(most, log);
+    const T size = size_at_start(s, j);
+    least = std::min(least, relative[j]);
+    most = std::max(most, relative[j]);
     used += 1;
     roots += std::sqrt(size / relative[j]);
     sized += size > 0;
   }
-  const T root = sized > 0 ? roots / sized : T(0);
+  const double logs = sum_of_logs(0, s.n, [=](Index j) { return relative[j] > 0 ? relative[j] : T(1); });
+  const T root = sized > 0 ? roots / sized : T(0), mean = static_cast<T>(logs / std::log(2.0)) / used;
   const T common = std::max(root * root, largest_way(s, relative) / s.constants().unit_way);
-  return {total / used, most - least, std::log2(common), !(used > 0 && common > 0)};
+  return {mean, std::log2(most / least), std::log2(common), !(used > 0 && common > 0)};
 }
 
 // Units for the variables in which the method's bare numbers, such as the push from bounds, the shift of the Hessian and
