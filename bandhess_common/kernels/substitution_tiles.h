@@ -6,9 +6,9 @@
 
 namespace bandhess {
 
-// The substitutions for widths that registers do not hold (forwards from 16 on), four columns at a time: what they have pending on rows, or take
-// from unknowns, beyond the four goes through memory once. The state, of w (w + 1) entries, has room for the tile's rows:
-// entry t + i of it belongs to row t + i of the tile.
+// The substitutions for widths that registers do not hold (forwards from 16 on), four columns at a time: what they
+// have pending on rows, or take from unknowns, beyond the four goes through memory once. The state, of w (w + 1)
+// entries, has room for the tile's rows: entry t + i of it belongs to row t + i of the tile.
 constexpr int kTogether = 4;  // columns, and fewer than w
 
 template <class T>
