@@ -126,8 +126,8 @@ void parallel(Pool& pool, Index groups, Index workers, const F& work) {
 // Uninitialised scratch, in huge pages where it is large: first touches of small ones cost as much as the arithmetic.
 //
 // One block, of at most kKept bytes, stays with the process between calls for the next one, of whatever thread, that
-// finds it large enough: a system gives zeroed pages for every block that malloc has returned to it, which took as long
-// as a solve. Calls at the same time have blocks of their own, of which the last that is given back stays.
+// finds it large enough: for a block that malloc gave back, the system has new pages to zero, which took as long as a
+// solve. Calls at the same time have blocks of their own, of which the largest stays.
 class Memory {
  public:
   static constexpr std::size_t kKept = 64 << 20;
@@ -138,7 +138,12 @@ class Memory {
     block_ = allocate(bytes);
   }
   Memory(const Memory&) = delete;
-  ~Memory() { std::free(block_->bytes <= kKept ? kept_.exchange(block_) : block_); }
+  ~Memory() {
+    const std::size_t bytes = block_->bytes;  // once given away the block may be another's
+    Block* spare = bytes > kKept ? block_ : kept_.exchange(block_);
+    if (spare && spare != block_ && spare->bytes > bytes) spare = kept_.exchange(spare);
+    std::free(spare);
+  }
 
   template <class V>
   V* as() const {
@@ -157,7 +162,16 @@ class Memory {
   inline static std::atomic<Block*> kept_{nullptr};
   Block* block_;
 
+  // Has glibc's malloc keep what callers free, their results, up to 62 MiB, for the next call: it raises its limits to
+  // the largest block that it was ever given back (mallopt(3), M_MMAP_THRESHOLD; 32 MiB at most).
+  static void settle_heap() {
+    void* volatile block = std::malloc(31 << 20);
+    std::free(block);
+  }
+
   static Block* allocate(std::size_t bytes) {
+    static std::once_flag settled;
+    if (bytes >= kHuge) std::call_once(settled, settle_heap);
     const std::size_t page = bytes < kHuge ? kLine : kHuge;
     const std::size_t size = (bytes + page) / page * page;
     char* const start = static_cast<char*>(std::malloc(kLine + size + page));

@@ -98,7 +98,9 @@ void solve(Call& call) {
                       call.optional<std::int32_t>(1, {}),
                       call.optional<T>(2, {s.n, s.rows})};
   if (s.n == 0) return;
-  if (s.w > 1 && k > 0 && !of.columns && Twisted<T>::worth(s)) return solve_twisted(call.pool, s, of, call.whole(0, kMostBytes));
+  if (s.w > 1 && k > 0 && !of.columns && Twisted<T>::worth(s)) {
+    return solve_twisted(call.pool, s, of, call.whole(0, kMostBytes));
+  }
   const Index scratch = 2 * s.state() + s.n * (s.stride + 1);
   constexpr int C = kLaneBytes / sizeof(T);
   if (s.lanes() && k == 1 && s.stride - 1 <= kNarrow && s.batch > C * s.threads(call.pool)) {

@@ -6,9 +6,9 @@
 
 namespace bandhess {
 
-// The substitutions for widths that registers do not hold, four columns at a time: what they have pending on rows, or take
-// from unknowns, beyond the four goes through memory once. The state, of w (w + 1) entries, has room for the tile's rows:
-// entry t + i of it belongs to row t + i of the tile.
+// The substitutions for widths that registers do not hold (forwards from 16 on), four columns at a time: what they
+// have pending on rows, or take from unknowns, beyond the four goes through memory once. The state, of w (w + 1)
+// entries, has room for the tile's rows: entry t + i of it belongs to row t + i of the tile.
 constexpr int kTogether = 4;  // columns, and fewer than w
 
 template <class T>
@@ -101,10 +101,10 @@ struct Forward {
 // x <- M^-1 x; state[i] is pending on the i-th coming row. M's entries are of x's type, or numbers where x holds vectors.
 template <int W, class V, class M>
 INLINE void forward_tile(V* state, const M* columns, V* x, Index count, int w) {
-  if constexpr (W == 0 && std::is_same_v<V, M> && std::is_arithmetic_v<V>) {
-    if (w > kUnrolled) return forward_wide(state, columns, x, count, w);
-  }
-  if constexpr (W == 0) {
+  constexpr bool wide = W == 0 || W == kUnrolled;
+  if constexpr (wide && std::is_same_v<V, M> && std::is_arithmetic_v<V>) {
+    forward_wide(state, columns, x, count, W ? W : w);
+  } else if constexpr (W == 0) {
     for (Index t = 0; t < count; ++t) {
       const M* m = columns + t * (w + 1);
       const V v = x[t] - state[0];
