@@ -212,10 +212,7 @@ class Loop {
       if (spent && !closing) return end<T>(s_, kMaxSteps);
       if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier());
       reg_.predicted = closing ? T(0) : reg_.quadratic;
-      if (!stationary && !curved && at_floor(s_)) {
-        if (reg_.held >= c_.held) return end(s_, kPrecisionFloor, &system_);
-        reg_.held += 1;
-      }
+      if (!stationary && !curved && stays_at_floor(s_)) return end(s_, kPrecisionFloor, &system_);
       if (!curved && !closing) choose_barrier();
       const T eps = std::numeric_limits<T>::epsilon();
       reg_.tau = std::min(std::max(c_.boundary, 1 - reg_.barrier), 1 - 4 * eps);

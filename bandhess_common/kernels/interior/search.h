@@ -112,8 +112,10 @@ class Search {
   }
 
   void request(Stage stage, const T* dx, T alpha) {
-    each(0, s_.n, [=, &s = s_, from = s_.x, to = s_.x_request](Index j) {
-      to[j] = evaluated(s, from[j] + alpha * dx[j]);
+    // Rounded first, so that the values belong to this point.
+    each(0, s_.n, [=, round = coarse(s_), from = s_.x, to = s_.x_request](Index j) {
+      const T x = from[j] + alpha * dx[j];
+      to[j] = round ? static_cast<float>(x) : x;
     });
     reg_.stage = stage;
     reg_.request = kValues;
