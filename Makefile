@@ -35,8 +35,8 @@ sanitize: $(VENV)/ready
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	    $(abspath $(RUN)) -m pytest -p no:cacheprovider \
-	    $(addprefix $(abspath parity_tests)/test_,$(addsuffix .py,cpu_kernels cpu_decoding border_kernel \
-	        $(addprefix interior_,engine gain narrow scales shared certificates)))
+	    $(addprefix $(abspath parity_tests)/test_,$(addsuffix .py,cpu_kernels cpu_decoding border_kernel tiles \
+	        $(addprefix interior_,engine gain narrow scales shared certificates units)))
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .

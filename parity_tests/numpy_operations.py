@@ -50,6 +50,10 @@ def noise(like: np.ndarray, seed: int) -> np.ndarray:
     return hashed(len(like), seed).astype(like.dtype)
 
 
+def power_of_two(a: np.ndarray) -> np.ndarray:
+    return np.ldexp(np.ones_like(a), np.rint(a).astype(np.int32))
+
+
 def largest(a: np.ndarray, axis: int | None = None) -> np.ndarray:
     return np.max(np.abs(a), axis=axis, initial=0)
 

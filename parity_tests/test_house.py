@@ -55,6 +55,7 @@ ALONE = {
     "bandhess_torch/framework/autograd": "reading what autograd recorded, as framework/programs reads jaxprs",
     "bandhess_torch/framework/recorder": "what jax.make_jaxpr does: operations written down",
     "bandhess_torch/framework/tape": "what jax.jit does in its way: operations run again",
+    "bandhess_torch/framework/arithmetic": "as framework/tape; XLA fuses operations itself",
     "bandhess_torch/framework/steps": "as framework/tape",
     "bandhess_torch/framework/parts": "as framework/tape",
     "bandhess_torch/framework/kept": "as framework/jit: tapes are found again by the user's function",

@@ -74,7 +74,7 @@ def test_sizes_of_columns() -> None:
     """By both engines as the definition has them, shared, fixed and unused variables among them. In other units those
     of stages are other by the units' squares, nearly, but for columns that a row has for itself."""
     p = swing(6, 3.0, shared=3, rows=6)
-    units = np.where(np.arange(len(p.x0)) % 2, 1e-2, 1e2)
+    units = np.where(np.arange(len(p.x0)) % 2, 1e-1, 1e1)
     found = {}
     for name, case in (("own", p), ("mixed", in_units(p, units))):
         engine, s = at_the_start(case)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import bandhess_torch as bh
+from bandhess_common.kernels import why_not
 from bandhess_torch.framework import kept, recorder
 from bandhess_torch.framework.recorder import Recorder
 from bandhess_torch.framework.tape import Tape, same, tape_of
@@ -83,6 +84,7 @@ def test_results_are_the_caller_s_own() -> None:
     assert same(first, kept)
 
 
+@pytest.mark.skipif(bool(why_not()), reason="the loops are the kernels'")
 def test_memory_is_used_again_and_what_is_not_wanted_left_out() -> None:
     def long(x: Tensor) -> list[Tensor]:
         unwanted = x.exp()
@@ -91,9 +93,8 @@ def test_memory_is_used_again_and_what_is_not_wanted_left_out() -> None:
         return [x]
 
     tape = taped(long)
-    places = {operation.keywords["out"].data_ptr() for operation in tape.run}  # type: ignore[attr-defined]
-    assert len(tape.run) == 200
-    assert len(places) <= 4
+    assert sum(len(loop.alive) for loop in tape.run) == 200  # type: ignore[attr-defined]
+    assert tape.nbytes <= 4 * X.nbytes
 
 
 BUFFER = torch.zeros(N, dtype=torch.float64)

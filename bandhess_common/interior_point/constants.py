@@ -114,6 +114,12 @@ class Constants(NamedTuple):
     # Warm start
     warm: float = 1e-2  # z is at least this many mu / d
     precision: float = DOUBLE  # the rounding unit of the functions' arguments, values and derivatives
+    # Units of variables, `units.py`: powers of 2
+    unit_sweeps: int = 4  # of equilibration
+    unit_spread: float = 15.0  # each variable has its own where these differ by more
+    unit_common: float = 8.0  # one for all where their mean is farther from 2^0
+    unit_way: float = 32.0  # the common size is no less than this part of the way to where rows are met
+    unit_most: float = 24.0
     # Quadratic programs, by predictor and corrector (Mehrotra, SIAM J. Optimization 2 (1992) 575)
     straight: float = (
         DOUBLE**0.75

@@ -41,17 +41,17 @@ def visited(k: Kit, s: State, a: Derivatives) -> State:
 
 def choose_reported(k: Kit, s: State, finite: Array) -> State:
     """With report and solution of the point, if that is finite."""
-    ops, q, mode = k.ops, s.point, s.mode
+    ops, q, mode, units = k.ops, s.point, s.mode, k.p.units
     barrier = ops.sum(ops.real(k.p.always, q.x)) > 0
     lower, upper, *_ = k.split(q.z)
     solution = Solution(
-        q.x, q.y * s.h_scale / s.f_scale, lower / s.f_scale, upper / s.f_scale,
+        units * q.x, q.y * s.h_scale / s.f_scale, lower / (units * s.f_scale), upper / (units * s.f_scale),
         ops.where(barrier, ops.where(mode.elastic, mode.main_mu, mode.mu) / s.f_scale, 0.0),
     )  # fmt: skip
     report = s.report._replace(
         value=s.f / s.f_scale,
-        grad_norm=ops.largest(s.local.dual) / s.f_scale,
-        violation=violation(k, q.x, s.h, s.h_scale),
+        grad_norm=ops.largest(s.local.dual / units) / s.f_scale,
+        violation=violation(k, q.x, s.h, s.h_scale, units),
         mu=solution.mu,
         gap=gap(k, q, mode.mu) / s.f_scale,
     )
@@ -93,7 +93,7 @@ def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
     the same again without the proximal term, if that holds the point where it is."""
     ops, c, q, tol = k.ops, k.c, s.point, k.p.tol
     hidden = c.rounding_rows * k.eps * push(k, abs(s.system.rows), abs(q.x))
-    excess = violation(k, q.x, s.h, s.h_scale, hidden)
+    excess = violation(k, q.x, s.h, s.h_scale, k.p.units, hidden)
     value = value_size(k, s.f, s.value_unit)
     change = gap(k, q, s.mode.mu) + price(k, s.local, q, hidden)
     met = (excess <= tol / 2) & (change <= c.gap * tol * value)
@@ -110,7 +110,7 @@ def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
     gradient = ops.where(recentre, 0.0, s.local.gradient)
     s = s._replace(local=localised(k, gradient, dual, s.local.residuals, q, elastic))
     settled = settled & (error(k, s.local, q, elastic, 0.0) <= tol)
-    violated = ops.maximum(excess, violation(k, q.x, s.h, 1.0, hidden)) > c.infeasible * tol
+    violated = ops.maximum(excess, violation(k, q.x, s.h, 1.0, 0 * q.x + 1, hidden)) > c.infeasible * tol
     return s, bend, Verdict(settled, violated)
 
 

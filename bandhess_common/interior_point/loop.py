@@ -56,6 +56,7 @@ from .state import (
 )
 from .step import direction, fraction
 from .system import factored
+from .units import derivatives_in_units, in_units, measured
 
 
 def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -> State:
@@ -69,7 +70,8 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     zero, none = ops.number(0.0, x), ops.count(0, x)
     kind = none + kind
     at_x, at_r, at_d = 0 * x, ops.full((r,), 0.0, x), ops.full((2 * n + 3 * r,), 0.0, x)
-    x = ops.where(kind == WARM, held(k, x), inside(k, x))
+    x_start = held(k, x)
+    x = ops.where(kind == WARM, x_start, inside(k, x))
     z = ops.join(given.z_lower, given.z_upper, ops.full((3 * r,), 0.0, x))
     y = ops.where(kind == ESTIMATED, 0.0, given.y)
     band = ops.full((rows, n), 0.0, x)
@@ -104,7 +106,8 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     )
     state = State(
         none, x, at_r, zero, none + RUNNING, none, none, zero, Report(*[zero] * len(Report._fields)),
-        Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, q, zero, at_r, zero, at_r, mode,
+        Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, x_start, at_x + 1, no, q, zero,
+        at_r, zero, at_r, mode,
         Local(at_x, at_x, res, zero, zero), system, search, no, After(q, mode), zero, zero, zero, none, none, none,
     )  # fmt: skip
     return ask_derivatives(k, state, SCALE, q._replace(x=far_point(k, x)), mode)
@@ -112,7 +115,8 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
 
 def begin(ops: Operations, p: Problem, state: State, a: Derivatives) -> State:
     """With the derivatives that were asked for."""
-    k = kit(ops, p)
+    k = kit(ops, in_units(ops, p, state.units))
+    a = derivatives_in_units(k, a)
 
     def answered(s: State) -> State:
         s = s._replace(fresh=0 * s.fresh, narrow=s.narrow + ops.number(a.narrow, s.narrow))
@@ -124,6 +128,8 @@ def begin(ops: Operations, p: Problem, state: State, a: Derivatives) -> State:
         s = taken(k, s, s.pending & (stage >= 0))._replace(pending=s.pending & False)
         s = ops.when(recoiling, lambda s: recoiled(k, s), s)
         s = ops.when(stage == SCALE, lambda s: beside(k, s, a), s)
+        s = ops.when((stage == PLACE) & ~s.measured, lambda s: measured(k, s, a), s)
+        stage = ops.where((stage == PLACE) & (s.stage == SCALE), -1, stage)  # once more, in other units
         s = ops.when(stage == PLACE, lambda s: placed(k, s, a), s)
         estimate = (stage == ESTIMATE) | ((stage == PLACE) & (s.start == ESTIMATED))
         s = ops.when(estimate, lambda s: estimated(k, s, a), s)
@@ -144,12 +150,12 @@ def finite(k: Kit, a: Derivatives) -> Array:
 
 def beside(k: Kit, s: State, a: Derivatives) -> State:
     """The sizes at the second point are known."""
-    return ask_derivatives(k, with_far_sizes(k, with_far_point(s, a), a), PLACE, s.point, s.mode)
+    return ask_derivatives(k, with_far_sizes(k, with_far_point(k, s, a), a), PLACE, s.point, s.mode)
 
 
 def trial(ops: Operations, p: Problem, state: State, v: Values) -> State:
     """With the values that were asked for."""
-    k = kit(ops, p)
+    k = kit(ops, in_units(ops, p, state.units))
 
     def answered(s: State) -> State:
         s = s._replace(fresh=0 * s.fresh)

@@ -77,12 +77,12 @@ def error(k: Kit, local: Local, q: Point, elastic: Array, mu: Array | float) -> 
     return k.ops.maximum(residual_error(k, local), products / local.s_c)
 
 
-def violation(k: Kit, x: Array, h: Array, h_scale: Array | float, hidden: Array | float = 0.0) -> Array:
-    """The largest; of rows, over their scales, what exceeds `hidden`."""
+def violation(k: Kit, x: Array, h: Array, h_scale: Array | float, units: Array, hidden: Array | float = 0.0) -> Array:
+    """The largest; of rows, over their scales, what exceeds `hidden`, of bounds in these units of x."""
     ops = k.ops
     out = ops.maximum(abs(h) - hidden, 0.0) / h_scale
     out = ops.where(k.p.inequality & (h > 0), 0.0, out)
-    bounds = ops.where(k.p.bounded, ops.maximum(-distances(k, x), 0.0), 0.0)
+    bounds = ops.where(k.p.bounded, ops.maximum(-distances(k, x), 0.0) * ops.join(units, units), 0.0)
     return ops.maximum(ops.largest(out), ops.largest(bounds))
 
 

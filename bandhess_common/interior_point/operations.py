@@ -44,6 +44,9 @@ class Operations(Protocol):
 
     def sqrt(self, a: Array) -> Array: ...
 
+    def power_of_two(self, a: Array) -> Array:
+        """2^a, a being rounded to whole numbers."""
+
     def isfinite(self, a: Array) -> Array: ...
 
     def sum(self, a: Array, axis: int | None = None) -> Array: ...

@@ -29,7 +29,7 @@ def accepted(k: Kit, s: State, t: Trial, v: Values) -> State:
 def taken(k: Kit, s: State, wanted: Array) -> State:
     """The step that was accepted, where wanted."""
     ops, u = k.ops, s.search
-    length = u.tried_alpha * u.tried.x
+    length = u.tried_alpha * k.p.units * u.tried.x
     report = s.report._replace(step=ops.sqrt(length @ length), fraction=u.tried_alpha, shift=s.system.shift)
     point, mode = choose(k, wanted, s.after.point, s.point), choose(k, wanted, s.after.mode, s.mode)
     steps = ops.where(wanted, s.steps + 1, s.steps)

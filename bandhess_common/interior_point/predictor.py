@@ -11,10 +11,10 @@ from .step import direction, fraction
 from .system import ratio
 
 
-def with_far_point(s: State, a: Derivatives) -> State:
+def with_far_point(k: Kit, s: State, a: Derivatives) -> State:
     """Keeps what was found beside the start, until the first search."""
-    u = s.search
-    return s._replace(search=u._replace(step=u.step._replace(x=s.x_request, y=a.h), tried=u.tried._replace(x=a.grad)))
+    u, x = s.search, s.x_request / k.p.units
+    return s._replace(search=u._replace(step=u.step._replace(x=x, y=a.h), tried=u.tried._replace(x=a.grad)))
 
 
 def begun_predictor(k: Kit, s: State, band: Array, rows: Array, total: Array) -> State:

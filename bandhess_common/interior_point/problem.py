@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .constants import constants
 from .operations import Array, Operations
 from .state import Problem
 
@@ -20,7 +19,7 @@ def problem(
 ) -> Problem:
     """Args: lower, upper, fixed `(n,)`; first `(r,)`; m, the number of equalities; limits, tol and max_steps; rows,
     those of the band, w + 1; shared, how many of the variables, the last, are."""
-    c, n, r = constants(ops.eps(lower)), lower.shape[0], first.shape[0]
+    n, r = lower.shape[0], first.shape[0]
     free = 1 - fixed
     both = ops.join(lower, -upper)
     bounded = ops.isfinite(both) & (ops.join(free, free) > 0)
@@ -33,19 +32,20 @@ def problem(
     elastic = ops.join(ops.full((2 * n + r,), 0.0, lower) > 0, ~none)
     held = ops.where(fixed > 0, lower, 0.0)
     return Problem(
-        edges, bounded, unit, ops.minimum(c.push * unit, c.push_width * width), held, free, held[n - shared :],
-        _cells(ops, free, rows, shared), inequality, first, always, elastic, ops.noise(lower, 2) * free,
+        edges, bounded, unit, width, 0 * held + 1, held, free, held[n - shared :],
+        by_cells(ops, free, rows, shared) > 0, inequality, first, always, elastic, ops.noise(lower, 2) * free,
         ops.number(limits[0], lower), ops.number(limits[1], lower),
     )  # fmt: skip
 
 
-def _cells(ops: Operations, free: Array, rows: int, shared: int) -> Array:
-    n = free.shape[0]
-    banded = free * ops.real(ops.range(n, free) < n - shared, free)
-    beyond = ops.windows(ops.join(banded, ops.full((rows - 1,), 0.0, free)), ops.range(n, free), rows)
-    cells = ops.put(beyond.T * banded[None], 0, free)
+def by_cells(ops: Operations, v: Array, rows: int, shared: int) -> Array:
+    """v_i v_j in the cells of W."""
+    n = v.shape[0]
+    banded = v * ops.real(ops.range(n, v) < n - shared, v)
+    beyond = ops.windows(ops.join(banded, ops.full((rows - 1,), 0.0, v)), ops.range(n, v), rows)
+    cells = ops.put(beyond.T * banded[None], 0, v * v)
     if shared:
-        border = free[n - shared :, None] * free[None]
-        whole = ops.put(ops.full((rows + shared, n), 0.0, free), slice(0, rows), cells)
+        border = v[n - shared :, None] * v[None]
+        whole = ops.put(ops.full((rows + shared, n), 0.0, v), slice(0, rows), cells)
         cells = ops.put(whole, slice(rows, None), border)
-    return cells > 0
+    return cells

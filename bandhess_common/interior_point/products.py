@@ -33,11 +33,16 @@ def pull(k: Kit, rows: Array, u: Array) -> Array:
 
 def masked(k: Kit, rows: Array) -> Array:
     """J without the columns of fixed variables."""
+    return by_columns(k, rows, k.p.free)
+
+
+def by_columns(k: Kit, rows: Array, v: Array) -> Array:
+    """J diag(v)."""
     ops, L = k.ops, rows.shape[1] - k.shared
     if not k.shared:
-        return rows * ops.windows(k.p.free, k.p.first, L)
-    own = rows[:, :L] * ops.windows(k.p.free, k.p.first, L)
-    return ops.put(rows * k.p.free[None, k.banded - L :], (slice(None), slice(0, L)), own)
+        return rows * ops.windows(v, k.p.first, L)
+    own = rows[:, :L] * ops.windows(v, k.p.first, L)
+    return ops.put(rows * v[None, k.banded - L :], (slice(None), slice(0, L)), own)
 
 
 def matvec(k: Kit, W: Array, v: Array) -> Array:

@@ -15,14 +15,18 @@ def ask_derivatives(k: Kit, s: State, stage: Array | int, q: Point, mode: Mode) 
     sigma = ops.where(full, ops.where(mode.elastic, 0.0, s.f_scale), 1 + 0 * s.f)
     y = ops.where(full, s.h_scale * q.y, 0.0)
     return s._replace(
-        request=0 * s.request + DERIVATIVES, stage=0 * s.stage + stage, x_request=q.x, y_request=y, sigma=sigma
+        request=0 * s.request + DERIVATIVES,
+        stage=0 * s.stage + stage,
+        x_request=k.p.units * q.x,
+        y_request=y,
+        sigma=sigma,
     )
 
 
 def ask_values(k: Kit, s: State, stage: Array | int) -> State:
     """At the trial point."""
     x = s.point.x + s.search.tried_alpha * s.search.tried.x
-    return s._replace(request=0 * s.request + VALUES, stage=0 * s.stage + stage, x_request=x)
+    return s._replace(request=0 * s.request + VALUES, stage=0 * s.stage + stage, x_request=k.p.units * x)
 
 
 def running(s: State) -> Array:

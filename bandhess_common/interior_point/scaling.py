@@ -13,7 +13,8 @@ from .system import condensed, factored, ratio, solve
 def inside(k: Kit, x: Array) -> Array:
     """Away from the bounds by min(1e-2 max(1, |bound|), 1e-2 (upper - lower)) (WB 3.6)."""
     ops = k.ops
-    low, high = halves(ops.where(k.p.bounded, k.p.edges + k.p.push, -float("inf")))
+    far = ops.minimum(k.c.push * k.p.unit, k.c.push_width * k.p.width)
+    low, high = halves(ops.where(k.p.bounded, k.p.edges + far, -float("inf")))
     return held(k, ops.minimum(ops.maximum(x, low), -high))
 
 
@@ -97,7 +98,7 @@ def slacks(k: Kit, s: State, h: Array, f_scale: Array, h_scale: Array) -> tuple[
     ops, c, q = k.ops, k.c, s.point
     warm = s.start == WARM
     y = q.y * f_scale / h_scale
-    z = ops.join(q.z[: 2 * q.x.shape[0]] * f_scale, ops.maximum(-y, 0.0), 0 * y, 0 * y)
+    z = ops.join(q.z[: 2 * q.x.shape[0]] * f_scale * ops.join(k.p.units, k.p.units), ops.maximum(-y, 0.0), 0 * y, 0 * y)
     mu = ops.maximum(s.mode.mu * f_scale, c.mu_least * k.p.tol)
     mu = ops.where(warm, ops.minimum(mu, c.mu_start), c.mu_start)
     relax = relaxation(k, mu)

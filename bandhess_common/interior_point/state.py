@@ -51,7 +51,8 @@ class Problem(NamedTuple):
     edges: Array  # (2n,) lower and -upper, 0 where there is none: (x, -x) - edges is the distance from the bounds
     bounded: Array  # (2n,) whether there is one
     unit: Array  # (2n,) max(1, |bound|)
-    push: Array  # (2n,) how far inside the start lies
+    width: Array  # (2n,) upper - lower
+    units: Array  # (n,) in which all this is, and x
     held: Array  # (n,) values of fixed variables
     free: Array  # (n,) 0 for them, else 1
     shared: Array  # (p,) the values of the shared variables that are fixed
@@ -234,6 +235,9 @@ class State(NamedTuple):
     # The engine's own
     stage: Array
     start: Array
+    x_start: Array  # where to start, in the user's units
+    units: Array  # (n,) of x
+    measured: Array  # bool: these are chosen
     point: Point  # before PLACE: y, z and mu as they came, unscaled
     f_scale: Array  # before PLACE these two and value_unit hold the sizes at the second point
     h_scale: Array

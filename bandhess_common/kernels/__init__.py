@@ -5,7 +5,19 @@ XLA and `c_api.cc` for ctypes. Both are in one file `_kernels.abi3.so`, the firs
 Python: `table` lists the kernels with what they take and give, `library` loads the file and calls it.
 """
 
-from .library import DTYPES, View, call, load, view, why_not
+from .library import DTYPES, OPERATIONS, View, arithmetic, call, load, view, why_not
 from .table import KERNELS, Kernel, result_shapes
 
-__all__ = ["DTYPES", "KERNELS", "Kernel", "View", "call", "load", "result_shapes", "view", "why_not"]
+__all__ = [
+    "DTYPES",
+    "KERNELS",
+    "OPERATIONS",
+    "Kernel",
+    "View",
+    "arithmetic",
+    "call",
+    "load",
+    "result_shapes",
+    "view",
+    "why_not",
+]

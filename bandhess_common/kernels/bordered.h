@@ -46,12 +46,12 @@ void solve_bordered(Call& call) {
   const T* b = call.operand<T>(3, {s.n + p, k});
   T* x = call.result<T>(0, {s.n + p, k});
   std::int32_t* info = call.optional<std::int32_t>(1, {});
-  const bool both_ends = Twisted<T>::worth(s);
-  const Index elimination = Twisted<T>::scratch(s, k, p);
+  const typename Twisted<T>::Cut cut(s, call.whole(0, kMostBytes), Twisted<T>::worth(s));
+  const Index elimination = Twisted<T>::scratch(s, cut, k, p);
   s.each<T, 1>(call.pool, elimination + whole_vectors<T>(p * p), [&](Index i, T* scratch) {
     const T *from = ab + i * s.rows * s.n, *c = corner + i * p * p, *rhs = b + i * size;
     T *to = x + i * size, *z = to + s.n * k, *S = scratch + elimination;
-    Twisted<T> band(s, from, rhs, k, to, scratch, both_ends, border + i * p * s.n, p);
+    Twisted<T> band(s, cut, from, rhs, k, to, scratch, border + i * p * s.n, p);
     Index bad = band.eliminate(call.pool) ? 0 : first_bad_pivot(s, from);
     if (!bad) {
       for (Index q = 0; q < p; ++q) {

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "arithmetic.h"
 #include "interior/state.h"
 #include "kernels.h"
 
@@ -130,13 +131,21 @@ int handle(const Kernel& kernel, const std::int64_t* arrays, Index operands, Ind
 BANDHESS_KERNELS(BANDHESS_FUNCTION)
 #undef BANDHESS_FUNCTION
 
-// The lists as they were compiled, a line a kernel, then those of the interior point: Python compares them with its own.
+extern "C" __attribute__((visibility("default"))) void bandhess_arithmetic(
+    const bandhess::Operation* operations, std::int64_t count, std::int64_t rows) {
+  bandhess::arithmetic(operations, count, rows);
+}
+
+// The lists as they were compiled, a line a kernel, then arithmetic's operations and those of the interior point: Python
+// compares them with its own.
 #define BANDHESS_LINE(...) #__VA_ARGS__ "\n"
 #define BANDHESS_NAME(name) " " #name
 #define BANDHESS_N(name) " n:" #name
 #define BANDHESS_R(name) " r:" #name
+#define BANDHESS_OPERATION(name, result) " " #name
 extern "C" __attribute__((visibility("default"))) const char* bandhess_list() {
   return BANDHESS_KERNELS(BANDHESS_LINE)
+      "arithmetic:" BANDHESS_ARITHMETIC(BANDHESS_OPERATION) "\n"
       "constants:" BANDHESS_INTERIOR_CONSTANTS(BANDHESS_NAME) "\n"
       "registers:" BANDHESS_INTERIOR_REGISTERS(BANDHESS_NAME) "\n"
       "vectors:" BANDHESS_INTERIOR_VECTORS(BANDHESS_N, BANDHESS_R) "\n";
@@ -145,3 +154,4 @@ extern "C" __attribute__((visibility("default"))) const char* bandhess_list() {
 #undef BANDHESS_NAME
 #undef BANDHESS_N
 #undef BANDHESS_R
+#undef BANDHESS_OPERATION

@@ -32,7 +32,7 @@ void cholesky(Call& call) {
       const Lanes<const T, L> from(ab, s.rows * s.n, first, s.batch);
       const Lanes<T, L> to(cb, s.rows * s.n, first, s.batch);
       int bad[L];
-      eliminate<false>(s, from, state, state + s.state(), false, bad, [&](Index j, Index count, auto* tile) {
+      eliminate<false>(s, from, state, state + s.state(), bad, [&](Index j, Index count, auto* tile) {
         take_roots<T, L>(s, tile, count);
         scatter(tile, s.stride, to, s.rows, s.n, j, count);
       });

@@ -124,31 +124,50 @@ void parallel(Pool& pool, Index groups, Index workers, const F& work) {
 // ---- Memory --------------------------------------------------------------------------------------------------------
 
 // Uninitialised scratch, in huge pages where it is large: first touches of small ones cost as much as the arithmetic.
-// From malloc, which keeps blocks of a size that comes again: glibc asks the system for every large aligned one.
+//
+// One block, of at most kKept bytes, stays with the process between calls for the next one, of whatever thread, that
+// finds it large enough: a system gives zeroed pages for every block that malloc has returned to it, which took as long
+// as a solve. Calls at the same time have blocks of their own, of which the last that is given back stays.
 class Memory {
  public:
-  explicit Memory(std::size_t bytes) {
-    const std::size_t page = bytes < kHuge ? 64 : kHuge;
-    const std::size_t size = (bytes + page) / page * page;
-    block_ = std::malloc(size + page);
-    if (!block_) throw std::bad_alloc();
-    memory_ = reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(block_) + page - 1) / page * page);
-#ifdef __linux__
-    if (page == kHuge) madvise(memory_, size, MADV_HUGEPAGE);
-#endif
+  static constexpr std::size_t kKept = 64 << 20;
+
+  explicit Memory(std::size_t bytes) : block_(kept_.exchange(nullptr)) {
+    if (block_ && block_->bytes >= bytes) return;
+    std::free(block_);
+    block_ = allocate(bytes);
   }
   Memory(const Memory&) = delete;
-  ~Memory() { std::free(block_); }
+  ~Memory() { std::free(block_->bytes <= kKept ? kept_.exchange(block_) : block_); }
 
   template <class V>
   V* as() const {
-    return static_cast<V*>(memory_);
+    return reinterpret_cast<V*>(block_->memory);
   }
 
  private:
+  static constexpr std::size_t kLine = 64;
   static constexpr std::size_t kHuge = 2 << 20;
-  void* block_;
-  void* memory_;
+
+  struct Block {
+    std::size_t bytes;
+    char* memory;
+  };
+
+  inline static std::atomic<Block*> kept_{nullptr};
+  Block* block_;
+
+  static Block* allocate(std::size_t bytes) {
+    const std::size_t page = bytes < kHuge ? kLine : kHuge;
+    const std::size_t size = (bytes + page) / page * page;
+    char* const start = static_cast<char*>(std::malloc(kLine + size + page));
+    if (!start) throw std::bad_alloc();
+    char* const memory = start + kLine + (page - reinterpret_cast<std::uintptr_t>(start + kLine) % page) % page;
+#ifdef __linux__
+    if (page == kHuge) madvise(memory, size, MADV_HUGEPAGE);
+#endif
+    return new (start) Block{size, memory};
+  }
 };
 
 }  // namespace bandhess

@@ -15,13 +15,50 @@ using Index = std::int64_t;
 
 constexpr int kLaneBytes = 32;  // one register of AVX2, two of SSE2 or NEON
 
-// The element of L systems side by side: the number T, or a vector with one system per lane.
-template <class T, int L>
+// The numbers of two registers side by side. Their operations do not wait for each other.
+template <class T>
+struct Two {
+  typedef T V __attribute__((vector_size(kLaneBytes)));
+
+  V low;
+  V high;
+
+  Two() = default;
+  INLINE Two(const V& low, const V& high) : low(low), high(high) {}
+  // Written out, as compilers copy memory otherwise, and not registers.
+  INLINE Two(const Two& other) : low(other.low), high(other.high) {}
+  INLINE Two& operator=(const Two& other) {
+    low = other.low;
+    high = other.high;
+    return *this;
+  }
+
+  friend INLINE Two operator+(const Two& a, const Two& b) { return {a.low + b.low, a.high + b.high}; }
+  friend INLINE Two operator-(const Two& a, const Two& b) { return {a.low - b.low, a.high - b.high}; }
+  friend INLINE Two operator*(const Two& a, const Two& b) { return {a.low * b.low, a.high * b.high}; }
+  friend INLINE Two operator/(const Two& a, const Two& b) { return {a.low / b.low, a.high / b.high}; }
+  friend INLINE Two operator/(T a, const Two& b) { return {a / b.low, a / b.high}; }
+  INLINE Two& operator+=(const Two& other) { return *this = *this + other; }
+  INLINE Two& operator-=(const Two& other) { return *this = *this - other; }
+};
+
+template <class V>
+constexpr bool kSeveralRegisters = false;
+template <class T>
+constexpr bool kSeveralRegisters<Two<T>> = true;
+
+// The element of L systems side by side: the number T, or a vector with one system per lane, or several.
+template <class T, int L, int R = L * int(sizeof(T)) / kLaneBytes>
 struct Element {
+  static_assert(R == 2);
+  typedef Two<T> type;
+};
+template <class T, int L>
+struct Element<T, L, 1> {
   typedef T type __attribute__((vector_size(L * sizeof(T))));
 };
 template <class T>
-struct Element<T, 1> {
+struct Element<T, 1, 0> {
   typedef T type;
 };
 

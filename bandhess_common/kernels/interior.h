@@ -217,9 +217,9 @@ void interior_solution(Call& call) {
   for (Index i = 0; i < batch; ++i) {
     const State<double> s(states.at(i * size), sizes);
     const double scale = s.reg.f_scale;
-    for (Index j = 0; j < n; ++j) x[i * n + j] = to_e(s.x[j]);
-    for (Index j = 0; j < n; ++j) z_lower[i * n + j] = to_e(s.z_lower[j] / scale);
-    for (Index j = 0; j < n; ++j) z_upper[i * n + j] = to_e(s.z_upper[j] / scale);
+    for (Index j = 0; j < n; ++j) x[i * n + j] = to_e(s.unit[j] * s.x[j]);
+    for (Index j = 0; j < n; ++j) z_lower[i * n + j] = to_e(s.z_lower[j] / (s.unit[j] * scale));
+    for (Index j = 0; j < n; ++j) z_upper[i * n + j] = to_e(s.z_upper[j] / (s.unit[j] * scale));
     for (Index k = 0; k < r; ++k) y[i * r + k] = to_e(s.y[k] * s.h_scale[k] / scale);
     mu[i] = to_e((s.elastic() ? s.reg.main_barrier : s.reg.barrier) / scale);
   }

@@ -20,7 +20,7 @@ alpha_least phi0 theta0 slope curved curvature first raised augment any_finite c
 theta_old dual_max product_max product_min mean_d mean_z main_theta_max main_theta_min main_count own_theta_max
 own_theta_min own_count entries
 renewals theta_mark since_mark quadratic predicted best_error since_best diagonals held
-theta_noise phi_noise hidden_primal hidden_dual dual_rows
+theta_noise phi_noise hidden_primal hidden_dual dual_rows measured
 """
 REGISTERS = tuple(_REGISTERS.split())
 """The first entries of the state; those up to `narrow` are for callers."""
@@ -28,12 +28,12 @@ FOR_CALLERS = REGISTERS[: REGISTERS.index("m")]
 """The first entries of a head, in the functions' type; x_request and y_request follow."""
 
 _VECTORS = """
-n:x_request r:y_request n:x r:y n:lower n:upper n:has_lower n:has_upper n:free n:noise r:first r:h_scale r:top
-n:column_size n:d_lower n:d_upper r:d_rows r:d_p r:d_n n:z_lower n:z_upper r:z_rows r:z_p r:z_n r:h n:gradient
-n:dual n:r_lower n:r_upper r:r_rows n:x_r n:weight n:dx r:dy n:dd_lower n:dd_upper r:dd_rows r:dd_p r:dd_n
-n:dz_lower n:dz_upper r:dz_rows r:dz_p r:dz_n n:cx r:cy n:cd_lower n:cd_upper r:cd_rows r:cd_p r:cd_n n:cz_lower
-n:cz_upper r:cz_rows r:cz_p r:cz_n n:c_lower n:c_upper r:c_rows n:diagonal r:e r:gamma r:g n:b1 r:b2 n:w1 n:w2 n:w3
-n:w4 n:w5 r:v1 r:v2 r:v3 r:v4 r:v5 r:v6 r:v7
+n:x_request r:y_request n:x n:x_trial r:y n:lower n:upper n:has_lower n:has_upper n:free n:unit n:mask n:noise
+r:first r:h_scale r:top n:column_size n:d_lower n:d_upper r:d_rows r:d_p r:d_n n:z_lower n:z_upper r:z_rows r:z_p
+r:z_n r:h n:gradient n:dual n:r_lower n:r_upper r:r_rows n:x_r n:weight n:dx r:dy n:dd_lower n:dd_upper r:dd_rows
+r:dd_p r:dd_n n:dz_lower n:dz_upper r:dz_rows r:dz_p r:dz_n n:cx r:cy n:cd_lower n:cd_upper r:cd_rows r:cd_p
+r:cd_n n:cz_lower n:cz_upper r:cz_rows r:cz_p r:cz_n n:c_lower n:c_upper r:c_rows n:diagonal r:e r:gamma r:g n:b1
+r:b2 n:w1 n:w2 n:w3 n:w4 n:w5 r:v1 r:v2 r:v3 r:v4 r:v5 r:v6 r:v7
 """
 VECTORS = tuple(_VECTORS.split())
 """What follows: vectors of variables and of rows."""
@@ -84,7 +84,7 @@ class Layout(NamedTuple):
         """Entries of the state."""
         w, banded = self.window - 1, self.n - self.p
         stride = next((width for width in _WIDTHS if w <= width), w) + 1
-        bands = [(w + 1 + self.p) * self.n, *[(banded + _PAD) * stride] * 2, stride * (stride + 1)]
+        bands = [(w + 1 + self.p) * self.n, *[(banded + _PAD) * stride] * 2, _rounded(stride - 1) * (stride + 16)]
         border = [self.p * count for count in (self.n, banded, self.p, self.r)]
         vectors = [self._count(vector) for vector in VECTORS]
         parts = [len(REGISTERS), *vectors, len(Constants._fields), 4 * FILTER, *bands, *border]

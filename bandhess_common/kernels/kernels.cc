@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "arithmetic.h"
 #include "bordered.h"
 #include "cholesky.h"
 #include "interior.h"
@@ -43,6 +44,10 @@ void run_kernel(const Kernel& kernel, Call& call) {
                     call.result_count <= kernel.most_results;
   if (!fits) throw Invalid(std::string(kernel.name) + ": wrong number of operands or results");
   kernel.run(call);
+}
+
+void arithmetic(const Operation* operations, Index count, Index rows) {
+  run([=] { operate_all(operations, count, rows); });
 }
 
 }  // namespace bandhess

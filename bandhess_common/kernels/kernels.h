@@ -9,8 +9,8 @@
 #define BANDHESS_KERNELS(KERNEL)                              \
   KERNEL(columns, 1, 1, 2)                                    \
   KERNEL(cholesky, 1, 2, 2)                                   \
-  KERNEL(solve, 2, 1, 3)                                      \
-  KERNEL(solve_bordered, 4, 1, 2)                             \
+  KERNEL(solve, 2, 1, 3, "room")                              \
+  KERNEL(solve_bordered, 4, 1, 2, "room")                     \
   KERNEL(substitute, 2, 1, 1, "raw")                          \
   KERNEL(triangular, 2, 1, 1, "transpose")                    \
   KERNEL(inverse, 2, 1, 1)                                    \

@@ -20,6 +20,11 @@ from .table import KERNELS
 DTYPES = {"float32": 0, "float64": 1, "int32": 2}
 """The codes of dtypes."""
 
+OPERATIONS = ("add", "sub", "mul", "div", "neg", "abs", "copy")
+"""What `arithmetic` does, number by number; each by its place in this list."""
+
+ARITHMETIC = " ".join(["arithmetic:", *OPERATIONS])
+
 View = tuple[int, ...]
 """An array that is contiguous, row by row: the address of its data, the code of its dtype, its rank, its sizes."""
 
@@ -37,7 +42,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         built = library.bandhess_list().decode().split("\n")
     except Exception as error:  # a file of another platform or of another version of this package
         return None, f"not usable: {error}"
-    if built[:-1] != [*(kernel.line(name) for name, kernel in KERNELS.items()), *interior.lines()]:
+    if built[:-1] != [*(kernel.line(name) for name, kernel in KERNELS.items()), ARITHMETIC, *interior.lines()]:
         return None, "not usable: built from another version of the sources; build anew (make kernels, pip install)"
     return library, ""
 
@@ -93,3 +98,14 @@ def call(name: str, operands: Sequence[View], results: Sequence[View], *, thread
         raise ValueError(message.value.decode())
     if status:
         raise MemoryError(f"bandhess_{name}: {message.value.decode()}")
+
+
+@functools.cache
+def arithmetic() -> Any:
+    """`f(address, count, rows)` runs a list of operations (arithmetic.h), each of 16 integers: its place in OPERATIONS,
+    its dtype, the numbers along two axes, and of the result and two operands the address and the steps, in numbers,
+    from row to row and along those axes."""
+    function = load().bandhess_arithmetic
+    function.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+    function.restype = None
+    return function

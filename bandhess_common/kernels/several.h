@@ -2,7 +2,7 @@
 // the width is not known. What is pending lies in the rows of x that follow the tile's, so that no state passes on.
 #pragma once
 
-#include "ldl_tiles.h"
+#include "substitution_tiles.h"
 
 namespace bandhess {
 

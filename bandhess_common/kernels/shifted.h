@@ -22,14 +22,14 @@ class Shifted {
       return ok;
     }
     const Lanes<const T, 1> from(ab_, s_.rows * s_.n, 0, 1);
-    std::fill_n(state_, s_.state(), T(0));
+    std::fill_n(state_, s_.window(), T(0));
     for (Index j = 0; ok && j < s_.n; j += kTile) {
       const Index count = std::min(kTile, s_.n - j);
       T* tile = columns_ + j * s_.stride;
       gather(tile, s_.stride, from, s_.rows, s_.n, j, count);
       for (Index t = 0; t < count; ++t) tile[t * s_.stride] += shift;
       eliminate_tile<false>(s_, state_, tile, count);
-      for (Index t = 0; t < count; ++t) ok &= positive(tile[t * s_.stride]);
+      ok &= all_positive(tile, s_.stride, count);
     }
     return ok;
   }

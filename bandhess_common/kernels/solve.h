@@ -41,14 +41,18 @@ void solve_lanes(const Bands& s, const Systems<T>& of, Index first, V* scratch) 
     y = to.at[0];
     std::copy_n(rhs.at[0], size, y);
   }
-  int bad[L];
-  std::fill(pending, pending + s.state(), V{});
-  eliminate<false>(s, from, state, columns, true, bad, [&](Index j, Index count, const V* tile) {
+  int bad[L] = {};
+  std::fill_n(state, s.window(), V{});
+  std::fill_n(pending, s.stride, V{});
+  tiles(s.n, [&](Index j, Index count) {
+    V* tile = columns + j * s.stride;
+    gather(tile, s.stride, from, s.w + 1, s.n, j, count);
     if (L > 1) gather(y + j, 1, rhs, 1, s.n, j, count);
-    forward<T>(s, pending, tile, y, k, j, count);
+    eliminate_forward<T>(s, state, pending, tile, y, k, j, count);
+    note_pivots<T, L>(tile, s.stride, j, count, bad);
     if (of.columns) store_columns(tile, s, Lanes<T, L>(of.columns, s.rows * s.n, first, s.batch), j, count);
   });
-  std::fill(pending, pending + s.state(), V{});
+  std::fill_n(pending, s.stride, V{});
   tiles_upwards(s.n, [&](Index j, Index count) {
     backward<T>(s, pending, columns + j * s.stride, y, k, j, count);
     if (L > 1) scatter(y + j, 1, to, 1, s.n, j, count);
@@ -62,17 +66,18 @@ int first_bad_pivot(const Bands& s, const T* ab) {
   const Memory memory((s.state() + s.tile()) * sizeof(T));
   T* state = memory.as<T>();
   int bad;
-  eliminate<false>(s, Lanes<const T, 1>(ab, s.rows * s.n, 0, 1), state, state + s.state(), false, &bad,
+  eliminate<false>(s, Lanes<const T, 1>(ab, s.rows * s.n, 0, 1), state, state + s.state(), &bad,
                    [](Index, Index, const T*) {});
   return bad ? bad : static_cast<int>(s.n);
 }
 
-// One system from both ends.
+// One system from both ends, with `room` bytes for columns.
 template <class T>
-void solve_twisted(Pool& pool, const Bands& s, const Systems<T>& of) {
-  const Memory memory(Twisted<T>::scratch(s, of.k) * sizeof(T));
+void solve_twisted(Pool& pool, const Bands& s, const Systems<T>& of, Index room) {
+  const typename Twisted<T>::Cut cut(s, room, true);
+  const Memory memory(Twisted<T>::scratch(s, cut, of.k) * sizeof(T));
   int bad = 0;
-  Twisted<T> band(s, of.ab, of.b, of.k, of.x, memory.as<T>());
+  Twisted<T> band(s, cut, of.ab, of.b, of.k, of.x, memory.as<T>());
   if (band.eliminate(pool)) {
     band.substitute(pool);
   } else {
@@ -93,10 +98,17 @@ void solve(Call& call) {
                       call.optional<std::int32_t>(1, {}),
                       call.optional<T>(2, {s.n, s.rows})};
   if (s.n == 0) return;
-  if (s.w > 1 && k > 0 && !of.columns && Twisted<T>::worth(s)) return solve_twisted(call.pool, s, of);
+  if (s.w > 1 && k > 0 && !of.columns && Twisted<T>::worth(s)) return solve_twisted(call.pool, s, of, call.whole(0, kMostBytes));
+  const Index scratch = 2 * s.state() + s.n * (s.stride + 1);
+  constexpr int C = kLaneBytes / sizeof(T);
+  if (s.lanes() && k == 1 && s.stride - 1 <= kNarrow && s.batch > C * s.threads(call.pool)) {
+    return s.each<T, 2 * C>(call.pool, scratch, [&](Index first, auto* memory) {
+      if (s.batch - first > C) return solve_lanes<2 * C>(s, of, first, memory);
+      solve_lanes<C>(s, of, first, &memory->low);
+    });
+  }
   with_lanes<T>(s.lanes() && k == 1, [&](auto lanes) {
     constexpr int L = lanes;
-    const Index scratch = 2 * s.state() + s.n * (s.stride + 1);
     s.each<T, L>(call.pool, scratch, [&](Index first, auto* memory) {
       if constexpr (L == 1) {
         if (s.w == 1 && k == 1 && !of.columns) {

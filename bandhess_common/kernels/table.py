@@ -36,15 +36,21 @@ SEARCH: dict[str, float] = {
     "tries": trust_region.TRIES,
 }
 
+# Bytes for the columns of one large system; those that find none are eliminated twice (twisted.h). With what goes along
+# they fit the block of memory that stays between calls (dispatch.h).
+ROOM: dict[str, float] = {"room": 56 * 2**20}
+
 KERNELS = {
     # [d, d m] of H = M D M^T, column by column, for ab (w + 1, n); info: the first pivot that is not in (0, inf), or 0.
     "columns": Kernel(("ab (r, n)",), ("columns (n, r)", "info ()"), 1),
     # L with H = L L^T, NaN where info is not 0.
     "cholesky": Kernel(("ab (r, n)",), ("cb (r, n)", "info ()"), 2),
     # H^-1 b, NaN where info is not 0; [d, m] for more solves.
-    "solve": Kernel(("ab (r, n)", "b (n, k)"), ("x (n, k)", "info ()", "columns (n, r)"), 1),
+    "solve": Kernel(("ab (r, n)", "b (n, k)"), ("x (n, k)", "info ()", "columns (n, r)"), 1, ROOM),
     # The same of [[ab, border^T], [border, corner]]; info counts the corner's minors after the band's.
-    "solve_bordered": Kernel(("ab (r, n)", "border (p, n)", "corner (p, p)", "b (m, k)"), ("x (m, k)", "info ()"), 1),
+    "solve_bordered": Kernel(
+        ("ab (r, n)", "border (p, n)", "corner (p, p)", "b (m, k)"), ("x (m, k)", "info ()"), 1, ROOM
+    ),
     # (M D M^T)^-1 b, for columns [d, m], or raw: [d, d m].
     "substitute": Kernel(("columns (n, r)", "b (n, k)"), ("x (n, k)",), 1, {"raw": GIVEN}),
     # L^-1 b, or L^-T b.

@@ -7,12 +7,43 @@
 // H[n-1-i, n-1-j].
 // A border (border.h) goes along: each end has its rows of V, and substitution waits for z. From one end alone, `bottom`
 // is 0.
-// (Meurant 1992, SIAM J. Matrix Anal. Appl. 13, 707, for tridiagonal H.)
+//
+// Of the columns [d, m] no more than `room` bytes are held. An end that has more of them is eliminated in segments, each
+// in the place of the one before, with a copy of the state where it begins; backwards, those that are gone are
+// eliminated anew from there. For five tiles of columns in the place of two:
+//
+//     eliminate 0 | 1 2 | 3 4     substitute 4 3     eliminate 1 2, substitute 2 1     eliminate 0, substitute 0
+//
+// (Meurant 1992, SIAM J. Matrix Anal. Appl. 13, 707, for tridiagonal H; Griewank 1992, Optim. Methods Softw. 1, 35, for
+// states that are kept in the place of what follows from them.)
 #pragma once
 
 #include "border.h"
 
 namespace bandhess {
+
+constexpr Index kMostBytes = 1 << 30;  // that a call may grant to columns
+
+// The columns that an end eliminates, `rows` of them: `count` segments of at most `held` columns, whole tiles but for
+// the last one's last.
+struct Segments {
+  Index rows;
+  Index held;
+  Index count;
+
+  Segments(Index rows, Index room) : rows(rows) {
+    const Index whole = (rows + kTile - 1) / kTile;
+    const Index most = std::max<Index>(1, std::min(whole, room / kTile));
+    held = most * kTile;
+    count = std::max<Index>(1, (whole + most - 1) / most);
+  }
+
+  // The first column of segment i; the first segment takes what is left.
+  Index begin(Index i) const {
+    const Index end = (rows + kTile - 1) / kTile * kTile;
+    return i < count ? std::max<Index>(0, end - (count - i) * held) : rows;
+  }
+};
 
 template <class T>
 class Twisted {
@@ -21,35 +52,55 @@ class Twisted {
 
   static bool worth(const Bands& s) { return s.batch == 1 && s.n * s.stride >= kLong && s.n > 4 * s.w; }
 
+  // How a system is cut: columns from above, and from below, beside the w that are eliminated last.
+  struct Cut {
+    Segments above;
+    Segments below;
+
+    // both: from both ends, else from above alone. room: bytes; of wide bands, whose elimination takes longer than fresh
+    // memory, all columns are held.
+    Cut(const Bands& s, Index room, bool both)
+        : above(both ? (s.n - s.w) / 2 : s.n - s.w, held(s, room) / (both ? 2 : 1)),
+          below(both ? s.n - s.w - above.rows : 0, held(s, room) / 2) {}
+
+   private:
+    static Index held(const Bands& s, Index room) {
+      return s.w <= kUnrolled ? room / (s.stride * static_cast<Index>(sizeof(T))) : 2 * (s.n + kTile);
+    }
+  };
+
   // A multiple of the numbers in a vector.
-  static Index scratch(const Bands& s, Index k, Index p = 0) {
+  static Index scratch(const Bands& s, const Cut& cut, Index k, Index p = 0) {
     const Index borders = Border<T>::scratch(s, p, k, s.n) + Border<T>::scratch(s, p, k, 0);
-    return borders + whole_vectors<T>(4 * s.state() + s.n * (s.stride + k));
+    const Index states = 4 * s.state() + (cut.above.count + cut.below.count) * s.window();
+    const Index columns = (cut.above.held + cut.below.held + s.w) * s.stride;
+    return borders + whole_vectors<T>(states + columns + (cut.below.rows + s.w) * k);
   }
 
-  // both: from both ends, else from above alone. border: (p, n), or none.
-  Twisted(const Bands& s, const T* ab, const T* b, Index k, T* x, T* scratch, bool both = true,
+  // border: (p, n), or none.
+  Twisted(const Bands& s, const Cut& cut, const T* ab, const T* b, Index k, T* x, T* scratch,
           const T* border = nullptr, Index p = 0)
       : s_(s),
         ab_(ab),
         b_(b),
         k_(k),
         x_(x),
-        top_(both ? (s.n - s.w) / 2 : s.n - s.w),
-        bottom_(s.n - s.w - top_),
-        above_{Border<T>(s, border, p, k, s.n - bottom_, scratch)},
-        below_{Border<T>(s, border, p, k, bottom_, scratch + Border<T>::scratch(s, p, k, s.n - bottom_))} {
-    T* states = scratch + Border<T>::scratch(s, p, k, s.n) + Border<T>::scratch(s, p, k, 0);
-    T* columns = states + 4 * s.state();
-    above_.state = states;
-    above_.pending = states + s.state();
-    above_.columns = columns;
+        top_(cut.above.rows),
+        bottom_(cut.below.rows),
+        above_{cut.above, Border<T>(s, border, p, k, s.n - bottom_, scratch)},
+        below_{cut.below,
+               Border<T>(s, border, p, k, bottom_, scratch + Border<T>::scratch(s, p, k, s.n - bottom_))} {
+    T* at = scratch + Border<T>::scratch(s, p, k, s.n) + Border<T>::scratch(s, p, k, 0);
+    const auto take = [&at](Index count) { return std::exchange(at, at + count); };
+    for (End* end : {&above_, &below_}) {
+      end->state = take(s.state());
+      end->pending = take(s.state());
+      end->begun = take(end->segments.count * s.window());
+      end->columns = take(end->segments.held * s.stride);
+    }
+    middle_ = take(s.w * s.stride);
     above_.y = x;
-    middle_ = columns + top_ * s.stride;
-    below_.state = states + 2 * s.state();
-    below_.pending = states + 3 * s.state();
-    below_.columns = middle_ + s.w * s.stride;
-    below_.y = columns + s.n * s.stride;
+    below_.y = at;
   }
 
   // Forwards. Returns whether all pivots are in (0, inf); nothing else is of use where not.
@@ -69,20 +120,22 @@ class Twisted {
     below_.border.take(z);
     part();
     at_each_end(
-        pool, [&] { substitute(above_, top_); },
+        pool, [&] { substitute(above_); },
         [&] {
-          substitute(below_, bottom_);
+          substitute(below_);
           reverse_rows(below_.y, bottom_, x_ + (s_.n - bottom_) * k_);
         });
   }
 
  private:
   struct End {
+    Segments segments;
     Border<T> border;
     T* state;    // pending on the coming columns
     T* pending;  // for k = 1: and on the coming right-hand sides; upwards, the unknowns below
-    T* columns;
-    T* y;  // right-hand side, then unknowns, in the order of elimination
+    T* begun;    // the state at the begin of each segment
+    T* columns;  // of one segment
+    T* y;        // right-hand side, then unknowns, in the order of elimination
     bool ok = true;
   };
 
@@ -97,13 +150,36 @@ class Twisted {
   End below_;
   T* middle_;
 
-  // Eliminates columns [j, j + count) of an end, which fetch has put into their tile.
-  void eliminate(End& end, Index j, Index count) {
-    T* tile = end.columns + j * s_.stride;
-    eliminate_tile<false>(s_, end.state, tile, count);
-    for (Index t = 0; t < count; ++t) end.ok &= positive(tile[t * s_.stride]);
-    forward<T>(s_, end.pending, tile, end.y, k_, j, count);
+  // H's columns [j, j + count) of an end.
+  void fetch(const End& end, T* tile, Index j, Index count) const {
+    if (&end == &above_) {
+      gather(tile, s_.stride, Lanes<const T, 1>(ab_, s_.rows * s_.n, 0, 1), s_.w + 1, s_.n, j, count);
+    } else {
+      const T* last = ab_ + s_.n - 1 - j;  // of the reversed matrix, whose diagonals end where they began
+      run([&] {
+        gather_columns(tile, s_.stride, count, -1,
+                       [&](Index i) { return i <= s_.w ? last + i * (s_.n - 1) : kZeros<T> + kTile; });
+      });
+    }
+  }
+
+  // Eliminates columns [j, j + count), and substitutes forwards in y and the border.
+  void forward(End& end, T* tile, Index j, Index count) {
+    eliminate_forward<T>(s_, end.state, end.pending, tile, end.y, k_, j, count);
+    end.ok &= all_positive(tile, s_.stride, count);
     end.border.forward(tile, end.y + j * k_, j, count);
+  }
+
+  // Calls work(tile, j, count) for the tiles of segment i, downwards or upwards.
+  template <class F>
+  void tiles_of(const End& end, Index i, bool upwards, const F& work) const {
+    const Index first = end.segments.begin(i), rows = end.segments.begin(i + 1) - first;
+    const auto at = [&](Index j, Index count) { work(end.columns + j * s_.stride, first + j, count); };
+    if (upwards) {
+      tiles_upwards(rows, at);
+    } else {
+      tiles(rows, at);
+    }
   }
 
   template <class Above, class Below>
@@ -122,51 +198,49 @@ class Twisted {
     for (Index i = 0; i < rows; ++i) std::copy_n(from + i * k_, k_, to + (rows - 1 - i) * k_);
   }
 
-  void begin(End& end) {
+  // Eliminates an end's columns; read(j, count) has its right-hand side and its border ready.
+  template <class F>
+  void eliminate(End& end, const F& read) {
     end.border.begin();
     std::fill_n(end.state, s_.state(), T(0));
     std::fill_n(end.pending, s_.state(), T(0));
+    for (Index i = 0; i < end.segments.count; ++i) {
+      std::copy_n(end.state, s_.window(), end.begun + i * s_.window());
+      tiles_of(end, i, false, [&](T* tile, Index j, Index count) {
+        fetch(end, tile, j, count);
+        read(j, count);
+        forward(end, tile, j, count);
+      });
+    }
   }
 
   void eliminate_from_above() {
-    const Lanes<const T, 1> from(ab_, s_.rows * s_.n, 0, 1);
-    begin(above_);
     if (k_ != 1) std::copy_n(b_, (top_ + s_.w) * k_, x_);
-    tiles(top_, [&](Index j, Index count) {
-      gather(above_.columns + j * s_.stride, s_.stride, from, s_.w + 1, s_.n, j, count);
+    eliminate(above_, [&](Index j, Index count) {
       if (k_ == 1) std::copy_n(b_ + j, count, above_.y + j);
       above_.border.read(j, 1, j, count);
-      eliminate(above_, j, count);
     });
   }
 
   void eliminate_from_below() {
-    begin(below_);
     if (k_ != 1) {
       reverse_rows(b_ + (s_.n - bottom_) * k_, bottom_, below_.y);
       std::fill_n(below_.y + bottom_ * k_, s_.w * k_, T(0));
     }
-    tiles(bottom_, [&](Index j, Index count) {
-      T* tile = below_.columns + j * s_.stride;
-      for (Index i = 0; i < s_.stride; ++i) {
-        const T* last = ab_ + i * s_.n + (s_.n - 1 - j - i);  // of the reversed column j
-        for (Index t = 0; t < count; ++t) tile[t * s_.stride + i] = i <= s_.w ? last[-t] : T(0);
-      }
+    eliminate(below_, [&](Index j, Index count) {
       if (k_ == 1) std::reverse_copy(b_ + s_.n - j - count, b_ + s_.n - j, below_.y + j);
       below_.border.read(s_.n - 1 - j, -1, j, count);
-      eliminate(below_, j, count);
     });
   }
 
   // The columns between the ends, as the last ones from above, without what is pending from below.
   void join() {
-    const Index w = s_.w;
-    const Index wide = s_.stride - 1;
+    const Index w = s_.w, wide = pitch(s_.stride - 1);
     std::fill_n(middle_, w * s_.stride, T(0));
     for (Index k = 0; k < w; ++k)
       for (Index i = 0; i + k < w; ++i) {
         const Index column = w - 1 - k - i;
-        middle_[column * s_.stride + i] = ab_[i * s_.n + top_ + column] - below_.state[k * wide + i];
+        middle_[column * s_.stride + i] = ab_[i * s_.n + top_ + column] - below_.state[k * wide + k + i];
       }
     T* rows = x_ + top_ * k_;
     if (k_ == 1) {
@@ -179,7 +253,7 @@ class Twisted {
     }
     above_.border.read(top_, 1, top_, w);
     above_.border.meet(below_.border, top_);
-    eliminate(above_, top_, w);
+    forward(above_, middle_, top_, w);
   }
 
   // Those columns backwards. Where a column has fewer than `wide` unknowns below it, its multipliers are zero.
@@ -193,11 +267,20 @@ class Twisted {
     reverse_rows(rows, w, k_ == 1 ? below_.pending : below_.y + bottom_ * k_);
   }
 
-  void substitute(End& end, Index count) {
-    tiles_upwards(count, [&](Index j, Index within) {
-      end.border.subtract(end.y + j * k_, j, within);
-      backward<T>(s_, end.pending, end.columns + j * s_.stride, end.y, k_, j, within);
-    });
+  void substitute(End& end) {
+    for (Index i = end.segments.count; i-- > 0;) {
+      if (i + 1 < end.segments.count) {
+        std::copy_n(end.begun + i * s_.window(), s_.window(), end.state);
+        tiles_of(end, i, false, [&](T* tile, Index j, Index count) {
+          fetch(end, tile, j, count);
+          eliminate_tile<false>(s_, end.state, tile, count);
+        });
+      }
+      tiles_of(end, i, true, [&](const T* tile, Index j, Index count) {
+        end.border.subtract(end.y + j * k_, j, count);
+        backward<T>(s_, end.pending, tile, end.y, k_, j, count);
+      });
+    }
   }
 };
 

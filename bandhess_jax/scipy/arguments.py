@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from jax.typing import ArrayLike
 
 def as_arrays(function: str, **arguments: ArrayLike) -> dict[str, Array]:
     """The arguments, a band and perhaps b, as arrays whose shapes fit together."""
-    arrays = {name: jnp.asarray(value) for name, value in arguments.items()}
+    arrays = {name: as_array(value) for name, value in arguments.items()}
     for name, x in arrays.items():
         least, shape = (1, "(n,) or (..., n, k)") if name == "b" else (2, "(..., rows, n), in band storage")
         if x.ndim < least:
@@ -36,6 +37,18 @@ def as_arrays(function: str, **arguments: ArrayLike) -> dict[str, Array]:
     return arrays
 
 
+def as_array(value: ArrayLike) -> Array:
+    """`jnp.asarray(value)`, which compiles programs for most values: none for NumPy's arrays and lists of floats."""
+    if isinstance(value, (list, tuple)) and all(type(leaf) in (int, float, complex) for leaf in jax.tree.leaves(value)):
+        with suppress(ValueError):  # of lists of different lengths, on which JAX has its own word
+            listed = np.asarray(value)
+            default = {"f": float, "c": complex}.get(listed.dtype.kind)
+            value = value if default is None else listed.astype(jnp.result_type(default))
+    if type(value) is np.ndarray and value.dtype.char in "?bhilBHILefdFD" and value.dtype.isnative:
+        return jax.device_put(value.astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False))
+    return jnp.asarray(value)
+
+
 def check_rows(l: int, u: int, ab: Array) -> None:
     if l + u + 1 != ab.shape[-2]:
         raise ValueError(
@@ -52,7 +65,7 @@ def run(core: Callable, options: tuple, check_finite: bool, arrays: dict[str, Ar
     """core(*arrays, *options) over batches, compiled: `(result, failed)`. Raises where check_finite finds something."""
     result, failed, finite = _compiled(core, options, bool(check_finite), *arrays.values())
     for name, is_finite in zip(arrays, finite, strict=False):
-        if known(~is_finite):
+        if not isinstance(is_finite, jax.core.Tracer) and not is_finite:
             raise ValueError(f"array must not contain infs or NaNs: {name} does; check_finite=False lets it pass")
     return result, failed
 
@@ -67,7 +80,7 @@ def _compiled(core: Callable, options: tuple, check_finite: bool, *arrays: Array
 
 def known(flags: Array) -> bool:
     """Whether a flag is set, where that can be known: outside jit and the other transformations."""
-    return not isinstance(flags, jax.core.Tracer) and bool(np.any(flags))
+    return not isinstance(flags, jax.core.Tracer) and bool(np.any(np.asarray(flags)))
 
 
 def _over_batches(core: Callable, options: tuple, operands: list[Array]) -> Any:

@@ -5,6 +5,7 @@ A selected range costs O(n) an eigenvalue (`bisection.py`); the whole spectrum g
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from bandhess_common.eigen import check_driver, check_indices, check_range, chec
 from bandhess_common.options import Driver, Select
 
 from ..band.storage import clear_unused
-from .arguments import as_arrays, run
+from .arguments import as_array, as_arrays, run
 from .bisection import count_below, eigenpairs, product, radius
 from .forms import lower_form
 
@@ -118,16 +119,13 @@ def eigh_tridiagonal(
     >>> w.round(decimals=4)
     Array([1., 3.], dtype=float32)
     """
-    d, e = jnp.asarray(d), jnp.asarray(e)
+    d, e = as_array(d), as_array(e)
     if jnp.iscomplexobj(d) or jnp.iscomplexobj(e):
         raise TypeError(f"d and e must be real, got {d.dtype} and {e.dtype}; eig_banded takes Hermitian bands")
     if d.ndim != 1 or e.ndim != 1 or (d.size and e.size != d.size - 1):
         raise ValueError(f"d must have shape (n,) and e shape (n - 1,), got {d.shape} and {e.shape}")
     check_driver(lapack_driver, whole=check_select(select) == "a", vectors=not eigvals_only)
-    floats = [a.dtype if jnp.issubdtype(a.dtype, jnp.floating) else jnp.dtype(float) for a in (d, e)]
-    dtype = np.result_type(np.float32, *floats)  # also where jnp promotes nothing
-    ab = jnp.stack([d.astype(dtype), jnp.pad(e.astype(dtype), (0, d.size - e.size))])
-    return eig_banded(ab, True, eigvals_only, False, select, select_range, 0, check_finite)
+    return eig_banded(_stacked(d, e), True, eigvals_only, False, select, select_range, 0, check_finite)
 
 
 def eigvalsh_tridiagonal(
@@ -146,6 +144,14 @@ def eigvalsh_tridiagonal(
     Array([1., 3.], dtype=float32)
     """
     return eigh_tridiagonal(d, e, True, select, select_range, check_finite, tol, lapack_driver)
+
+
+@jax.jit
+def _stacked(d: Array, e: Array) -> Array:
+    """The lower band of a tridiagonal matrix."""
+    floats = [a.dtype if jnp.issubdtype(a.dtype, jnp.floating) else jnp.dtype(float) for a in (d, e)]
+    dtype = np.result_type(np.float32, *floats)  # also where jnp promotes nothing
+    return jnp.stack([d.astype(dtype), jnp.pad(e.astype(dtype), (0, d.size - e.size))])
 
 
 def _whole(ab: Array, lower: bool) -> tuple[Array, Array]:
@@ -175,14 +181,23 @@ def _indices(ab: Array, lower: bool, select_range: Any) -> tuple[int, int]:
 
 def _count(ab: Array, lower: bool, end: float) -> int:
     """How many eigenvalues are at most `end`. A count in doubt is taken again, roundings further on."""
-    ab = clear_unused(lower_form(ab if jnp.issubdtype(ab.dtype, jnp.inexact) else ab.astype(float), lower))
-    size = float(radius(ab)) or 1.0
-    shift, eps = max(-1.1, min(1.1, float(end) / size)), float(jnp.finfo(ab.dtype).eps)
+    scaled, size = _scaled(ab, lower)
+    dtype = jnp.finfo(scaled.dtype)
+    shift = max(-1.1, min(1.1, float(end) / float(size)))
     for k in range(1, 9):
-        found = int(_counted(ab / size, jnp.asarray(shift + 2**k * eps, jnp.finfo(ab.dtype).dtype)))
+        found = int(_counted(scaled, np.asarray(shift + 2**k * float(dtype.eps), dtype.dtype)))
         if found >= 0:
             return found
     raise ValueError(f"no eigenvalue count at {end} can be trusted: move select_range a little")
+
+
+@partial(jax.jit, static_argnums=1)
+def _scaled(ab: Array, lower: bool) -> tuple[Array, Array]:
+    """The lower band of H / size, and size, about |H|."""
+    ab = clear_unused(lower_form(ab if jnp.issubdtype(ab.dtype, jnp.inexact) else ab.astype(float), lower))
+    size = radius(ab)
+    size = jnp.where(size == 0, 1, size)
+    return ab / size.astype(ab.dtype), size
 
 
 _counted = jax.jit(count_below)

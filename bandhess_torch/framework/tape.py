@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .arithmetic import compiled
 from .parts import PLACES, Sum, merged, view_of
 from .recorder import COPIES, INTO, TOTALS, ZEROS, Call, Recorder, RefusedError, tensors
 from .steps import Names, Step, depending, needed, shared
@@ -216,4 +217,5 @@ def _tape(
             run += _operation(step, at)
         for name in last:
             at.give_back(name)
+    run = compiled(run, [*mine, *kept, *fixed, *at.copies.values(), *(place for place, _ in at.places.values())])
     return Tape(mine, kept, run, [at(t) for t in outputs], at.nbytes)

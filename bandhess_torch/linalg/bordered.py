@@ -19,6 +19,7 @@ band's own functions are arguments. Derivatives go through them, by their rules;
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -108,7 +109,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *operands: Tensor) -> tuple:
-        return vmap_solve(_Solve.apply, info, in_dims, *operands)
+        return vmap_solve(partial(apply, _Solve), info, in_dims, *operands)
 
 
 def _solve_together(cut: Arrow, b: Tensor, solve_band: Callable) -> Tensor:
@@ -138,7 +139,7 @@ class _Check(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, minor: Tensor, before: int) -> tuple:
-        return _Check.apply(minor.movedim(in_dims[0], 0), before), 0
+        return apply(_Check, minor.movedim(in_dims[0], 0), before), 0
 
 
 def _factor_schur(S: Tensor) -> tuple[Tensor, Tensor]:

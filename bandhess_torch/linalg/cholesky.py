@@ -81,7 +81,7 @@ class _Cholesky(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, ab: Tensor, check: bool) -> tuple:
-        return _Cholesky.apply(ab.movedim(in_dims[0], 0), check), (0, 0)
+        return apply(_Cholesky, ab.movedim(in_dims[0], 0), check), (0, 0)
 
 
 @eager

@@ -82,7 +82,7 @@ class _Columns(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, ab: Tensor) -> tuple:
-        return _Columns.apply(ab.movedim(in_dims[0], 0)), (0, 0)
+        return apply(_Columns, ab.movedim(in_dims[0], 0)), (0, 0)
 
 
 def raw_columns(ab: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +113,7 @@ class _Ldl(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, ab: Tensor) -> tuple:
-        return _Ldl.apply(ab.movedim(in_dims[0], 0)), 0
+        return apply(_Ldl, ab.movedim(in_dims[0], 0)), 0
 
 
 @eager

@@ -47,7 +47,7 @@ class _Factor(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, ab: Tensor, l: int, u: int, strict: bool) -> tuple:
-        parts = _Factor.apply(ab.movedim(in_dims[0], 0), l, u, strict)
+        parts = apply(_Factor, ab.movedim(in_dims[0], 0), l, u, strict)
         return parts, (0,) * len(parts)
 
 
@@ -70,7 +70,7 @@ class _Solve(torch.autograd.Function):
     @eager
     def backward(ctx: Any, cotangent: Tensor) -> tuple:
         x, ab, *parts = ctx.saved_tensors
-        v = _Solve.apply(cotangent, ab, ctx.l, ctx.u, not ctx.adjoint, *parts)
+        v = apply(_Solve, cotangent, ab, ctx.l, ctx.u, not ctx.adjoint, *parts)
         row, column = (x, v) if ctx.adjoint else (v, x)  # -row column^H on the band, summed over right-hand sides
         cells = around(row, ctx.u, ctx.l + ctx.u + 1) * column.mT.conj()[..., None, :]
         return v, -cells.sum(-3), None, None, None, *[None] * len(parts)
@@ -82,12 +82,12 @@ class _Solve(torch.autograd.Function):
         db = torch.zeros_like(x) if db is None else db
         if dab is not None:
             db = db - product_general(dab, x, ctx.l, ctx.u, ctx.adjoint)
-        return _Solve.apply(db, ab, ctx.l, ctx.u, ctx.adjoint, *parts)
+        return apply(_Solve, db, ab, ctx.l, ctx.u, ctx.adjoint, *parts)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, l: int, u: int, adjoint: bool, *parts: Tensor) -> tuple:
         def solve(b: Tensor, ab: Tensor, *parts: Tensor) -> Tensor:
-            return _Solve.apply(b, ab, l, u, adjoint, *parts)
+            return apply(_Solve, b, ab, l, u, adjoint, *parts)
 
         return vmap_solve(solve, info, (*in_dims[:2], *in_dims[5:]), b, ab, *parts)
 

@@ -61,7 +61,7 @@ class _Solve(torch.autograd.Function):
     @eager
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         x, ab, *parts = ctx.saved_tensors
-        v = _Solve.apply(cotangent, ab, ctx.way, *parts)
+        v = apply(_Solve, cotangent, ab, ctx.way, *parts)
         g = outer_band(v, x, ab.shape[-2]) + outer_band(x, v, ab.shape[-2])
         return v, torch.cat([-g[..., :1, :] / 2, -g[..., 1:, :]], -2), None, *[None] * len(parts)
 
@@ -70,12 +70,12 @@ class _Solve(torch.autograd.Function):
     def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None, *_: None) -> Tensor:
         x, ab, *parts = ctx.saved_tensors
         db = torch.zeros_like(x) if db is None else db
-        return _Solve.apply(db if dab is None else db - product(dab, x), ab, ctx.way, *parts)
+        return apply(_Solve, db if dab is None else db - product(dab, x), ab, ctx.way, *parts)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, way: Way, *parts: Tensor) -> tuple:
         def solve(b: Tensor, ab: Tensor, *parts: Tensor) -> Tensor:
-            return _Solve.apply(b, ab, way, *parts)
+            return apply(_Solve, b, ab, way, *parts)
 
         return vmap_solve(solve, info, (*in_dims[:2], *in_dims[3:]), b, ab, *parts)
 
@@ -109,9 +109,9 @@ class _FactorSolve(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, keep: bool) -> tuple:
         if in_dims[1] is None:  # one matrix takes all right-hand sides as columns
             wide = b.movedim(in_dims[0], -1)
-            x, columns = _FactorSolve.apply(wide.flatten(-2), ab, keep)
+            x, columns = apply(_FactorSolve, wide.flatten(-2), ab, keep)
             return (x.unflatten(-1, wide.shape[-2:]), columns), (wide.ndim - 1, None)
-        return _FactorSolve.apply(*batch(info, in_dims[:2], b, ab), keep), (0, 0)
+        return apply(_FactorSolve, *batch(info, in_dims[:2], b, ab), keep), (0, 0)
 
 
 def _factor_solve(b: Tensor, ab: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class _Check(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *operands: Tensor) -> tuple:
-        return _Check.apply(*batch(info, in_dims, *operands)), 0
+        return apply(_Check, *batch(info, in_dims, *operands)), 0
 
 
 class Factor(NamedTuple):
@@ -267,7 +267,9 @@ def solve(ab: Tensor | Structure, b: Tensor, *, refine: int = 0) -> Tensor:
     Cost: one factorisation, n (w^2 + 3 w + 1) flops, and (4 w + 2) n per right-hand side (LAPACK `pbtrf`, `pbtrs`). A
       border of p takes (2 w + p + 6) n p more by the compiled kernels, which never substitute it backwards (about half
       of a plain solve for p = 4, w = 8); with `refine` or derivatives, and elsewhere, it counts as p right-hand sides
-      and 2 n p^2. A closed band counts as a border of w. The derivative costs one more solve: with
+      and 2 n p^2. A closed band counts as a border of w. Of one large system with w <= 16 the compiled kernels hold
+      56 MiB of factor at most, and eliminate the columns beyond a second time (n = 1e6, float64: a fifth of them for
+      w = 8, six tenths for w = 16), which takes no longer than fresh memory. The derivative costs one more solve: with
       `v = solve(ab, xbar)`, `bbar = v`, and `abbar[d, j]` is `-(v[j + d] x[j] + v[j] x[j + d])` (once, for d = 0),
       summed over right-hand sides.
 
@@ -289,9 +291,9 @@ def solve(ab: Tensor | Structure, b: Tensor, *, refine: int = 0) -> Tensor:
     constant = _unit_diagonal(ab.detach()) if refine else ab.detach()
     if partitioned(ab):
         parts, ok = partition.reduce(clear_unused(constant))
-        _Check.apply(ok, constant)
+        apply(_Check, ok, constant)
     else:
         pairs, info = raw_columns(constant)
-        _Check.apply(info == 0, constant)
+        apply(_Check, info == 0, constant)
         parts = (pairs,)
     return columns(lambda b: apply(_Solve, b, ab, Way(refine, raw=True), *parts), b)

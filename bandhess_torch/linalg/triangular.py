@@ -39,7 +39,7 @@ def _lower_matvec(cb: Tensor, x: Tensor, transpose: bool) -> Tensor:
 
 def columns(solve: Callable[[Tensor], Tensor], b: Tensor) -> Tensor:
     """`solve`, which takes `(n, k)`, on b `(n,)` or `(n, k)`."""
-    return solve(b) if b.ndim == 2 else solve(b[:, None])[:, 0]
+    return solve(b) if b.ndim == 2 else solve(b.unsqueeze(1)).squeeze(1)
 
 
 class _Substitution(torch.autograd.Function):
@@ -59,7 +59,7 @@ class _Substitution(torch.autograd.Function):
     @eager
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, None]:
         cb, x = ctx.saved_tensors
-        gb = _Substitution.apply(cotangent, cb, not ctx.transpose)
+        gb = apply(_Substitution, cotangent, cb, not ctx.transpose)
         u, v = (x, gb) if ctx.transpose else (gb, x)
         return gb, -outer_band(u, v, cb.shape[-2]), None
 
@@ -70,11 +70,11 @@ class _Substitution(torch.autograd.Function):
         db = torch.zeros_like(x) if db is None else db
         if dcb is not None:
             db = db - _lower_matvec(dcb, x, ctx.transpose)
-        return _Substitution.apply(db, cb, ctx.transpose)
+        return apply(_Substitution, db, cb, ctx.transpose)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, b: Tensor, cb: Tensor, transpose: bool) -> tuple:
-        return vmap_solve(lambda b, cb: _Substitution.apply(b, cb, transpose), info, in_dims[:2], b, cb)
+        return vmap_solve(lambda b, cb: apply(_Substitution, b, cb, transpose), info, in_dims[:2], b, cb)
 
 
 @eager

@@ -96,5 +96,5 @@ def solve(p: Problem, verbose: bool = False, tol: float = 1e-8, max_steps: int =
     return SimpleNamespace(
         problem=problem, status=status.name, steps=int(register("steps")), value=register("value"),
         violation=register("violation"), error=register("grad_norm"), factorisations=factorisations,
-        evaluations=values, passes=0.0, restorations=restorations, x=vector("x"),
+        evaluations=values, passes=0.0, restorations=restorations, x=vector("unit") * vector("x"),
     )  # fmt: skip

@@ -35,6 +35,7 @@ class Loop {
     reg_.pending = kNothing;
     load(at, starting ? reg_.f_scale : T(1));
     if (reg_.stage == kLinearise) return linearise();
+    if (starting && reg_.measured == 0 && choose_units(s_)) return place_start(s_);
     if (starting) {
       measure_columns(s_);
       start_point();
@@ -65,10 +66,10 @@ class Loop {
   void look_at_start(const Derivatives<T>& at) {
     note_tops(s_, at);
     reg_.f_new = std::isfinite(at.f) ? std::abs(at.f) : T(0);
-    std::copy_n(s_.x_request, s_.n, s_.cx);
-    std::copy_n(at.gradient, s_.n, s_.c_lower);
+    std::copy_n(s_.x_trial, s_.n, s_.cx);
+    each(0, s_.n, [=, g = at.gradient, mask = s_.mask, to = s_.c_lower](Index j) { to[j] = mask[j] * g[j]; });
     std::copy_n(at.h, s_.r, s_.c_rows);
-    std::copy_n(s_.x, s_.n, s_.x_request);
+    ask_at(s_, s_.x);
     reg_.stage = kEstimate;
   }
 
@@ -93,11 +94,11 @@ class Loop {
   void take() {
     const T mu = reg_.barrier, range = c_.multiplier_range, alpha = reg_.alpha, alpha_z = reg_.alpha_z;
     const Step<T> step = s_.step();
-    reg_.step = alpha * std::sqrt(inner(step.x, step.x, s_.n));
+    reg_.step = alpha * length(s_, step.x);
     reg_.fraction = alpha;
     reg_.shift = reg_.delta;
     if (reg_.augment > 0) augment(s_);
-    std::copy_n(s_.x_request, s_.n, s_.x);
+    std::copy_n(s_.x_trial, s_.n, s_.x);
     each(0, s_.r, [=, y = s_.y](Index i) { y[i] += alpha * step.y[i]; });
     s_.pairs([&](const Pair<T>& p) {
       const T *dd = step.d[p.kind], *dz = step.z[p.kind];
@@ -111,38 +112,38 @@ class Loop {
     reg_.leaving = 0;
   }
 
-  // Scales rows and values, takes fixed variables out; `more` where the gradient was asked for before scales were known.
+  // Scales rows, values and variables, takes fixed ones out; `more` where the gradient was asked for before scales were known.
   void load(const Derivatives<T>& at, T more) {
     const Index n = s_.n, p = s_.p, banded = s_.banded, L = s_.s.w + 1, S = s_.s.stride;
-    const T* free = s_.free;
+    const T* mask = s_.mask;
     reg_.f = reg_.f_scale * at.f;
     run([&] {
       for (Index i = 0; i < s_.r; ++i) {
         const T* from = at.rows + i * (L + p);
-        const T* is_free = free + s_.starts()[i];
+        const T* own = mask + s_.starts()[i];
         T* to = s_.row(i);
         const T scale = s_.h_scale[i];
         s_.h[i] = scale * at.h[i];
-        for (Index j = 0; j < L; ++j) to[j] = scale * from[j] * is_free[j];
+        for (Index j = 0; j < L; ++j) to[j] = scale * from[j] * own[j];
         for (Index j = L; j < S; ++j) to[j] = 0;
-        for (Index q = 0; q < p; ++q) s_.column(q)[i] = scale * from[L + q] * free[banded + q];
+        for (Index q = 0; q < p; ++q) s_.column(q)[i] = scale * from[L + q] * mask[banded + q];
       }
     });
     if (reg_.stage == kLinearise) {
       reg_.diagonals = static_cast<T>(at.diagonals);
-      each(0, n, [=, to = s_.w, from = at.w](Index j) { to[j] = from[j] * free[j] * free[j]; });
+      each(0, n, [=, to = s_.w, from = at.w](Index j) { to[j] = from[j] * mask[j] * mask[j]; });
       for (Index i = 1; i < at.diagonals; ++i)
-        each(0, banded - i, [=, to = s_.w + i * n, from = at.w + i * n](Index j) { to[j] = from[j] * free[j] * free[j + i]; });
+        each(0, banded - i, [=, to = s_.w + i * n, from = at.w + i * n](Index j) { to[j] = from[j] * mask[j] * mask[j + i]; });
       for (Index q = 0; q < p; ++q)
-        each(0, n, [=, to = s_.w_border(q), from = at.w + (at.diagonals + q) * n, own = free[banded + q]](Index j) {
-          to[j] = from[j] * free[j] * own;
+        each(0, n, [=, to = s_.w_border(q), from = at.w + (at.diagonals + q) * n, own = mask[banded + q]](Index j) {
+          to[j] = from[j] * mask[j] * own;
         });
     } else {
       reg_.diagonals = 1;
       std::fill_n(s_.w, n, T(0));
       std::fill_n(s_.w_border(0), p * n, T(0));
     }
-    each(0, n, [=, g = at.gradient, to = s_.dual](Index j) { to[j] = more * g[j] * free[j]; });
+    each(0, n, [=, g = at.gradient, to = s_.dual](Index j) { to[j] = more * g[j] * mask[j]; });
     objective_gradient();
   }
 
@@ -231,7 +232,7 @@ class Loop {
   void report() {
     const T scale = reg_.f_scale, own = s_.elastic() ? reg_.main_barrier : reg_.barrier;
     reg_.value = reg_.f / scale;
-    reg_.grad_norm = largest(s_.dual, s_.n) / scale;
+    reg_.grad_norm = largest<T>(0, s_.n, [g = s_.dual, unit = s_.unit](Index j) { return g[j] / unit[j]; }) / scale;
     reg_.violation = violation<T>(s_, s_.x, s_.h, nullptr);
     reg_.gap = gap(s_, reg_.barrier) / scale;
     reg_.mu = s_.count(false) > 0 ? own / scale : T(0);

@@ -99,7 +99,7 @@ T phi(const State<T>& s, const Point<T>& at, T f, T barrier, bool main) {
   return f - static_cast<T>(barrier * logs);
 }
 
-// The largest violation of rows, by their scales, and of bounds at x; less what rounding hides of J x, given its sizes.
+// The largest violation of rows and of bounds at x, as the user has them or `scaled`; less what rounding hides of J x, given its sizes.
 template <class T>
 T violation(const State<T>& s, const T* x, const T* h, const T* sizes, bool scaled = false) {
   const Index n = s.n, m = s.m(), r = s.r;
@@ -108,15 +108,16 @@ T violation(const State<T>& s, const T* x, const T* h, const T* sizes, bool scal
   const auto beyond = [=, scale = s.h_scale](Index i, T value) {
     return std::max(value - hidden * std::abs(of[i]), T(0)) / (scaled ? T(1) : scale[i]);
   };
+  const auto of_bound = [=, unit = s.unit](Index j) { return scaled ? T(1) : unit[j]; };
   T most = largest<T>(0, m, [=](Index i) { return beyond(i, std::abs(h[i])); });
   most = std::max(most, largest<T>(m, r, [=](Index i) { return beyond(i, -h[i]); }));
   if (s.reg.lower_count > 0)
     most = std::max(most, largest<T>(0, n, [=, a = s.lower, has = s.has_lower](Index j) {
-                      return has[j] * std::max(a[j] - x[j], T(0));
+                      return has[j] * of_bound(j) * std::max(a[j] - x[j], T(0));
                     }));
   if (s.reg.upper_count > 0)
     most = std::max(most, largest<T>(0, n, [=, a = s.upper, has = s.has_upper](Index j) {
-                      return has[j] * std::max(x[j] - a[j], T(0));
+                      return has[j] * of_bound(j) * std::max(x[j] - a[j], T(0));
                     }));
   return most;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "direction.h"
+#include "units.h"
 
 namespace bandhess::interior {
 
@@ -72,10 +73,11 @@ void start_restoration(const State<T>& s) {
     y[i] = to[i] = 0;
   });
   reg.zeta = std::sqrt(mu);
-  each(0, s.n, [=, x = s.x, to = s.x_request, from = s.x_r, weight = s.weight](Index j) {
-    to[j] = from[j] = x[j];
+  each(0, s.n, [=, x = s.x, from = s.x_r, weight = s.weight](Index j) {
+    from[j] = x[j];
     weight[j] = 1 / std::max(T(1), std::abs(x[j]));
   });
+  ask_at(s, s.x);
   set_limits(s, theta(s, here, mu, false));
   reg.pending = kEntering;
   reg.sigma = 0;

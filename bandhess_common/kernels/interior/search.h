@@ -37,7 +37,7 @@ class Search {
   void judge(T f, const T* h) {
     const Stage stage = static_cast<Stage>(static_cast<int>(reg_.stage));
     const bool correcting = stage == kCorrect;
-    const Point<T> at{s_.x_request, h, correcting ? s_.correction() : s_.step(),
+    const Point<T> at{s_.x_trial, h, correcting ? s_.correction() : s_.step(),
                       correcting ? reg_.correction_alpha : reg_.alpha};
     if (stage == kTiny) return accept(at);
     Verdict verdict = test(at, f);
@@ -113,10 +113,11 @@ class Search {
 
   void request(Stage stage, const T* dx, T alpha) {
     // Rounded first, so that the values belong to this point.
-    each(0, s_.n, [=, round = coarse(s_), from = s_.x, to = s_.x_request](Index j) {
+    each(0, s_.n, [=, round = coarse(s_), from = s_.x, to = s_.x_trial](Index j) {
       const T x = from[j] + alpha * dx[j];
       to[j] = round ? static_cast<float>(x) : x;
     });
+    ask_at(s_, s_.x_trial);
     reg_.stage = stage;
     reg_.request = kValues;
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "direction.h"
+#include "units.h"
 
 namespace bandhess::interior {
 
@@ -57,21 +58,38 @@ void set_bounds(const State<T>& s, const Problem<T>& problem) {
     s.lower[j] = below ? problem.lower[j] : 0;
     s.upper[j] = above ? problem.upper[j] : 0;
     s.noise[j] = s.free[j] * static_cast<T>(noise(j, 1));
+    s.unit[j] = 1;
+    s.mask[j] = s.free[j];
     reg.lower_count += s.has_lower[j];
     reg.upper_count += s.has_upper[j];
-    const T x = held ? problem.lower[j] : problem.x[j];
-    s.x[j] = problem.start == kWarm ? x : inside(s, j, x);
+    s.x_r[j] = held ? problem.lower[j] : problem.x[j];
   }
   reg.noise_size = std::sqrt(inner(s.noise, s.noise, s.n));
 }
 
-// The first request: derivatives near the start, for scales. The state holds zeros.
+// The start from the point x_r: a request for derivatives beside it, for scales.
+template <class T>
+void place_start(const State<T>& s) {
+  auto& reg = s.reg;
+  std::fill_n(s.top, s.r, T(0));
+  reg.value_unit = 0;
+  for (Index j = 0; j < s.n; ++j) {
+    s.x[j] = reg.start == kWarm || s.free[j] == 0 ? s.x_r[j] : inside(s, j, s.x_r[j]);
+    const T far = s.constants().scale_far * std::max(T(1), std::abs(s.x[j])) * static_cast<T>(noise(j, 2));
+    const T beside = inside(s, j, s.x[j] + far);
+    s.x_trial[j] = s.free[j] == 0 ? s.x[j] : beside == s.x[j] ? inside(s, j, s.x[j] - far) : beside;
+  }
+  ask_at(s, s.x_trial);
+  reg.stage = kScale;
+  reg.request = kDerivatives;
+}
+
+// The first request: derivatives near the start. The state holds zeros.
 template <class T>
 void start(const State<T>& s, const Problem<T>& problem, T m) {
   auto& reg = s.reg;
   reg.m = m;
   reg.status = -1;
-  reg.request = kDerivatives;
   reg.tol = problem.tol;
   reg.max_steps = problem.max_steps;
   reg.start = problem.start;
@@ -83,11 +101,7 @@ void start(const State<T>& s, const Problem<T>& problem, T m) {
   std::copy_n(problem.z_lower, s.n, s.z_lower);
   std::copy_n(problem.z_upper, s.n, s.z_upper);
   std::fill_n(s.h_scale, s.r, T(1));
-  for (Index j = 0; j < s.n; ++j) {
-    const T far = s.constants().scale_far * std::max(T(1), std::abs(s.x[j])) * static_cast<T>(noise(j, 2));
-    const T beside = inside(s, j, s.x[j] + far);
-    s.x_request[j] = s.free[j] == 0 ? s.x[j] : beside == s.x[j] ? inside(s, j, s.x[j] - far) : beside;
-  }
+  place_start(s);
 }
 
 // The largest entries of rows and gradient, beside those seen before; what is not finite counts as 0.
@@ -98,17 +112,17 @@ void note_tops(const State<T>& s, const Derivatives<T>& at) {
   for (Index i = 0; i < s.r; ++i) {
     const T* a = at.rows + i * (L + p);
     T here = 0, sum = 0;
-    const auto look = [&](const T* a, const T* free, Index count) {
+    const auto look = [&](const T* a, const T* mask, Index count) {
       for (Index j = 0; j < count; ++j) {
-        here = std::max(here, std::abs(a[j] * free[j]));
-        sum += std::abs(a[j] * free[j]);
+        here = std::max(here, std::abs(a[j] * mask[j]));
+        sum += std::abs(a[j] * mask[j]);
       }
     };
-    look(a, s.free + s.starts()[i], L);
-    look(a + L, s.free + s.banded, p);
+    look(a, s.mask + s.starts()[i], L);
+    look(a + L, s.mask + s.banded, p);
     s.top[i] = std::max(s.top[i], finite(here + 0 * sum));
   }
-  const T here = largest<T>(0, s.n, [g = at.gradient, free = s.free](Index j) { return g[j] * free[j]; });
+  const T here = largest<T>(0, s.n, [g = at.gradient, mask = s.mask](Index j) { return g[j] * mask[j]; });
   s.reg.value_unit = std::max(s.reg.value_unit, finite(here));
 }
 
@@ -123,8 +137,8 @@ void note_bend(const State<T>& s, const T* gradient) {
     if (s.has_lower[j] > 0) least = std::max(least, -move / std::max(s.x[j] - s.lower[j], tiny));
     if (s.has_upper[j] > 0) least = std::max(least, move / std::max(s.upper[j] - s.x[j], tiny));
   }
-  const T change = largest<T>(0, s.n, [=, free = s.free, far = s.c_lower](Index j) {
-    return free[j] * (far[j] - gradient[j]);
+  const T change = largest<T>(0, s.n, [=, mask = s.mask, far = s.c_lower](Index j) {
+    return far[j] - mask[j] * gradient[j];
   });
   if (std::isfinite(change / least)) s.reg.value_unit = std::max(s.reg.value_unit, change / least);
 }

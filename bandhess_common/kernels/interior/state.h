@@ -19,12 +19,12 @@
   R(corrections) R(correction_alpha) R(theta_old) R(dual_max) R(product_max) R(product_min) R(mean_d) R(mean_z)  \
   R(main_theta_max) R(main_theta_min) R(main_count) R(own_theta_max) R(own_theta_min) R(own_count) \
   R(entries) R(renewals) R(theta_mark) R(since_mark) R(quadratic) R(predicted) R(best_error) R(since_best) R(diagonals) \
-  R(held) R(theta_noise) R(phi_noise) R(hidden_primal) R(hidden_dual) R(dual_rows)
+  R(held) R(theta_noise) R(phi_noise) R(hidden_primal) R(hidden_dual) R(dual_rows) R(measured)
 
 // With the number of entries: N of variables, R of rows. Those of variables are followed by zeros.
 #define BANDHESS_INTERIOR_VECTORS(N, R)                                                                           \
-  N(x_request) R(y_request) N(x) R(y)                                                                             \
-  N(lower) N(upper) N(has_lower) N(has_upper) N(free) N(noise) R(first) R(h_scale) R(top) N(column_size)          \
+  N(x_request) R(y_request) N(x) N(x_trial) R(y)                                                                  \
+  N(lower) N(upper) N(has_lower) N(has_upper) N(free) N(unit) N(mask) N(noise) R(first) R(h_scale) R(top) N(column_size)          \
   N(d_lower) N(d_upper) R(d_rows) R(d_p) R(d_n) N(z_lower) N(z_upper) R(z_rows) R(z_p) R(z_n)                     \
   R(h) N(gradient) N(dual) N(r_lower) N(r_upper) R(r_rows) N(x_r) N(weight)                                       \
   N(dx) R(dy) N(dd_lower) N(dd_upper) R(dd_rows) R(dd_p) R(dd_n)                                                  \

@@ -45,6 +45,10 @@ def noise(like: Array, seed: int) -> Array:
     return hash_noise(like, seed)
 
 
+def power_of_two(a: Array) -> Array:
+    return jnp.ldexp(jnp.ones_like(a), jnp.round(a).astype(jnp.int32))
+
+
 def largest(a: Array, axis: int | None = None) -> Array:
     return jnp.max(jnp.abs(a), axis=axis, initial=0)
 

@@ -53,6 +53,10 @@ def minimum(a: Tensor, b: Tensor | float) -> Tensor:
     return torch.minimum(a, b) if isinstance(b, Tensor) else a.clamp(max=b)
 
 
+def power_of_two(a: Tensor) -> Tensor:
+    return torch.ldexp(torch.ones_like(a), torch.round(a).to(torch.int32))
+
+
 def sum(a: Tensor, axis: int | None = None) -> Tensor:
     return a.sum() if axis is None else a.sum(axis)
 

@@ -1,0 +1,133 @@
+// Units of variables: the engine's x, beside which all its vectors of variables stand, is the user's in these units.
+#pragma once
+
+#include "products.h"
+
+namespace bandhess::interior {
+
+// Asks for what is wanted at x, in the user's units.
+template <class T>
+void ask_at(const State<T>& s, const T* x) {
+  each(0, s.n, [=, unit = s.unit, to = s.x_request](Index j) { to[j] = unit[j] * x[j]; });
+}
+
+// Of a step, in the user's units.
+template <class T>
+T length(const State<T>& s, const T* dx) {
+  return std::sqrt(sum<T>(0, s.n, [=, unit = s.unit](Index j) { return unit[j] * dx[j] * unit[j] * dx[j]; }));
+}
+
+// Squares of factors for the columns that bring the unscaled Jacobian's rows and columns near the length 1 (Ruiz 2001), 0
+// of a column that has no entry in a row of several. A row of one entry is a bound: it says nothing of its column beside
+// others.
+template <class T>
+void equilibrate(const State<T>& s, T* columns) {
+  const Index banded = s.banded;
+  T *rows = s.v1, *sums = s.w2;
+  std::fill_n(columns, s.n, T(1));
+  std::fill_n(columns + s.n, kPad, T(0));
+  with_stride(s, [&](auto stride) {
+    const int S = stride;
+    for (Index i = 0; i < s.r; ++i) {
+      const T* a = s.row(i);
+      int entries = 0;
+      UNROLL for (int j = 0; j < S; ++j) entries += a[j] != 0;
+      for (Index q = 0; q < s.p; ++q) entries += s.column(q)[i] != 0;
+      rows[i] = entries > 1 ? 1 / (s.h_scale[i] * s.h_scale[i]) : T(0);
+    }
+    for (int sweep = 0; sweep < static_cast<int>(s.constants().unit_sweeps); ++sweep) {
+      std::fill_n(sums, s.n + kPad, T(0));
+      for (Index i = 0; i < s.r; ++i) {
+        const T *a = s.row(i), by = rows[i];
+        T* to = sums + s.starts()[i];
+        T sum = sum_of_window<T>(S, WeightedSquare<T>{a, columns + s.starts()[i]});
+        UNROLL for (int j = 0; j < S; ++j) to[j] += a[j] * a[j] * by;
+        for (Index q = 0; q < s.p; ++q) {
+          const T square = s.column(q)[i] * s.column(q)[i];
+          sum += square * columns[banded + q];
+          sums[banded + q] += square * by;
+        }
+        rows[i] = sum > 0 ? std::sqrt(by / sum) : T(0);
+      }
+      each(0, s.n, [=](Index j) { columns[j] = sums[j] > 0 ? std::sqrt(columns[j] / sums[j]) : T(0); });
+    }
+  });
+}
+
+// What is known at the start of a variable's size: |x|, or the bound next to 0; 0 where nothing is.
+template <class T>
+T size_at_start(const State<T>& s, Index j) {
+  if (s.x_r[j] != 0) return std::abs(s.x_r[j]);
+  const T low = std::abs(s.lower[j]), up = std::abs(s.upper[j]);
+  return low > 0 && up > 0 ? std::min(low, up) : std::max(low, up);
+}
+
+// How far at most a row lies from 0, along its largest entry, in these units.
+template <class T>
+T largest_way(const State<T>& s, const T* unit) {
+  T way = 0;
+  for (Index i = 0; i < s.r; ++i) {
+    const T *a = s.row(i), *own = unit + s.starts()[i];
+    T top = 0;
+    for (Index j = 0; j <= s.s.w; ++j) top = std::max(top, std::abs(a[j]) * own[j]);
+    for (Index q = 0; q < s.p; ++q) top = std::max(top, std::abs(s.column(q)[i]) * unit[s.banded + q]);
+    if (top > 0) way = std::max(way, std::abs(s.h[i]) / top);
+  }
+  return way;
+}
+
+// Of the units that make the Jacobian's columns equally large: the mean and the spread of their logarithms to the base 2,
+// and that of their common size at the start; `none` where there are none, or no size.
+template <class T>
+struct Spread {
+  T mean, spread, common;
+  bool none;
+};
+
+// Takes the units themselves, but for their common size: it is that of x, or of the way to where rows are met.
+template <class T>
+Spread<T> sizes_of(const State<T>& s, const T* relative) {
+  T total = 0, least = std::numeric_limits<T>::infinity(), most = -least, roots = 0, sized = 0, used = 0;
+  for (Index j = 0; j < s.n; ++j) {
+    if (!(relative[j] > 0)) continue;
+    const T log = std::log2(relative[j]), size = size_at_start(s, j);
+    total += log;
+    least = std::min(least, log);
+    most = std::max(most, log);
+    used += 1;
+    roots += std::sqrt(size / relative[j]);
+    sized += size > 0;
+  }
+  const T root = sized > 0 ? roots / sized : T(0);
+  const T common = std::max(root * root, largest_way(s, relative) / s.constants().unit_way);
+  return {total / used, most - least, std::log2(common), !(used > 0 && common > 0)};
+}
+
+// Units for the variables in which the method's bare numbers, such as the push from bounds, the shift of the Hessian and
+// the tests of steps, mean what they mean where x is of size 1: a common one, or one for each where these differ by much.
+// They are powers of 2, so that nothing is rounded, and remain 1 where all is within a few decades. False: they do.
+template <class T>
+bool choose_units(const State<T>& s) {
+  const auto& c = s.constants();
+  s.reg.measured = 1;
+  T* relative = s.w1;
+  equilibrate(s, relative);
+  each(0, s.n, [=](Index j) { relative[j] = std::sqrt(relative[j]); });
+  const Spread<T> of = sizes_of(s, relative);
+  const bool own = of.spread > c.unit_spread;
+  if (of.none || (!own && std::abs(of.mean + of.common) <= c.unit_common)) return false;
+  for (Index j = 0; j < s.n; ++j) {
+    if (s.free[j] == 0) continue;
+    const T power = (own && relative[j] > 0 ? std::log2(relative[j]) : of.mean) + of.common;
+    const T unit = std::exp2(std::nearbyint(std::min(std::max(power, -c.unit_most), c.unit_most)));
+    s.unit[j] = s.mask[j] = unit;
+    s.lower[j] /= unit;
+    s.upper[j] /= unit;
+    s.x_r[j] /= unit;
+    s.z_lower[j] *= unit;
+    s.z_upper[j] *= unit;
+  }
+  return true;
+}
+
+}  // namespace bandhess::interior
