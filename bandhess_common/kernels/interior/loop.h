@@ -196,7 +196,7 @@ class Loop {
       const T size = error(s_, T(0));
       if (!std::isfinite(size)) return end<T>(s_, kNonfinite);
       if (!s_.elastic() && unbounded(s_)) return end<T>(s_, kUnbounded);
-      const bool stationary = size <= reg_.tol && (s_.elastic() || met(s_));
+      const bool stationary = s_.elastic() ? least_violation(s_) : size <= reg_.tol && met(s_);
       set_up(s_, system_);
       if (!system_.find_shift()) return search_.without_step();
       const bool near = largest(s_.r_rows, s_.r) <= c_.mu_error * reg_.barrier;

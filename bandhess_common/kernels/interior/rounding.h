@@ -58,13 +58,23 @@ T error_seen(const State<T>& s, T mu) {
   return std::max(std::max(dual, primal_error(s) - s.reg.hidden_primal), product_error(s, mu));
 }
 
-// Counts points that miss the tolerance by no more than rounding hides; whether this one comes after as many as there
-// may be.
+// Whether restoration has come to its end: not where rounding hides the whole violation, from where the next step leaves.
+template <class T>
+bool least_violation(const State<T>& s) {
+  return error(s, T(0)) <= s.reg.tol || (s.reg.theta_noise == 0 && error_seen(s, T(0)) <= s.reg.tol);
+}
+
+// Whether a point misses the tolerance by no more than rounding hides.
+template <class T>
+bool at_floor(const State<T>& s) {
+  const bool hides = s.reg.hidden_primal + s.reg.hidden_dual > 0 && !s.elastic();
+  return hides && error_seen(s, T(0)) <= s.reg.tol && met(s);
+}
+
+// Counts such points; whether there were as many as there may be.
 template <class T>
 bool stays_at_floor(const State<T>& s) {
-  const bool hides = s.reg.hidden_primal + s.reg.hidden_dual > 0 && !s.elastic();
-  if (!hides || !(error_seen(s, T(0)) <= s.reg.tol) || !met(s)) return false;
-  return s.reg.held++ >= s.constants().held;
+  return at_floor(s) && s.reg.held++ >= s.constants().held;
 }
 
 }  // namespace bandhess::interior

@@ -6,6 +6,7 @@
 #include "finish.h"
 #include "predictor.h"
 #include "restoration.h"
+#include "rounding.h"
 
 namespace bandhess::interior {
 
@@ -237,7 +238,8 @@ class Search {
       reg_.renewals += 1;
       return start_restoration(s_);
     }
-    if (!(reg_.theta0 > c_.stalled * reg_.tol)) return end(s_, kStalled, &system_);
+    if (!(reg_.theta0 > std::max(c_.stalled * reg_.tol, reg_.theta_noise)))
+      return end(s_, at_floor(s_) ? kPrecisionFloor : kStalled, &system_);
     augment(s_);
     enter_restoration(s_);
   }
