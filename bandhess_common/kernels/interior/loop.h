@@ -196,7 +196,7 @@ class Loop {
       const T size = error(s_, T(0));
       if (!std::isfinite(size)) return end<T>(s_, kNonfinite);
       if (!s_.elastic() && unbounded(s_)) return end<T>(s_, kUnbounded);
-      const bool stationary = size <= reg_.tol && (s_.elastic() || met(s_));
+      const bool stationary = s_.elastic() ? least_violation(s_) : size <= reg_.tol && met(s_);
       set_up(s_, system_);
       if (!system_.find_shift()) return search_.without_step();
       const bool near = largest(s_.r_rows, s_.r) <= c_.mu_error * reg_.barrier;
@@ -213,10 +213,7 @@ class Loop {
       if (spent && !closing) return end<T>(s_, kMaxSteps);
       if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier());
       reg_.predicted = closing ? T(0) : reg_.quadratic;
-      if (!stationary && !curved && at_floor(s_)) {
-        if (reg_.held >= c_.held) return end(s_, kPrecisionFloor, &system_);
-        reg_.held += 1;
-      }
+      if (!stationary && !curved && stays_at_floor(s_)) return end(s_, kPrecisionFloor, &system_);
       if (!curved && !closing) choose_barrier();
       const T eps = std::numeric_limits<T>::epsilon();
       reg_.tau = std::min(std::max(c_.boundary, 1 - reg_.barrier), 1 - 4 * eps);

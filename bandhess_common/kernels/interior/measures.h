@@ -6,6 +6,12 @@
 
 namespace bandhess::interior {
 
+// Whether functions are of float32, and the state is not.
+template <class T>
+bool coarse(const State<T>& s) {
+  return s.constants().precision > std::numeric_limits<T>::epsilon();
+}
+
 // A point x + alpha dx whose positive variables are d + alpha dd, with the rows' values there, scaled.
 template <class T>
 struct Point {
@@ -151,7 +157,7 @@ void measure(const State<T>& s) {
   const auto& c = s.constants();
   const T top = c.error_scale;
   T sum_z = 0, most = 0, least = std::numeric_limits<T>::infinity();
-  reg.dual_max = largest(s.dual, s.n);
+  reg.dual_rows = 0;
   s.pairs([&](const Pair<T>& p) {
     sum_z += sum<T>(p.begin, p.end, [z = p.z](Index i) { return z[i]; });
     run([&] {
@@ -164,12 +170,15 @@ void measure(const State<T>& s) {
     });
   });
   const T* y = s.y;
-  const auto dual = [&](Index begin, const auto& f) { reg.dual_max = std::max(reg.dual_max, largest<T>(begin, s.r, f)); };
+  const auto dual = [&](Index begin, const auto& f) {
+    reg.dual_rows = std::max(reg.dual_rows, largest<T>(begin, s.r, f));
+  };
   dual(s.m(), [=, z = s.z_rows](Index i) { return -y[i] - z[i]; });
   if (s.elastic()) {
     dual(0, [=, z = s.z_p, rho = c.rho](Index i) { return rho - y[i] - z[i]; });
     dual(0, [=, z = s.z_n, rho = c.rho](Index i) { return rho + y[i] - z[i]; });
   }
+  reg.dual_max = std::max(reg.dual_rows, largest(s.dual, s.n));
   reg.product_max = most;
   reg.product_min = least;
   const T count = static_cast<T>(s.count()), all = count + static_cast<T>(s.r);
@@ -178,14 +187,19 @@ void measure(const State<T>& s) {
   reg.mean_z = std::max(top, sum_z / std::max(T(1), count)) / top;
 }
 
-// E(mu) without complementarity, given the residuals in r_lower, r_upper, r_rows.
+// The largest of the residuals in r_lower, r_upper, r_rows.
+template <class T>
+T primal_error(const State<T>& s) {
+  T primal = largest(s.r_rows, s.r);
+  if (s.reg.lower_count > 0) primal = std::max(primal, largest(s.r_lower, s.n));
+  if (s.reg.upper_count > 0) primal = std::max(primal, largest(s.r_upper, s.n));
+  return primal;
+}
+
+// E(mu) without complementarity, given these residuals.
 template <class T>
 T residual_error(const State<T>& s) {
-  const auto& reg = s.reg;
-  T primal = largest(s.r_rows, s.r);
-  if (reg.lower_count > 0) primal = std::max(primal, largest(s.r_lower, s.n));
-  if (reg.upper_count > 0) primal = std::max(primal, largest(s.r_upper, s.n));
-  return std::max(reg.dual_max / reg.mean_d, primal);
+  return std::max(s.reg.dual_max / s.reg.mean_d, primal_error(s));
 }
 
 // How far products d z are from mu.

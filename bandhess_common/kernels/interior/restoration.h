@@ -99,7 +99,7 @@ void enter_restoration(const State<T>& s) {
 // Whether restoration may end at a point with this objective, scaled.
 template <class T>
 bool restored(const State<T>& s, const Point<T>& at, T f) {
-  const T t = theta(s, at, s.reg.main_barrier, true);
+  const T t = theta(s, at, s.reg.main_barrier, true) - s.reg.theta_noise;
   const auto& c = s.constants();
   const T least = s.reg.entries > c.restorations ? c.restored_late : c.restored;
   if (!(t <= least * s.reg.theta_r)) return false;

@@ -30,15 +30,13 @@ template <class T>
 void find_noise(const State<T>& s) {
   auto& reg = s.reg;
   const T unit = s.constants().precision, hidden = s.constants().rounding_rows * unit;
-  if (!(unit > std::numeric_limits<T>::epsilon())) return;
+  if (!coarse(s)) return;
   T *rows = s.v7, *sizes = s.w1;
   largest_product(s, s.x, rows);
-  T primal = largest(s.r_rows, s.r), seen = largest_seen(s.r_rows, rows, hidden, s.r);
-  if (reg.lower_count > 0) primal = std::max(primal, largest(s.r_lower, s.n));
+  T seen = largest_seen(s.r_rows, rows, hidden, s.r);
   if (reg.lower_count > 0) seen = std::max(seen, largest_seen(s.r_lower, s.x, hidden, s.n));
-  if (reg.upper_count > 0) primal = std::max(primal, largest(s.r_upper, s.n));
   if (reg.upper_count > 0) seen = std::max(seen, largest_seen(s.r_upper, s.x, hidden, s.n));
-  reg.hidden_primal = primal - seen;
+  reg.hidden_primal = primal_error(s) - seen;
   const bool feasible = !(seen > 0), main = !s.elastic();
   const T slope = sum<T>(0, s.n, [=, g = s.gradient, x = s.x](Index j) { return std::abs(g[j] * x[j]); });
   reg.theta_noise = feasible ? unit * sum<T>(0, s.r, [=](Index i) { return rows[i]; }) : T(0);
@@ -50,18 +48,20 @@ void find_noise(const State<T>& s) {
   each(0, s.n, [=, g = s.gradient](Index j) { sizes[j] = far * sizes[j] + std::abs(g[j]); });
   std::fill_n(sizes + s.n, kPad, T(0));
   add_sizes_of_pull(s, s.y, sizes);
-  reg.hidden_dual = largest(s.dual, s.n) - largest_seen(s.dual, sizes, hidden, s.n);
+  reg.hidden_dual = reg.dual_max - std::max(reg.dual_rows, largest_seen(s.dual, sizes, hidden, s.n));
 }
 
 // E(mu) without what rounding hides.
 template <class T>
 T error_seen(const State<T>& s, T mu) {
-  const auto& reg = s.reg;
-  T primal = largest(s.r_rows, s.r);
-  if (reg.lower_count > 0) primal = std::max(primal, largest(s.r_lower, s.n));
-  if (reg.upper_count > 0) primal = std::max(primal, largest(s.r_upper, s.n));
-  const T residual = std::max((reg.dual_max - reg.hidden_dual) / reg.mean_d, primal - reg.hidden_primal);
-  return std::max(residual, product_error(s, mu));
+  const T dual = (s.reg.dual_max - s.reg.hidden_dual) / s.reg.mean_d;
+  return std::max(std::max(dual, primal_error(s) - s.reg.hidden_primal), product_error(s, mu));
+}
+
+// Whether restoration has come to its end: not where rounding hides the whole violation, from where the next step leaves.
+template <class T>
+bool least_violation(const State<T>& s) {
+  return error(s, T(0)) <= s.reg.tol || (s.reg.theta_noise == 0 && error_seen(s, T(0)) <= s.reg.tol);
 }
 
 // Whether a point misses the tolerance by no more than rounding hides.
@@ -69,6 +69,12 @@ template <class T>
 bool at_floor(const State<T>& s) {
   const bool hides = s.reg.hidden_primal + s.reg.hidden_dual > 0 && !s.elastic();
   return hides && error_seen(s, T(0)) <= s.reg.tol && met(s);
+}
+
+// Counts such points; whether there were as many as there may be.
+template <class T>
+bool stays_at_floor(const State<T>& s) {
+  return at_floor(s) && s.reg.held++ >= s.constants().held;
 }
 
 }  // namespace bandhess::interior

@@ -7,6 +7,7 @@
 #include "finish.h"
 #include "predictor.h"
 #include "restoration.h"
+#include "rounding.h"
 
 namespace bandhess::interior {
 
@@ -126,8 +127,10 @@ class Search {
   }
 
   void request(Stage stage, const T* dx, T alpha) {
-    each(0, s_.n, [=, &s = s_, from = s_.x, to = s_.x_trial](Index j) {
-      to[j] = evaluated(s, from[j] + alpha * dx[j]);
+    // Rounded first, so that the values belong to this point.
+    each(0, s_.n, [=, round = coarse(s_), from = s_.x, to = s_.x_trial](Index j) {
+      const T x = from[j] + alpha * dx[j];
+      to[j] = round ? static_cast<float>(x) : x;
     });
     ask_at(s_, s_.x_trial);
     reg_.stage = stage;
@@ -254,7 +257,8 @@ class Search {
       reg_.renewals += 1;
       return start_restoration(s_);
     }
-    if (!(reg_.theta0 > c_.stalled * reg_.tol)) return end(s_, kStalled, &system_);
+    if (!(reg_.theta0 > std::max(c_.stalled * reg_.tol, reg_.theta_noise)))
+      return end(s_, at_floor(s_) ? kPrecisionFloor : kStalled, &system_);
     augment(s_);
     enter_restoration(s_);
   }

@@ -33,12 +33,6 @@ struct Derivatives {
 
 constexpr int kWarm = 2;
 
-// x as the user's functions take it.
-template <class T>
-INLINE T evaluated(const State<T>& s, T x) {
-  return s.constants().precision > std::numeric_limits<T>::epsilon() ? static_cast<T>(static_cast<float>(x)) : x;
-}
-
 // x[j] away from its bounds; fixed variables stay.
 template <class T>
 T inside(const State<T>& s, Index j, T x) {
@@ -48,7 +42,7 @@ T inside(const State<T>& s, Index j, T x) {
   const T room = below && above ? c.push_width * (up - low) : std::numeric_limits<T>::infinity();
   if (below) x = std::max(x, low + std::min(c.push * unit(low), room));
   if (above) x = std::min(x, up - std::min(c.push * unit(up), room));
-  return evaluated(s, x);
+  return coarse(s) ? static_cast<float>(x) : x;
 }
 
 template <class T>

@@ -223,22 +223,20 @@ def sqp(
       s being the slacks of bounds and inequalities, s_d = max(1, mean(|y|, z) / 100), s_c = max(1, mean(z) / 100), y
       and z the multipliers, and |f0| the larger of |f| at x0 and beside it. The last line holds whatever the units of
       x: the largest entry alone hides what small columns may gain. Here f and each constraint are scaled so
-      that their gradients at the start are at most 100;
-      the second test holds for the constraints as they are, too, less 16 eps |J| |x|, which is rounding. Other ends:
-      PRECISION_FLOOR (steps at rounding level bring nothing more, or twenty points passed all but the last line,
-      lacked the positive curvature, or, in float32, were further off by no more than rounding hides), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW
-      (`message` names what lies outside), INFEASIBLE (the violation is stationary), RANK_DEFICIENT (the constraints'
-      Jacobian has dependent rows, so that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the
-      last point with finite derivatives.
+      that their gradients at the start are at most 100; the second test holds for the constraints as they are, too,
+      less 16 eps |J| |x|, which is rounding. Other ends: PRECISION_FLOOR (steps at rounding level bring nothing more,
+      or twenty points passed all but the last line, lacked the positive curvature, or, in float32, were further off by
+      no more than rounding hides), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW (`message` names what lies outside),
+      INFEASIBLE (the violation is stationary), RANK_DEFICIENT (the constraints' Jacobian has dependent rows, so that
+      multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the last point with finite derivatives.
 
     Cost: a step takes one linearisation, (2k + 1) d + 1 products with it, one more for each shared variable, and about
-    one banded factorisation. x, value
-    and multipliers are differentiable with respect to the tensors in args and bounds, in autograd and `torch.func`, to
-    any order and in both modes, by the implicit function theorem: one more linearisation and solve each time. The
-    value's derivative is that of the Lagrangian (the envelope theorem). A derivative is NaN where the status is not
-    CONVERGED or PRECISION_FLOOR, and, but for the value's, where the conditions at the solution are singular to
-    rounding (the Hessian on the null space of the constraints). `torch.func.vmap` solves
-    one problem after another, on a GPU, too.
+    one banded factorisation. x, value and multipliers are differentiable with respect to the tensors in args and
+    bounds, in autograd and `torch.func`, to any order and in both modes, by the implicit function theorem: one more
+    linearisation and solve each time. The value's derivative is that of the Lagrangian (the envelope theorem). A
+    derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR, and, but for the value's, where the
+    conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
+    `torch.func.vmap` solves one problem after another, on a GPU, too.
 
     >>> fun, ends = lambda x: ((x[1:] - x[:-1]) ** 2).sum(), lambda x: torch.stack([x[0] - 1, x[-1] - 4])
     >>> result = sqp(fun, ends, torch.zeros(4), 1)
