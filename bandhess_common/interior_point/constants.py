@@ -117,8 +117,8 @@ class Constants(NamedTuple):
     damping: float = 1e-5  # times mu: the force on what is bounded on one side alone (kappa_d of WB)
     # Units of variables, `units.py`: powers of 2
     unit_sweeps: int = 4  # of equilibration
-    unit_spread: float = 15.0  # each variable has its own where these differ by more
-    unit_common: float = 8.0  # one for all where their mean is farther from 2^0
+    unit_spread: float = 15.0  # they are 1 where they differ by less,
+    unit_common: float = 8.0  # and their mean is no farther from 2^0
     unit_way: float = 32.0  # the common size is no less than this part of the way to where rows are met
     unit_most: float = 24.0
     # Quadratic programs, by predictor and corrector (Mehrotra, SIAM J. Optimization 2 (1992) 575)

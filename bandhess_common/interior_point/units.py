@@ -60,12 +60,13 @@ def chosen(k: Kit, s: State, a: Derivatives) -> tuple[Array, Array]:
     least, most = (log[ops.argmax(ops.where(used, sign * log, -float("inf")))] for sign in (-1, 1))
     size = ops.where(used, size_at_start(k, s), 0.0)
     roots = ops.sum(ops.sqrt(ratio(k, size, relative))) / ops.maximum(ops.sum(ops.real(size > 0, log)), 1.0)
-    way = ops.largest(ratio(k, abs(a.h), ops.largest(by_columns(k, rows, relative), 1)))
+    given = a.h - push(k, rows, s.point.x - s.x_start)  # before the start was pushed inside
+    way = ops.largest(ratio(k, abs(given), ops.largest(by_columns(k, rows, relative), 1)))
     common = ops.maximum(roots * roots, way / c.unit_way)
     by = ops.log(ops.where(common > 0, common, 1.0)) / math.log(2)
-    own = most - least > c.unit_spread
-    wanted = (common > 0) & (count > 0) & (own | (abs(mean + by) > c.unit_common))
-    power = ops.minimum(ops.maximum(ops.where(own & used, log, mean) + by, -c.unit_most), c.unit_most)
+    within = (most - least <= c.unit_spread) & (abs(mean + by) <= c.unit_common)
+    wanted = (common > 0) & (count > 0) & ~within
+    power = ops.minimum(ops.maximum(ops.where(used, log, mean) + by, -c.unit_most), c.unit_most)
     return ops.where(wanted & (k.p.free > 0), ops.power_of_two(power), 1.0), wanted
 
 

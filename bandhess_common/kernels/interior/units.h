@@ -63,16 +63,20 @@ T size_at_start(const State<T>& s, Index j) {
   return low > 0 && up > 0 ? std::min(low, up) : std::max(low, up);
 }
 
-// How far at most a row lies from 0, along its largest entry, in these units.
+// How far at most a row lies from 0, along its largest entry, in these units; at the start as it was given, before it was
+// pushed inside. Takes w3 and v1.
 template <class T>
 T largest_way(const State<T>& s, const T* unit) {
-  T way = 0;
+  T way = 0, *move = s.w3, *moved = s.v1;
+  each(0, s.n, [=, x = s.x, given = s.x_r](Index j) { move[j] = x[j] - given[j]; });
+  std::fill_n(move + s.n, kPad, T(0));
+  push(s, move, moved);
   for (Index i = 0; i < s.r; ++i) {
     const T *a = s.row(i), *own = unit + s.starts()[i];
     T top = 0;
     for (Index j = 0; j <= s.s.w; ++j) top = std::max(top, std::abs(a[j]) * own[j]);
     for (Index q = 0; q < s.p; ++q) top = std::max(top, std::abs(s.column(q)[i]) * unit[s.banded + q]);
-    if (top > 0) way = std::max(way, std::abs(s.h[i]) / top);
+    if (top > 0) way = std::max(way, std::abs(s.h[i] - moved[i]) / top);
   }
   return way;
 }
@@ -105,8 +109,8 @@ Spread<T> sizes_of(const State<T>& s, const T* relative) {
 }
 
 // Units for the variables in which the method's bare numbers, such as the push from bounds, the shift of the Hessian and
-// the tests of steps, mean what they mean where x is of size 1: a common one, or one for each where these differ by much.
-// They are powers of 2, so that nothing is rounded, and remain 1 where all is within a few decades. False: they do.
+// the tests of steps, mean what they mean where x is of size 1. They are powers of 2, so that nothing is rounded, and remain
+// 1 where all is within a few decades. False: they do.
 template <class T>
 bool choose_units(const State<T>& s) {
   const auto& c = s.constants();
@@ -115,11 +119,11 @@ bool choose_units(const State<T>& s) {
   equilibrate(s, relative);
   each(0, s.n, [=](Index j) { relative[j] = std::sqrt(relative[j]); });
   const Spread<T> of = sizes_of(s, relative);
-  const bool own = of.spread > c.unit_spread;
-  if (of.none || (!own && std::abs(of.mean + of.common) <= c.unit_common)) return false;
+  const bool within = of.spread <= c.unit_spread && std::abs(of.mean + of.common) <= c.unit_common;
+  if (of.none || within) return false;
   for (Index j = 0; j < s.n; ++j) {
     if (s.free[j] == 0) continue;
-    const T power = (own && relative[j] > 0 ? std::log2(relative[j]) : of.mean) + of.common;
+    const T power = (relative[j] > 0 ? std::log2(relative[j]) : of.mean) + of.common;
     const T unit = std::exp2(std::nearbyint(std::min(std::max(power, -c.unit_most), c.unit_most)));
     s.unit[j] = s.mask[j] = unit;
     s.lower[j] /= unit;
