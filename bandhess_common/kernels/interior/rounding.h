@@ -1,5 +1,5 @@
-// What the functions' rounding, where it is coarser than the state's, hides of a point: the filter allows for it, mu falls
-// below it, and where nothing else is left the point is at the floor of the functions' precision.
+// What the functions' rounding, where it is coarser than the state's, hides of a point: the filter allows for it, mu
+// falls below it, and where nothing else is left the point is at the floor of the functions' precision.
 #pragma once
 
 #include "certificate.h"
@@ -58,7 +58,8 @@ T error_seen(const State<T>& s, T mu) {
   return std::max(std::max(dual, primal_error(s) - s.reg.hidden_primal), product_error(s, mu));
 }
 
-// Whether restoration has come to its end: not where rounding hides the whole violation, from where the next step leaves.
+// Whether restoration has come to its end: not where rounding hides the whole violation, from where the next step
+// leaves.
 template <class T>
 bool least_violation(const State<T>& s) {
   return error(s, T(0)) <= s.reg.tol || (s.reg.theta_noise == 0 && error_seen(s, T(0)) <= s.reg.tol);
