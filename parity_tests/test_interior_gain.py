@@ -24,12 +24,16 @@ def end_of(engine: str, p: Quadratics, shared: int = 0) -> tuple[Status, np.ndar
         s = run(engine, p, tol=1e-8)
         return Status(int(s.status)), np.asarray(s.solution.x), float(s.report.value)
 
+    end = solve(dense(p, shared))
+    return end.status, end.x, end.registers["value"]
+
+
+def dense(p: Quadratics, shared: int = 0) -> Problem:
     def derivatives(x: np.ndarray, sigma: float, y: np.ndarray) -> tuple:
         weights, J = np.concatenate([[sigma], y[: len(p.c) - 1]]), p.b + p.A @ x
         return *p.values(x), weights @ J, np.tensordot(weights, p.A, 1), J[1:]
 
-    end = solve(Problem(p.values, derivatives, p.x0, p.m, p.lower, p.upper, shared=shared))
-    return end.status, end.x, end.registers["value"]
+    return Problem(p.values, derivatives, p.x0, p.m, p.lower, p.upper, shared=shared)
 
 
 def hidden(units: list[float], goals: list[float]) -> Quadratics:
