@@ -115,3 +115,11 @@ def test_detected_bandwidth(backend: Backend) -> None:
         *YARD[backend.name], backend.array(HERE), None, args=(backend.array(ENDS["curved"][0].array()),),
         inequalities=yard_inequalities,
     ).steps  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_half_precision_is_refused(backend: Backend, name: str) -> None:
+    """It is too coarse for the method's tolerances."""
+    x0 = backend.xp.zeros(4, dtype=getattr(backend.xp, name))
+    with pytest.raises(TypeError, match=rf"take[s]? float32 and float64, got (torch\.)?{name}"):
+        backend.package.sqp(lambda x: backend.xp.sum(x**2), lambda x: x[1:] - x[:-1], x0, 1)

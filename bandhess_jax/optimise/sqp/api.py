@@ -184,6 +184,8 @@ def sqp(
     check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)
     layout = objective.layout
+    if layout.dtype.itemsize < 4:
+        raise TypeError(f"sqp takes float32 and float64, got {layout.dtype}; convert x0 with .astype(jnp.float32)")
     check_stages(layout.T * layout.d, layout.p)
     tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else as_positive(tol, "tol")
     max_steps = as_index(max_steps, "max_steps")
