@@ -294,21 +294,7 @@ class Loop {
     const T most = std::max(violation<T>(s_, s_.x, s_.h, s_.v7), violation<T>(s_, s_.x, s_.h, s_.v7, true));
     if (most > c_.infeasible * reg_.tol) return end(s_, kInfeasible, &system_);
     if (reg_.entries > 2 * c_.restorations) return end(s_, kStalled, &system_);
-    resume();
-  }
-
-  // Feasible, but barred by the filter: it forgets, and the problem is taken up from here.
-  void resume() {
-    s_.filter(true).count = 0;
-    leave_restoration(s_);
-    std::copy_n(s_.x, s_.n, s_.x_trial);
-    ask_at(s_, s_.x);
-    std::fill_n(s_.y, s_.r, T(0));
-    std::fill_n(s_.y_request, s_.r, T(0));
-    reg_.sigma = reg_.f_scale;
-    reg_.pending = kEntering;
-    reg_.stage = kEstimate;
-    reg_.request = kDerivatives;
+    take_up(s_);
   }
 };
 

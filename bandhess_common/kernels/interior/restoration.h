@@ -123,4 +123,20 @@ void leave_restoration(const State<T>& s) {
   });
 }
 
+// The problem again, from a feasible point that the filter bars: it forgets.
+template <class T>
+void take_up(const State<T>& s) {
+  auto& reg = s.reg;
+  s.filter(true).count = 0;
+  leave_restoration(s);
+  std::copy_n(s.x, s.n, s.x_trial);
+  ask_at(s, s.x);
+  std::fill_n(s.y, s.r, T(0));
+  std::fill_n(s.y_request, s.r, T(0));
+  reg.sigma = reg.f_scale;
+  reg.pending = kEntering;
+  reg.stage = kEstimate;
+  reg.request = kDerivatives;
+}
+
 }  // namespace bandhess::interior
