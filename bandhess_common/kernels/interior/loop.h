@@ -206,7 +206,7 @@ class Loop {
       const bool settled = stationary && !curved, closing = settled && !s_.elastic();
       if (settled && !closing) {
         if (!(largest(s_.gradient, s_.n) > c_.centred * c_.rho)) return end_in_restoration();
-        centre();
+        centre(s_);
         continue;
       }
       const bool spent = reg_.steps >= reg_.max_steps;
@@ -277,16 +277,6 @@ class Loop {
       if (s_.elastic()) reg_.zeta = std::sqrt(reg_.barrier);
       Residuals<T>(s_, here(), reg_.barrier).write(s_.r_lower, s_.r_upper, s_.r_rows);
     }
-  }
-
-  // The proximal term may hold x where the violation alone would not: centre it, and look again.
-  void centre() {
-    each(0, s_.n, [=, g = s_.gradient, dual = s_.dual, from = s_.x_r, x = s_.x](Index j) {
-      dual[j] -= g[j];
-      g[j] = 0;
-      from[j] = x[j];
-    });
-    s_.filter().count = 0;
   }
 
   void end_in_restoration() {

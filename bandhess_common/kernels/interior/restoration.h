@@ -123,6 +123,17 @@ void leave_restoration(const State<T>& s) {
   });
 }
 
+// The proximal term may hold x where the violation alone would not: it is centred there.
+template <class T>
+void centre(const State<T>& s) {
+  each(0, s.n, [=, g = s.gradient, dual = s.dual, from = s.x_r, x = s.x](Index j) {
+    dual[j] -= g[j];
+    g[j] = 0;
+    from[j] = x[j];
+  });
+  s.filter().count = 0;
+}
+
 // The problem again, from a feasible point that the filter bars: it forgets.
 template <class T>
 void take_up(const State<T>& s) {
