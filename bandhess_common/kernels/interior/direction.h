@@ -117,7 +117,8 @@ class Direction {
     T total = inner(s_.gradient, to.x, s_.n);
     s_.pairs([&](const Pair<T>& p) {
       const T* dd = to.d[p.kind];
-      total -= reg_.barrier * sum<T>(p.begin, p.end, [=, this](Index i) { return dd[i] * (1 / p.d[i] - damping(c_, p, i)); });
+      total -= reg_.barrier * sum<T>(p.begin, p.end, [=](Index i) { return dd[i] / p.d[i]; });
+      total += reg_.barrier * c_.damping * sum_of_lone(s_, p, [=](Index i) { return dd[i]; });
       if (p.kind > 2) total += c_.rho * sum<T>(0, s_.r, [=](Index i) { return dd[i]; });
     });
     return total;
@@ -141,7 +142,7 @@ class Direction {
   // What pushes a positive variable of the rows: with dy it gives dd z / d.
   INLINE T force(const Pair<T>& p, Index i) const {
     const T y = p.kind == 4 ? -s_.y[i] : s_.y[i];
-    return y - (p.kind == 2 ? T(0) : c_.rho) + centre(p, i) / p.d[i] - reg_.barrier * damping(c_, p, i);
+    return y - (p.kind == 2 ? T(0) : c_.rho) + centre(p, i) / p.d[i] - (p.kind == 2 ? reg_.barrier * c_.damping : T(0));
   }
 
   void right_hand_side(const T* r_lower, const T* r_upper, const T* r_rows) {
@@ -153,9 +154,10 @@ class Direction {
         const T sign = p.kind == 0 ? T(1) : T(-1);
         const T* left = p.kind == 0 ? r_lower : r_upper;
         each(0, s_.n, [=, *this](Index j) {
-          const T held = p.z[j] + reg_.barrier * damping(c_, p, j);
-          b1[j] -= sign * (held + (p.z[j] * left[j] - centre(p, j)) / p.d[j]);
+          b1[j] -= sign * (p.z[j] + (p.z[j] * left[j] - centre(p, j)) / p.d[j]);
         });
+        const T damping = sign * reg_.barrier * c_.damping;
+        if (reg_.lone_count > 0) each(0, s_.n, [=, lone = p.lone](Index j) { b1[j] -= damping * lone[j]; });
       } else {
         const T sign = p.kind == 4 ? T(-1) : T(1);
         each(p.begin, p.end, [=, *this](Index i) { b2[i] += sign * p.d[i] / z_of(p, i) * force(p, i); });

@@ -78,12 +78,13 @@ T theta(const State<T>& s, const Point<T>& at, T barrier, bool main) {
   return Residuals<T>(s, at, barrier).theta(main);
 }
 
-// What is bounded on one side alone is damped, by so much times mu and its distance: where nothing else depends on it,
-// the barrier would take it to infinity (Wächter and Biegler 2006, section 3.7).
-template <class T>
-INLINE T damping(const Constants<T>& c, const Pair<T>& p, Index i) {
-  if (p.kind > 2) return 0;
-  return p.lone ? c.damping * p.lone[i] : c.damping;
+// The sum of v over what is bounded on one side alone. That is damped, by a part of mu times its distance: where nothing
+// else depends on it, the barrier would take it to infinity (Wächter and Biegler 2006, section 3.7).
+template <class T, class F>
+T sum_of_lone(const State<T>& s, const Pair<T>& p, const F& v) {
+  if (p.kind == 2) return sum<T>(p.begin, p.end, v);
+  if (p.kind > 2 || s.reg.lone_count == 0) return 0;
+  return sum<T>(p.begin, p.end, [=, lone = p.lone](Index j) { return lone[j] * v(j); });
 }
 
 // The barrier function; f is the objective's scaled value at x.
@@ -97,7 +98,7 @@ T phi(const State<T>& s, const Point<T>& at, T f, T barrier, bool main) {
         const T* step = at.step.d[p.kind];
         const auto there = [=, d = p.d, a = at.alpha](Index i) { return d[i] + a * step[i]; };
         logs += sum_of_logs(p.begin, p.end, there);
-        if (p.kind <= 2) damped += sum<T>(p.begin, p.end, [=, &c](Index i) { return damping(c, p, i) * there(i); });
+        damped += sum_of_lone(s, p, there);
       },
       !main);
   if (!main) {
@@ -108,7 +109,7 @@ T phi(const State<T>& s, const Point<T>& at, T f, T barrier, bool main) {
            return far * far;
          });
   }
-  return f - static_cast<T>(barrier * logs) + barrier * damped;
+  return f - static_cast<T>(barrier * logs) + c.damping * barrier * damped;
 }
 
 // The largest violation of rows and of bounds at x, as the user has them or `scaled`; less what rounding hides of J x, given its sizes.

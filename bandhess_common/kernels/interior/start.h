@@ -62,6 +62,7 @@ void set_bounds(const State<T>& s, const Problem<T>& problem) {
     s.noise[j] = s.free[j] * static_cast<T>(noise(j, 1));
     s.unit[j] = 1;
     s.mask[j] = s.free[j];
+    reg.lone_count += s.lone_lower[j] + s.lone_upper[j];
     reg.lower_count += s.has_lower[j];
     reg.upper_count += s.has_upper[j];
     s.x_r[j] = held ? problem.lower[j] : problem.x[j];
