@@ -50,13 +50,16 @@ class Constants(NamedTuple):
     # The linear system
     gamma: float = 1e-10
     column_sweeps: int = 6  # that bring the Jacobian's rows to one size, for the sizes of its columns
-    target: float = 1e-10  # relative residual with which a solve is content
+    target: float = 1e-9  # relative residual with which a solve is content
+    target_fine: float = 1e-10  # where rho stands in the objective
+    target_predictor: float = 1e-4  # of the affine step, which only says how far mu is to fall (the compiled engine)
     target_curvature: float = 1e-6  # the same in the search for negative curvature
     target_small: float = 1e-3  # |J| |x| counts this much in the unit of the second residual
     cg_steps: int = 6
     cg_flat: float = 1e-10  # curvature of a dependent row
     cg_least: float = 1e-20  # of the preconditioned residual's square
     rounds: int = 3  # of conjugate gradients
+    refinements: int = 6  # rounds, before conjugate gradients, while each leaves little (the compiled engine)
     poor: float = 10.0  # relative residual, above which the regularised step is taken instead
     # Shifts (WB IC)
     shift_first: float = 1e-4  # in units of |W|
@@ -85,6 +88,8 @@ class Constants(NamedTuple):
     theta_least: float = 1e-4
     phi_rounding: float = 10.0  # in units of eps |phi|, or of eps times f's first size, at most 1
     corrections: int = 4  # of second order (WB 3.4)
+    barred: int = 5  # successive steps which the filter, at last, held back: it forgets,
+    forgotten: int = 30  # so many times at most
     correction_fall: float = 0.99
     tiny: float = 10.0  # a step of at most this many eps |x| shows nothing (WB 3.9)
     tiny_steps: int = 3
@@ -141,6 +146,7 @@ def constants(eps: float) -> Constants:
         scale_grow=1e4,
         gamma=1e-5,
         target=1e-5,
+        target_fine=1e-5,
         target_curvature=1e-4,
         cg_flat=1e-5,
         cg_least=1e-10,

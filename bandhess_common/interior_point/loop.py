@@ -81,7 +81,7 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     window = min(rows - k.shared, k.banded) + k.shared
     system = System(band, at_x, ops.full((r, window), 0.0, x), at_r, at_r, band, zero, at_x + 1, zero, zero, factor)
     search = Search(
-        step, zero, zero, zero, step, zero, zero, zero, zero, zero, zero, no, zero, no, no, no, none, res, zero
+        step, zero, zero, zero, step, zero, zero, zero, zero, zero, zero, no, zero, no, no, no, no, none, res, zero
     )
     q, mode = (
         Point(x, y, at_d + 1, z),
@@ -101,6 +101,8 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
             none,
             no,
             zero + float("inf"),
+            none,
+            none,
             none,
         ),
     )
@@ -172,7 +174,7 @@ def turned(k: Kit, s: State, v: Values) -> State:
     t = t._replace(accepted=t.accepted | tiny, augment=t.augment & ~tiny)
     correct = correction_wanted(k, s, t, correcting)
     shorter = ~t.accepted & ~correct
-    u = s.search._replace(finite=s.search.finite | t.finite)
+    u = s.search._replace(finite=s.search.finite | t.finite, barred=ops.where(t.accepted, s.search.barred, t.barred))
     alpha = u.alpha / 2
     halved = u._replace(alpha=alpha, tried=u.step, tried_alpha=alpha, tried_alpha_z=u.alpha_z, first=u.first & False)
     long = alpha >= u.alpha_least

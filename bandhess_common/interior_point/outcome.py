@@ -8,7 +8,7 @@ from .operations import Array
 from .requests import ask_derivatives, ask_values, ended
 from .restoration import back, entered
 from .scaling import clipped
-from .search import Trial, augmented, emptied
+from .search import Trial, augmented, emptied, forgetful
 from .state import ESTIMATE, LINEARISE, SEARCH, TINY, After, Kit, State, Values, choose, exists
 
 
@@ -19,6 +19,7 @@ def accepted(k: Kit, s: State, t: Trial, v: Values) -> State:
     z = clipped(k, s.point.z + u.tried_alpha_z * u.tried.z, t.point.d, mode.mu)
     y = s.point.y + u.tried_alpha * u.tried.y
     point = t.point._replace(y=y, z=ops.where(exists(k, mode.elastic), z, 0.0))
+    mode = forgetful(k, mode, u)
     mode = mode._replace(filter=augmented(k, mode.filter, u.theta, u.phi, t.augment))
     leaving, main_point, main_mode = back(k, point, mode, v)
     after = After(choose(k, leaving, main_point, point), choose(k, leaving, main_mode, mode))

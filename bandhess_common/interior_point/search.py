@@ -53,7 +53,7 @@ def begun(k: Kit, s: State, local: Local, step: Step, curve: Curve) -> Search:
     no = curve.found & False
     return Search(
         step, alpha, alpha, alpha_z, step, alpha, alpha_z, least, phi0, theta0, slope0, curve.found, curve.curvature,
-        ~no, no, no, ops.count(0, q.x), local.residuals, theta0,
+        ~no, no, no, no, ops.count(0, q.x), local.residuals, theta0,
     )  # fmt: skip
 
 
@@ -87,6 +87,7 @@ class Trial(NamedTuple):
     finite: Array
     accepted: Array
     augment: Array  # the filter gets an entry
+    barred: Array  # by the filter
 
 
 def tested(k: Kit, s: State, v: Values) -> Trial:
@@ -105,9 +106,24 @@ def tested(k: Kit, s: State, v: Values) -> Trial:
     curved = phi1 <= u.phi + c.curvature_armijo * (alpha * u.slope + alpha * alpha / 2 * u.curvature) + rounding
     good = (u.curved & curved) | (~u.curved & ((by_phi & armijo) | (~by_phi & falls)))
     finite = ops.isfinite(theta1) & ops.isfinite(phi1)
-    accepted = (good & acceptable(k, mode.filter, theta1, phi1 - rounding)) | (mode.quadratic & finite)
+    passed = acceptable(k, mode.filter, theta1, phi1 - rounding)
+    accepted = (good & passed) | (mode.quadratic & finite)
     augment = accepted & ~mode.quadratic & ~u.curved & ~by_phi & ~(switching & armijo)
-    return Trial(q, res, theta1, finite, accepted, augment)
+    return Trial(q, res, theta1, finite, accepted, augment, finite & ~passed)
+
+
+def forgetful(k: Kit, mode: Mode, u: Search) -> Mode:
+    """Of the step that is taken. The filter's entries may be of a way that is left behind, and cut every step to next
+    to nothing: after a few such steps it forgets them. (Ipopt has options for this, filter_reset_trigger and
+    max_filter_resets.)"""
+    ops, c = k.ops, k.c
+    held_back = u.barred & (u.tried_alpha < c.raise_short * u.alpha_most)
+    steps = ops.where(held_back, mode.barred_steps + 1, 0)
+    forgets = (steps >= c.barred) & (mode.forgotten < c.forgotten)
+    return mode._replace(
+        filter=emptied(k, mode.filter, forgets), barred_steps=ops.where(forgets, 0, steps),
+        forgotten=ops.where(forgets, mode.forgotten + 1, mode.forgotten),
+    )  # fmt: skip
 
 
 def correction_wanted(k: Kit, s: State, t: Trial, correcting: Array) -> Array:

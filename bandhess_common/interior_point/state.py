@@ -127,6 +127,8 @@ class Mode(NamedTuple):
     quadratic: Array  # bool: mu by the predictor
     best_error: Array  # E(0) where it had halved last
     since_best: Array  # steps since then
+    barred_steps: Array  # that the filter cut short, the last ones
+    forgotten: Array  # how often it forgot its entries
 
 
 class Residuals(NamedTuple):
@@ -193,6 +195,7 @@ class Search(NamedTuple):
     first: Array  # the first trial of this step
     raised: Array  # a larger shift has been tried
     finite: Array  # some trial was finite
+    barred: Array  # by the filter, the last one that was turned down
     corrections: Array
     residuals: Residuals  # that the last correction aimed at
     theta_last: Array

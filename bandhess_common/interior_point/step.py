@@ -37,7 +37,8 @@ def direction(
     forces = ops.where(there[bounds:], ops.join(q.y, q.y - rho, -q.y - rho) + (centre - damping)[bounds:], 0.0)
     give = pliant[bounds:]
     give_slack, give_p, give_n = thirds(give * forces)
-    dx, dy = solve(k, s, b1 * k.p.free, -res.rows + give_slack + give_p - give_n, k.c.target)
+    target = ops.where(mode.elastic, k.c.target_fine, ops.number(k.c.target, q.x))
+    dx, dy = solve(k, s, b1 * k.p.free, -res.rows + give_slack + give_p - give_n, target)
     dd = ops.join(ops.join(dx, -dx) + res.bounds, give * (ops.join(dy, dy, -dy) + forces))
     dd = ops.where(there, dd, 0.0)
     return Step(dx, dy, dd, ops.where(there, centre - q.z - q.z / q.d * dd, 0.0))

@@ -12,8 +12,8 @@ gamma is taken off again by conjugate gradients on the multipliers v = gamma / (
     (J M^-1 J^T + E (E + gamma) / gamma) v = J M^-1 (b1 + J^T G b2) - b2,
 
 preconditioned by gamma G^2. Every eigenvalue of the product is lambda / (lambda + gamma), lambda those of
-J H^-1 J^T + E: all but a few are 1, so that few turns do. (The compiled engine tries plain refinement first, where
-there is no shift: it gets to the same residual in less time.)
+J H^-1 J^T + E: all but a few are 1, so that few turns do. (The compiled engine tries plain refinement first: it gets to
+the same residual in less time.)
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def unit(k: Kit, s: System, b2: Array, x: Array) -> Array:
     return ops.largest(b2) + k.c.target_small * ops.largest(push(k, abs(s.rows), abs(x))) + rounding
 
 
-def gradients(k: Kit, s: System, b2: Array, t: Round, target: float) -> tuple[Array, Array, Array]:
+def gradients(k: Kit, s: System, b2: Array, t: Round, target: Array | float) -> tuple[Array, Array, Array]:
     """Conjugate gradients for the residuals of a round: dx, v, and dx of the regularised system.
 
     The first turn, x = M^-1 (r1 + J^T G r2), is written as all others: from x = 0, s = -r2 along d = -G r2.
@@ -182,7 +182,7 @@ def gradients(k: Kit, s: System, b2: Array, t: Round, target: float) -> tuple[Ar
     return end.x, end.v, end.plain
 
 
-def solve(k: Kit, s: System, b1: Array, b2: Array, target: float) -> tuple[Array, Array]:
+def solve(k: Kit, s: System, b1: Array, b2: Array, target: Array | float) -> tuple[Array, Array]:
     """dx and dy, to the relative residual `target` where rounding and the rank of J allow."""
     ops, c = k.ops, k.c
 

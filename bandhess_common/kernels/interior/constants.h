@@ -6,11 +6,11 @@
   C(mu_start) C(mu_error) C(mu_factor) C(mu_power) C(mu_least) C(boundary) C(multiplier_range)          \
   C(relax) C(relax_factor) C(push) C(push_width) C(slack_least) C(multiplier_most) C(scale_most)        \
   C(scale_least) C(scale_grow) C(scale_far) C(error_scale) C(rounding_rows) C(gap) C(unbounded)         \
-  C(gamma) C(column_sweeps) C(target) C(target_curvature) C(target_small) C(cg_steps) C(cg_flat) C(cg_least)             \
-  C(rounds) C(poor) C(shift_first) C(shift_fall) C(shift_grow) C(shift_grow_first) C(shift_most)        \
+  C(gamma) C(column_sweeps) C(target) C(target_fine) C(target_predictor) C(target_curvature) C(target_small) C(cg_steps) C(cg_flat) C(cg_least)             \
+  C(rounds) C(refinements) C(poor) C(shift_first) C(shift_fall) C(shift_grow) C(shift_grow_first) C(shift_most)        \
   C(raise_short) C(raise_most) C(curvature_error) C(curvature_turns) C(curvature_length) C(curvature_armijo)          \
   C(noise_after) C(noise) C(theta_fall) C(phi_fall) C(theta_power) C(phi_power) C(armijo)               \
-  C(alpha_least) C(alpha_least_curved) C(theta_most) C(theta_least) C(phi_rounding) C(corrections)      \
+  C(alpha_least) C(alpha_least_curved) C(theta_most) C(theta_least) C(phi_rounding) C(corrections) C(barred) C(forgotten) \
   C(correction_fall) C(tiny) C(tiny_steps) C(rho) C(elastic_least) C(restored)                          \
   C(restorations) C(restored_late) C(renewals) C(creeping) C(creeping_steps)          \
   C(restored_multiplier) C(stalled) C(centred) C(infeasible) C(floor_mean) C(size_least)                \

@@ -93,10 +93,13 @@ class Direction {
 
   // The step for these residuals of lower and upper bounds and of the rows; `products`, if given, are what it takes to
   // leave of d z besides mu, with their signs turned.
-  void find(const T* r_lower, const T* r_upper, const T* r_rows, const Step<T>& to, T* const* products = nullptr) {
+  void find(const T* r_lower, const T* r_upper, const T* r_rows, const Step<T>& to, T* const* products = nullptr,
+            bool rough = false) {
     products_ = products;
     right_hand_side(r_lower, r_upper, r_rows);
-    system_.solve(s_.b1, s_.b2, c_.target, to.x, to.y);
+    const bool fine = s_.elastic() || reg_.quadratic > 0;
+    const T target = rough ? c_.target_predictor : fine ? c_.target_fine : c_.target;
+    system_.solve(s_.b1, s_.b2, target, to.x, to.y);
     const T *dx = to.x, *dy = to.y;
     s_.pairs([&](const Pair<T>& p) {
       T *dd = to.d[p.kind], *dz = to.z[p.kind];

@@ -90,7 +90,7 @@ T predicted_barrier(const State<T>& s, Direction<T>& direction, T* const* produc
   const Step<T> step = s.step();
   reg.barrier = 0;
   reg.tau = 1 - 4 * std::numeric_limits<T>::epsilon();
-  direction.find(s.r_lower, s.r_upper, s.r_rows, step);
+  direction.find(s.r_lower, s.r_upper, s.r_rows, step, nullptr, true);
   const T alpha = fraction_d(s, step), alpha_z = fraction_z(s, step);
   T total = 0;
   s.pairs([&](const Pair<T>& p) {

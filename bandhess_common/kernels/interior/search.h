@@ -25,6 +25,7 @@ class Search {
     if (uphill_by_noise()) find_without_noise();
     reg_.raised = 0;
     reg_.any_finite = -1;
+    reg_.barred = 0;
     reg_.alpha_least = least_alpha();
     whole_step();
     next();
@@ -47,6 +48,7 @@ class Search {
     if (reg_.predicted > 0 && std::isfinite(verdict.theta) && std::isfinite(f)) verdict = {true, false, verdict.theta};
     reg_.any_finite = std::isfinite(verdict.theta) ? T(1) : std::max(reg_.any_finite, T(0));
     reg_.augment = verdict.augment;
+    if (!verdict.accepted) reg_.barred = verdict.barred;
     if (verdict.accepted) return accept(at);
     if (!correcting && worth_correcting(verdict.theta)) return correct(at, verdict.theta, true);
     const bool falling = verdict.theta <= c_.correction_fall * reg_.theta_old;
@@ -73,11 +75,24 @@ class Search {
     next();
   }
 
+  // Of the step that is taken. The filter's entries may be of a way that is left behind, and cut every step to next to
+  // nothing: after a few such steps it forgets them. (Ipopt has options for this, filter_reset_trigger and
+  // max_filter_resets.)
+  void forget() {
+    const bool held_back = reg_.barred > 0 && reg_.alpha < c_.raise_short * reg_.alpha_max;
+    reg_.barred_steps = held_back ? reg_.barred_steps + 1 : T(0);
+    if (reg_.barred_steps < c_.barred || !(reg_.forgotten < c_.forgotten)) return;
+    s_.filter().count = 0;
+    reg_.barred_steps = 0;
+    reg_.forgotten += 1;
+  }
+
  private:
   struct Verdict {
     bool accepted;
     bool augment;
     T theta;
+    bool barred = false;  // by the filter
   };
 
   const State<T>& s_;
@@ -164,7 +179,7 @@ class Search {
     const T slack = c_.phi_rounding * c_.precision * size + reg_.phi_noise, noise = reg_.theta_noise;
     const T alpha = reg_.alpha;
     if (!std::isfinite(t) || !std::isfinite(value)) return {false, false, t};
-    if (!passes(filter, t - noise, value - slack)) return {false, false, t};
+    if (!passes(filter, t - noise, value - slack)) return {false, false, t, true};
     if (reg_.curved > 0) {
       const T model = alpha * reg_.slope + alpha * alpha / 2 * reg_.curvature;
       return {value <= reg_.phi0 + c_.curvature_armijo * model + slack, false, t};

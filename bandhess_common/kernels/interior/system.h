@@ -8,9 +8,8 @@
 //
 //     dx = M^-1 (r1 + J^T G r2),    dy = G (J dx - r2),    r1 <- r1 - H dx - J^T dy,    r2 <- -gamma dy:
 //
-// an eigenvalue lambda of J H^-1 J^T + E leaves gamma / (lambda + gamma) of r2. Where that is no small part, rows nearly
-// depend on each other, or a shift keeps negative eigenvalues of H away, and conjugate gradients on
-// w = gamma dy / (E + gamma) take over,
+// an eigenvalue lambda of J H^-1 J^T + E leaves gamma / (lambda + gamma) of r2. Where a round leaves more than a small
+// part, rows nearly depend on each other, and conjugate gradients on w = gamma dy / (E + gamma) take over,
 //
 //     (J M^-1 J^T + E (E + gamma) / gamma) w = J M^-1 (b1 + J^T G b2) - b2,
 //
@@ -111,13 +110,13 @@ class System {
   T size1_ = 0;
   T size2_ = 0;
 
-  // Whether refinement is tried. With a shift lambda may be near -gamma; where rounding of J x shows in the violation,
-  // it leaves more of it than conjugate gradients do.
+  // Whether refinement is tried: where rounding of J x shows in the violation, it leaves more of it than conjugate
+  // gradients do.
   bool well_posed() const {
     if (reg_.quadratic > 0) return true;
     const T least = 1 / largest<T>(0, s_.r, [scale = s_.h_scale](Index i) { return 1 / scale[i]; });
     const T rounded = std::numeric_limits<T>::epsilon() * reg_.row_size * std::max(T(1), largest(s_.x, s_.n));
-    return reg_.delta == 0 && (s_.r == 0 || c_.rounding_rows * rounded <= reg_.tol * least);
+    return s_.r == 0 || c_.rounding_rows * rounded <= reg_.tol * least;
   }
 
   // Whether rounds of refinement reach the target. Where E = 0, what the rows of a round leave is to be pulled back as
@@ -130,7 +129,7 @@ class System {
     T unit1 = 0, unit2 = 0, error = 1 / kRefined;
     weighted_force(b2, b1, x);
     const T *r1 = b1, *r2 = b2;
-    for (int round = 0; round < static_cast<int>(c_.rounds); ++round) {
+    for (int round = 0; round < static_cast<int>(c_.refinements); ++round) {
       substitute(x);
       push_and_pull(s_, x, y, force, [=, g = s_.g](Index i, T moved) { return g[i] * (moved - r2[i]); });
       apply(x, s_.w2);
