@@ -200,7 +200,7 @@ def resolved(t: Tensor) -> Tensor:
 def batch(info: Any, in_dims: tuple, *operands: Tensor) -> tuple[Tensor, ...]:
     """The operands of a vmap with the batch in front of all of them."""
     return tuple(
-        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0) if dim else t
         for t, dim in zip(operands, in_dims, strict=True)
     )
 
