@@ -16,8 +16,6 @@ namespace bandhess {
 class Helpers {
  public:
   static Helpers& of_process() {
-    static const int known = pthread_atfork(nullptr, nullptr, [] { current_ = nullptr; });
-    (void)known;
     if (Helpers* helpers = current_) return *helpers;
     Helpers* const made = new Helpers;
     Helpers* other = nullptr;
@@ -53,6 +51,7 @@ class Helpers {
   };
 
   inline static std::atomic<Helpers*> current_{nullptr};
+  inline static const int forked_ = pthread_atfork(nullptr, nullptr, [] { current_ = nullptr; });
 
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -87,6 +87,9 @@ def recorded(*operands: Any) -> bool:
     return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in operands)
 
 
+_VMAP = torch._C._functorch.TransformType.Vmap  # read once: it takes microseconds
+
+
 def differentiated(*operands: Tensor) -> bool:
     """True where a derivative of what is made of operands may be asked for: `recorded`, less vmap."""
     if forward_ad._current_level >= 0:
@@ -94,7 +97,7 @@ def differentiated(*operands: Tensor) -> bool:
     levels = torch._C._functorch.get_interpreter_stack()
     if not levels:
         return torch.is_grad_enabled() and any(t.requires_grad for t in operands)
-    if any(level.key() != torch._C._functorch.TransformType.Vmap for level in levels):
+    if any(level.key() != _VMAP for level in levels):
         return True
     return torch.is_grad_enabled() and any(_lanes(t).requires_grad for t in operands)
 
