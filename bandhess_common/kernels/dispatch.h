@@ -92,8 +92,9 @@ class Pool {
   virtual void start(std::function<void()> task) = 0;
 };
 
-// For how long threads that wait stay awake: to wake one takes tens of microseconds, longer than many a call.
-constexpr std::chrono::microseconds kAwake{200};
+// For how long threads that wait stay awake: from one call to the next in a loop of Python's. To wake one takes tens of
+// microseconds, a third of a short call.
+constexpr std::chrono::microseconds kAwake{300};
 
 // Whether done() came true while this thread waited for it awake, leaving its core to others that have work.
 template <class F>
