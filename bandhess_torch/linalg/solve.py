@@ -81,11 +81,8 @@ class _Solve(torch.autograd.Function):
 
 
 class _FactorSolve(torch.autograd.Function):
-    """`(H^-1 b, factor)` in one call, each system's while it is in cache. Without `keep`, where nothing asks for a
-    derivative, info stands in the factor's place: in a batch that is the largest part of what is written.
-
-    On b `(..., n, k)`, and without `keep` on b `(..., n)`, too.
-    """
+    """`(H^-1 b, factor)` in one call, each system's while it is in cache; without keep, on b `(..., n)` too, `(H^-1 b,
+    info)`: in a batch the factor is the largest part of what is written."""
 
     @staticmethod
     def forward(b: Tensor, ab: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
@@ -111,16 +108,10 @@ class _FactorSolve(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, keep: bool) -> tuple:
         if in_dims[1] is None:  # one matrix takes all right-hand sides as columns
-            wide = b.movedim(in_dims[0], -1)
-            x, factor = apply(_FactorSolve, wide.flatten(ab.ndim - 1), ab, keep)
-            return (x.unflatten(-1, wide.shape[ab.ndim - 1 :]), factor), (wide.ndim - 1, None)
+            wide, k = b.movedim(in_dims[0], -1), ab.ndim - 1
+            x, factor = apply(_FactorSolve, wide.flatten(k), ab, keep)
+            return (x.unflatten(-1, wide.shape[k:]), factor), (wide.ndim - 1, None)
         return apply(_FactorSolve, *batch(info, in_dims[:2], b, ab), keep), (0, 0)
-
-
-def _factor_solve(b: Tensor, ab: Tensor) -> Tensor:
-    if differentiated(b, ab):
-        return columns(lambda b: apply(_FactorSolve, b, ab, True)[0], b)
-    return apply(_FactorSolve, b, ab, False)[0]
 
 
 class _Check(torch.autograd.Function):
@@ -289,10 +280,10 @@ def solve(ab: Tensor | Structure, b: Tensor, *, refine: int = 0) -> Tensor:
     refine = refine if b.numel() else 0
     if not refine and not partitioned(ab):
         if not recorded(b, ab):
-            x, info = kernel("solve", lapack.solve, ab, b, results=2)
-            raise_minor(info)
-            return x
-        return _factor_solve(b, ab)
+            return _FactorSolve.forward(b, ab, False)[0]
+        if differentiated(b, ab):
+            return columns(lambda b: apply(_FactorSolve, b, ab, True)[0], b)
+        return apply(_FactorSolve, b, ab, False)[0]
     constant = _unit_diagonal(ab.detach()) if refine else ab.detach()
     if partitioned(ab):
         parts, ok = partition.reduce(clear_unused(constant))
