@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -151,3 +152,19 @@ def test_where_torch_has_no_such_steps(direct: list[str], monkeypatch: pytest.Mo
     monkeypatch.setattr(transforms, "_KNOWN", False)
     assert_close(vmap(bh.solve)(BANDS, SIDES), looped(bh.solve, (0, 0), BANDS, SIDES))
     assert not direct
+
+
+@pytest.mark.parametrize("sides", [SIDES, MANY])
+@pytest.mark.parametrize("outer", [(0, 0), (None, 0), (0, None)])
+@pytest.mark.parametrize("inner", [(0, 0), (None, 0), (0, None)])
+def test_levels_that_share(inner: tuple, outer: tuple, sides: Tensor) -> None:
+    """Two levels, of which one or both have one matrix, or one right-hand side, for all lanes: as one by one."""
+    given, expanded = [], []
+    for t, into, out in zip((BANDS, sides), inner, outer, strict=True):
+        one = (t if into == 0 else t[0])[None]
+        one = one if out is None else torch.cat([one, 2 * one])
+        given.append(one if out == 0 else one[0])
+        expanded.append((one if into == 0 else one[:, None]).expand(2, LANES, *t.shape[1:]))
+    x = vmap(vmap(bh.solve, inner), outer)(*given)
+    for i, j in product(range(2), range(LANES)):
+        assert_close(x[i, j], bh.solve(*(t[i, j].contiguous() for t in expanded)))

@@ -9,67 +9,33 @@
 // is wrong.
 #include <algorithm>
 #include <cstring>
-#include <deque>
-#include <system_error>
-#include <thread>
-#include <vector>
 
 #include "arithmetic.h"
+#include "helpers.h"
 #include "interior/state.h"
 #include "kernels.h"
 
 namespace bandhess {
 namespace {
 
-// Threads for the time of one call: at most the given number, the caller's among them.
+// Threads for one call: at most the given number, the caller's among them.
 class Threads : public Pool {
  public:
   explicit Threads(Index count) : count_(std::max<Index>(1, count)) {}
-
   ~Threads() override {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      closing_ = true;
-    }
-    wake_.notify_all();
-    for (std::thread& helper : helpers_) helper.join();
+    if (helpers_) helpers_->drop(this);
   }
 
   Index threads() const override { return count_; }
 
   void start(std::function<void()> task) override {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      tasks_.push_back(std::move(task));
-    }
-    wake_.notify_one();
-    if (static_cast<Index>(helpers_.size()) + 1 >= count_) return;
-    try {
-      helpers_.emplace_back([this] { help(); });
-    } catch (const std::system_error&) {  // the system has no more: the caller does the work alone
-    }
+    if (!helpers_) helpers_ = &Helpers::of_process();
+    helpers_->start(this, std::move(task), count_ - 1);
   }
 
  private:
   const Index count_;
-  std::vector<std::thread> helpers_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::function<void()>> tasks_;
-  bool closing_ = false;
-
-  void help() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    while (true) {
-      wake_.wait(lock, [this] { return closing_ || !tasks_.empty(); });
-      if (closing_) return;
-      const std::function<void()> task = std::move(tasks_.front());
-      tasks_.pop_front();
-      lock.unlock();
-      task();
-      lock.lock();
-    }
-  }
+  Helpers* helpers_ = nullptr;
 };
 
 const std::int64_t* read_array(const std::int64_t* words, Array* array) {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -86,10 +87,10 @@ def call(name: str, operands: Sequence[View], results: Sequence[View], *, thread
     given = [*{**KERNELS[name].options, **options}.values()]
     message = (ctypes.c_char * _ROOM)()
     status = _function(name)(
-        (ctypes.c_int64 * len(words))(*words),
+        struct.pack(f"{len(words)}q", *words),
         len(operands),
         len(results),
-        (ctypes.c_double * len(given))(*given),
+        struct.pack(f"{len(given)}d", *given),
         threads,
         message,
         _ROOM,

@@ -22,8 +22,9 @@ from torch.utils._pytree import tree_leaves
 
 from bandhess_common.kernels import DTYPES, OPERATIONS, arithmetic
 
-from .kernels import LONG, served
+from .kernels import served
 
+LONG = 2**17  # numbers, from where on PyTorch's own threads pay
 NUMBER = 0  # in the place of the memory of a constant number
 WIDE = 64  # numbers of a row, from where on rows are gone through one by one
 SINGLE = ("neg", "abs", "copy")  # have one operand

@@ -19,7 +19,7 @@ from bandhess_common.kernels import View, call, result_shapes, why_not
 from .transforms import resolved
 
 _CODES = {torch.float32: 0, torch.float64: 1, torch.int32: 2}
-LONG = 2**17  # numbers of the first operand, from where on threads pay
+LONG = 2**16  # numbers of the first operand, from where on threads pay
 
 
 def cpu_kernels() -> str:
@@ -75,7 +75,7 @@ def kernel(name: str, plain: Callable, *operands: Tensor, results: int | None = 
     make = torch.empty if first.numel() else torch.zeros
     shapes = result_shapes(name, tuple(t.shape for t in operands), results, tuple(options.items()))
     made = [make(shape, dtype=torch.int32 if integers else first.dtype, device="cpu") for integers, shape in shapes]
-    # Threads are started for the call: what is short is done before they run.
+    # What is short is done before threads that sleep are awake.
     threads = torch.get_num_threads() if first.numel() >= LONG else 1
     call(name, list(map(view, on_cpu)), list(map(view, made)), threads=threads, **options)
     if first.device.type != "cpu":

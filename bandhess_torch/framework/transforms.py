@@ -87,6 +87,9 @@ def recorded(*operands: Any) -> bool:
     return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in operands)
 
 
+_VMAP = torch._C._functorch.TransformType.Vmap  # read once: it takes microseconds
+
+
 def differentiated(*operands: Tensor) -> bool:
     """True where a derivative of what is made of operands may be asked for: `recorded`, less vmap."""
     if forward_ad._current_level >= 0:
@@ -94,7 +97,7 @@ def differentiated(*operands: Tensor) -> bool:
     levels = torch._C._functorch.get_interpreter_stack()
     if not levels:
         return torch.is_grad_enabled() and any(t.requires_grad for t in operands)
-    if any(level.key() != torch._C._functorch.TransformType.Vmap for level in levels):
+    if any(level.key() != _VMAP for level in levels):
         return True
     return torch.is_grad_enabled() and any(_lanes(t).requires_grad for t in operands)
 
@@ -200,7 +203,7 @@ def resolved(t: Tensor) -> Tensor:
 def batch(info: Any, in_dims: tuple, *operands: Tensor) -> tuple[Tensor, ...]:
     """The operands of a vmap with the batch in front of all of them."""
     return tuple(
-        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0) if dim else t
         for t, dim in zip(operands, in_dims, strict=True)
     )
 

@@ -81,14 +81,14 @@ class _Solve(torch.autograd.Function):
 
 
 class _FactorSolve(torch.autograd.Function):
-    """`(H^-1 b, factor)` in one call, each system's while it is in cache. The factor is empty unless keep is set: in a
-    batch it is the largest part of what is written."""
+    """`(H^-1 b, factor)` in one call, each system's while it is in cache; without keep, on b `(..., n)` too, `(H^-1 b,
+    info)`: in a batch the factor is the largest part of what is written."""
 
     @staticmethod
     def forward(b: Tensor, ab: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
         x, info, *columns = kernel("solve", lapack.solve, ab, b, results=3 if keep else 2)
         raise_minor(info)
-        return x, columns[0] if keep else ab.new_empty(info.shape)
+        return x, columns[0] if keep else info
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -108,14 +108,10 @@ class _FactorSolve(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, keep: bool) -> tuple:
         if in_dims[1] is None:  # one matrix takes all right-hand sides as columns
-            wide = b.movedim(in_dims[0], -1)
-            x, columns = apply(_FactorSolve, wide.flatten(-2), ab, keep)
-            return (x.unflatten(-1, wide.shape[-2:]), columns), (wide.ndim - 1, None)
+            wide, k = b.movedim(in_dims[0], -1), ab.ndim - 1
+            x, factor = apply(_FactorSolve, wide.flatten(k), ab, keep)
+            return (x.unflatten(-1, wide.shape[k:]), factor), (wide.ndim - 1, None)
         return apply(_FactorSolve, *batch(info, in_dims[:2], b, ab), keep), (0, 0)
-
-
-def _factor_solve(b: Tensor, ab: Tensor) -> Tensor:
-    return apply(_FactorSolve, b, ab, differentiated(b, ab))[0]
 
 
 class _Check(torch.autograd.Function):
@@ -284,10 +280,10 @@ def solve(ab: Tensor | Structure, b: Tensor, *, refine: int = 0) -> Tensor:
     refine = refine if b.numel() else 0
     if not refine and not partitioned(ab):
         if not recorded(b, ab):
-            x, info = kernel("solve", lapack.solve, ab, b, results=2)
-            raise_minor(info)
-            return x
-        return columns(lambda b: _factor_solve(b, ab), b)
+            return _FactorSolve.forward(b, ab, False)[0]
+        if differentiated(b, ab):
+            return columns(lambda b: apply(_FactorSolve, b, ab, True)[0], b)
+        return apply(_FactorSolve, b, ab, False)[0]
     constant = _unit_diagonal(ab.detach()) if refine else ab.detach()
     if partitioned(ab):
         parts, ok = partition.reduce(clear_unused(constant))
