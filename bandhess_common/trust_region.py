@@ -1,6 +1,6 @@
-"""Constants of the search for a trust-region step: of both frameworks' programs and of the compiled kernel.
+"""Constants of the search for a trust-region step: of both frameworks' programs and of the compiled kernels.
 
-Their meaning is that of `optimise/newton/subproblem.py`.
+Their meaning is that of `optimise/newton/subproblem.py`, and of `refinement.py`.
 """
 
 NEAR = 0.03
@@ -11,3 +11,5 @@ GROW = 8.0
 """Of a shift that fails, at most: Gershgorin's bound of the shift may be far off."""
 TRIES = 60
 """Factorisations spent on one step before giving up."""
+ENOUGH = 1e-3
+"""Of a step's decrease: a turn of refinement that adds less is the last."""

@@ -70,6 +70,22 @@ def test_pads_are_summed_before_they_are_padded() -> None:
     np.testing.assert_allclose(tidy(jax.grad(fun), x)(x), jax.grad(fun)(x), rtol=1e-14)
 
 
+def test_what_is_padded_in_many_ways_is_padded_once() -> None:
+    def fun(x: Array) -> Array:
+        return jnp.sum(sum(x[k : N - 4 + k] for k in range(5)) ** 4)
+
+    x = jnp.arange(float(N)) / 8  # eighths: no order of the sums changes a bit
+    assert operations(tidy(jax.grad(fun), x), x)["pad"] == 1 < operations(jax.grad(fun), x)["pad"]
+    np.testing.assert_array_equal(tidy(jax.grad(fun), x)(x), jax.grad(fun)(x))
+
+    def steps(x: Array) -> Array:  # of gaps between the entries, and of cuts through the padding
+        y = [lax.pad(x, 0.0, ((k, 6 - k, 1),)) for k in range(4)]
+        return (y[0] + y[1] + y[2] + y[3])[1:-2]
+
+    assert operations(tidy(steps, x), x)["pad"] == 1
+    np.testing.assert_array_equal(tidy(steps, x)(x), steps(x))
+
+
 def test_a_padding_that_is_not_zero_is_kept() -> None:
     def fun(x: Array) -> Array:
         return lax.pad(x, 2.0, ((0, 3, 0),)) + lax.pad(x, 2.0, ((0, 3, 0),)) + lax.pad(x, 0.0, ((3, 0, 0),))

@@ -89,13 +89,13 @@ def test_silent_by_default(backend: Backend, capsys: pytest.CaptureFixture) -> N
 
 
 def test_evaluations(backend: Backend) -> None:
-    """On a quadratic: derivatives at both ends, a value per trial, and at most one more for the band check."""
+    """On a quadratic: derivatives at both ends, a value per trial, at most one more for the band check, one for x0."""
     calls: list = []
     fun = backend.tapped(lambda x: backend.xp.sum((x[1:] - 2 * x[:-1]) ** 2) + backend.xp.sum(x**2), calls)
     result = backend.package.newton(fun, backend.array(HERE), 1)
     backend.settle()
     assert (result.status, result.steps) == (backend.package.Status.CONVERGED, 1)
-    assert 3 <= len(calls) <= 4
+    assert 3 <= len(calls) <= 5
 
 
 def test_no_dense_matrix(backend: Backend) -> None:

@@ -67,6 +67,15 @@ KERNELS = {
     ),
     # The trust-region step, for `Query` and `Answer` in a row (optimise/newton/subproblem.py).
     "subproblem": Kernel(("g (n)", "ab (r, n)", "start (n)", "query (9)"), ("p (n)", "answer (9)"), 2, SEARCH),
+    # What that method knows of a point x, reached by the step p, for `Facts` in a row (optimise/newton/point.py).
+    "facts": Kernel(("ab (r, n)", "g (n)", "x (n)", "p (n)", "value ()"), ("facts (9)",), 1),
+    # A turn of refinement (optimise/newton/refinement.py): whether z is new and the region may grow; whether to go on.
+    "refinement": Kernel(
+        ("work (4, n)", "g (n)", "z (n)", "image (n)", "numbers (2)", "answer (9)"),
+        ("work (4, n)", "answer (9)", "more ()"),
+        3,
+        {"enough": trust_region.ENOUGH},
+    ),
     # The band from the products of substitution's probes, with d scalars a stage.
     "symmetry": Kernel(("products (r, n)",), ("band (r, n)",), 1, {"d": GIVEN}),
     # The interior point by requests (interior.py): a state s, for m equalities among r rows, W's band of `rows`

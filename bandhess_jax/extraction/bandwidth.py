@@ -19,6 +19,7 @@ from ..band.noise import hash_noise
 from ..band.stages import Layout
 from ..band.structures import Bordered, Cyclic, Structure, as_clean, diagonal, magnitude, matvec
 from ..framework.jit import jit_call
+from ..framework.kernels import kernel
 from .linearise import linearize_gradient
 from .objective import Objective
 
@@ -37,18 +38,32 @@ def is_wrong(error: Array, scale: Array, noise: Array | float = 0.0) -> Array:
     return (error > jnp.maximum(eps**0.5, noise) * scale) & (error > 32 * eps * jnp.max(scale, initial=0))
 
 
-def too_narrow(
-    product: Callable[[Array], Array], ab: Array | Structure, sharding: NamedSharding | None = None
-) -> Array:
+def noise_pair(ab: Array | Structure) -> Array:
+    """`(2, n)`: the vectors whose products with H `too_narrow` asks for."""
+    v = hash_noise(diagonal(ab), 0)
+    return jnp.stack([v, jnp.pi * v])
+
+
+def too_narrow(products: Array, ab: Array | Structure, sharding: NamedSharding | None = None) -> Array:
     """True where the solvers refuse the band: some entry is off by more than sqrt(eps) of its own row, by more than
     32 eps of the largest row (a row that is rounding noise throughout would otherwise look wrong), and by more than
-    64 times what rounding changes in the product itself, which a second product of a rescaled vector shows."""
-    v = hash_noise(diagonal(ab), 0)
-    # In a loop: one product in the program, whatever it holds.
-    Hv, rescaled = lax.map(product, jnp.stack([v, jnp.pi * v]))
+    64 times what rounding changes in the product itself, which a second product of a rescaled vector shows.
+    products `(2, n)` are those of `noise_pair`."""
+    v, Hv, again = hash_noise(diagonal(ab), 0), products[0], products[1] / jnp.pi
+    if isinstance(ab, Structure) or sharding is not None:
+        return _differ(ab, v, Hv, again, sharding)
+    none = jnp.zeros((0, len(ab)), ab.dtype), jnp.zeros(0, jnp.int32)  # of a Jacobian's rows
+    return kernel("interior_narrow", _narrow, ab, *none, v, Hv, again, shared=0) > 0
+
+
+def _narrow(ab: Array, rows: Array, first: Array, v: Array, Hv: Array, again: Array, *, shared: int) -> Array:
+    """As the kernel `interior_narrow` has it, for no rows and nothing shared."""
+    return _differ(ab, v, Hv, again).astype(ab.dtype)
+
+
+def _differ(ab: Array | Structure, v: Array, Hv: Array, again: Array, sharding: NamedSharding | None = None) -> Array:
     error, scale = probe_error(Hv, ab, v, sharding)
-    change = jnp.abs(Hv - rescaled / jnp.pi)
-    noise = 64 * jnp.max(jnp.where(scale > 0, change / scale, 0), initial=0)
+    noise = 64 * jnp.max(jnp.where(scale > 0, jnp.abs(Hv - again) / scale, 0), initial=0)
     return jnp.any(is_wrong(error, scale, noise))
 
 

@@ -27,6 +27,7 @@ from ...framework.contents import Host
 from .point import Options
 from .solve import Problem, User, solve, squared
 from .split import filled, split_stages
+from .state import limits_of
 
 
 class NewtonResult(NamedTuple):
@@ -157,8 +158,8 @@ def newton(
       (less 8 eps of its diagonal entries it is not positive definite). A minimum that is not unique has a value, and
       the value a derivative.
 
-    Cost: a step takes one `value_grad_hessian`, about 1 to 5 banded Cholesky factorisations, and one value per trial;
-    a derivative one Hessian, two factorisations, one solve. One `lax.while_loop`: works under jit and vmap.
+    Cost: a step takes one gradient and Hessian, about 1 to 5 banded Cholesky factorisations, and one value per trial
+    (x0 is one); a derivative one Hessian, two factorisations, one solve. One `lax.while_loop`: works under jit, vmap.
 
     Under vmap a problem that ends holds up no other. On a CPU problems go one after another, each with its own number
     of steps. On other devices they go side by side in a pool of lanes, as many as have 2^22 numbers in their states
@@ -185,21 +186,21 @@ def newton(
         whole = squared(fun) if kind == "gauss_newton" else fun
         bandwidth = detect_bandwidth(whole, stage_axes=stage_axes, periodic=periodic)(x0, *args)
     extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (x0, args))
+    max_steps = as_index(max_steps, "max_steps")
     width, check_band = (extraction.bandwidth + 1) * layout.d, bool(check_band) and kind != "given"
     options = Options(
         layout,
         width,
         scaling,
-        tol,
-        as_index(max_steps, "max_steps"),
         check_band,
-        bool(history),
+        max_steps + 1 if history else 0,
         jax.config.jax_debug_nans,  # type: ignore[attr-defined]
         sharding,
     )
     problem = Problem(objective, extraction, kind, options)
     callbacks = tuple(Host(each) for each in (print_progress if verbose else None, callback) if each)
-    user = User(fun, args, hessian, scale if scaling == "given" else None, callbacks)
+    limits = limits_of(tol, max_steps, layout.dtype)
+    user = User(fun, args, hessian, scale if scaling == "given" else None, callbacks, limits)
     limit = None if max_seconds is None else as_positive(max_seconds, "max_seconds")
     if limit is not None and sharding is not None:
         raise ValueError(

@@ -19,7 +19,8 @@ from ...band.spectrum import gershgorin_discs
 from ...band.stages import Layout
 from ...band.structures import Bordered, Cyclic, Structure, diagonal, magnitude, matvec, shifted
 from ...band.structures import scaled as scaled_band
-from ...extraction.bandwidth import too_narrow
+from ...extraction.bandwidth import noise_pair, too_narrow
+from ...framework.kernels import kernel
 from .split import split
 
 
@@ -29,10 +30,8 @@ class Options(NamedTuple):
     layout: Layout
     width: int  # rows of the band
     scale: str  # "none", "diagonal", "given"
-    tol: float
-    max_steps: int
     check_band: bool
-    history: bool
+    rows: int  # of the history; 0 without one
     blank: bool  # where the history has no entry: NaN, or 0 under jax_debug_nans
     sharding: NamedSharding | None = None
 
@@ -67,7 +66,7 @@ class Functions(NamedTuple):
     """All that the loop sees of the objective, on the ravelled vector."""
 
     value: Callable[[Array], Array]
-    derivatives: Callable[[Array], tuple]  # x -> (value, grad, product; None where the band is given)
+    derivatives: Callable[[Array], tuple]  # x -> (grad, product; None where the band is given)
     band: Callable[[Array, Callable], Any]  # (x, product) -> ab
 
 
@@ -143,20 +142,45 @@ def _units(options: Options, ab: Any, scale: Array | None, old: Array, first: Ar
     return _power_of_two(jnp.where(first, units, jnp.minimum(units, old)))
 
 
-def _image(options: Options, point: Point, product: Callable | None, vector: Array) -> Array:
-    """H vector there, in scaled variables: by derivatives where they are known, more exact than the band."""
+def _by_products(options: Options, old: Point, ab: Any, product: Callable | None, ask: Ask) -> tuple[Array, Array]:
+    """`(narrow, image)`, as `visit` has them; image in old's variables, by derivatives where they are known: those are
+    more exact than the band."""
     if product is None:
-        return matvec(point.ab, vector, sharding=options.sharding)
-    return point.scale * product(point.scale * vector) if options.scale != "none" else product(vector)
+        by_band = lambda: matvec(old.ab, ask.vector, sharding=options.sharding)  # noqa: E731
+        return jnp.bool_(False), lax.cond(ask.refining, by_band, lambda: old.grad)
+    checking = (ask.first | ask.closing) & options.check_band
+    scaled = options.scale != "none"
+
+    def multiplied() -> tuple[Array, Array]:
+        noise, vector = noise_pair(ab), old.scale * ask.vector if scaled else ask.vector
+        vectors = jnp.where(checking, noise, jnp.broadcast_to(vector, noise.shape))
+        # In a loop: one product in the program, whatever it holds.
+        products = lax.fori_loop(
+            0,
+            jnp.where(checking, 2, 1),
+            lambda i, done: done.at[i].set(product(vectors[i])),
+            jnp.zeros_like(vectors),
+        )
+        narrow = checking & too_narrow(products, ab, options.sharding)
+        return narrow, old.scale * products[0] if scaled else products[0]
+
+    return lax.cond(checking | ask.refining, multiplied, lambda: (jnp.bool_(False), old.grad))
 
 
 def visit(
-    options: Options, functions: Functions, scale: Array | None, old: Point, x: Array, p: Array, ask: Ask
+    options: Options,
+    functions: Functions,
+    scale: Array | None,
+    old: Point,
+    x: Array,
+    value: Array,
+    p: Array,
+    ask: Ask,
 ) -> tuple[Point, Array, Array]:
-    """`(point, narrow, image)`: the point x `(n,)`, reached by the step p; whether its Hessian has entries outside the
-    band, where that is asked for; H vector, where that is. scale is what the user gave."""
+    """`(point, narrow, image)`: the point x `(n,)` of this value, reached by the step p; whether its Hessian has
+    entries outside the band, where that is asked for; H vector, where that is. scale is what the user gave."""
     scaled, dummies = options.scale != "none", options.dummies
-    value, grad, product = functions.derivatives(x)
+    grad, product = functions.derivatives(x)
 
     def again(_: None) -> Any:
         return scaled_band(old.ab, 1 / old.scale) if scaled else old.ab
@@ -164,20 +188,12 @@ def visit(
     ab = lax.cond(ask.closing | ask.refining, again, lambda _: options.split(functions.band(x, product)), None)
     if dummies is not None:
         ab = shifted(ab, -dummies * diagonal(ab))
-    checking = (ask.first | ask.closing) & options.check_band
-    narrow, image = lax.switch(
-        jnp.where(checking, 1, jnp.where(ask.refining, 2, 0)),
-        [
-            lambda: (jnp.bool_(False), old.grad),
-            lambda: (too_narrow(product, ab, options.sharding) if options.check_band else jnp.bool_(False), old.grad),
-            lambda: (jnp.bool_(False), _image(options, old, product, ask.vector)),
-        ],
-    )
-    units, rates = old.scale, jnp.ones((), x.dtype)
+    narrow, image = _by_products(options, old, ab, product, ask)
+    units, z = old.scale, x
     if scaled:
         units = _units(options, ab, scale, old.scale, ask.first)
-        grad, ab, rates = units * grad, scaled_band(ab, units), old.scale / units
-    pack = _facts(options, value, grad, ab, x / units, rates * p)
+        grad, ab, z, p = units * grad, scaled_band(ab, units), x / units, old.scale / units * p
+    pack = facts(ab, grad, z, p, value, options.sharding)
     centres = diagonal(ab)
     doubt = -UNSURE * options.eps * jnp.abs(centres)
     if dummies is not None:
@@ -187,10 +203,17 @@ def visit(
     return Point(x, grad, shifted(ab, doubt), units, pack), narrow, image
 
 
-def _facts(options: Options, value: Array, grad: Array, ab: Any, x: Array, p: Array) -> Array:
-    """`Facts`, packed: XLA makes kernels of every reduction."""
-    low, high = gershgorin_discs(ab, options.sharding)
-    rounding = options.eps * matvec(magnitude(ab), jnp.abs(x), sharding=options.sharding)
+def facts(ab: Any, grad: Array, x: Array, p: Array, value: Array, sharding: NamedSharding | None = None) -> Array:
+    """`Facts`, packed."""
+    if isinstance(ab, Structure) or sharding is not None:
+        return _facts(ab, grad, x, p, value, sharding)
+    return kernel("facts", _facts, ab, grad, x, p, value)
+
+
+def _facts(ab: Any, grad: Array, x: Array, p: Array, value: Array, sharding: NamedSharding | None = None) -> Array:
+    """XLA makes kernels of every reduction, so that these are few."""
+    low, high = gershgorin_discs(ab, sharding)
+    rounding = float(jnp.finfo(x.dtype).eps) * matvec(magnitude(ab), jnp.abs(x), sharding=sharding)
     signs = np.array([1, -1, -1, 1, 1], grad.dtype)
     largest = jnp.max(jnp.stack([jnp.abs(grad), -diagonal(ab), -low, high, rounding]), axis=1)
     sums = jnp.sum(jnp.stack([grad, x, grad]) * jnp.stack([grad, x, p]), axis=1)

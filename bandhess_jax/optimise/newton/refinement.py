@@ -17,11 +17,14 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding
 
-from .subproblem import Answer, Query
+from bandhess_common.trust_region import ENOUGH
+
+from ...framework.kernels import kernel
+from .subproblem import Answer, Query, pack
 
 TURNS = 100  # products spent on one step
-ENOUGH = 1e-3  # a turn that adds less than this part of the decrease is the last
 
 
 class Work(NamedTuple):
@@ -57,14 +60,31 @@ def _length(
     return jnp.where(inside, minimum, border), inside
 
 
+def advance(
+    work: Array,
+    grad: Array,
+    z: Array,
+    image: Array,
+    found: Array,
+    grow: Array,
+    answer: Array,
+    sharding: NamedSharding | None = None,
+) -> tuple[Array, Array, Array]:
+    """`(work, answer, more)`, packed: a turn further, answer being what is known of the step so far; z and its image
+    H z are new, where found says so. What cannot be used leaves the step as it was, and is the last turn."""
+    operands = work, grad, z, image, pack((found, grow), z.dtype), answer
+    if sharding is not None:
+        return _advance(*operands)
+    return kernel("refinement", _advance, *operands, results=3)
+
+
 STEP, RESIDUAL, LAST, LAST_IMAGE, NEW, IMAGE, GRAD = range(7)  # rows of the vectors at hand
 
 
-def advance(
-    work: Array, grad: Array, z: Array, image: Array, found: Array, grow: Array, t: Answer
-) -> tuple[Array, Answer, Array]:
-    """`(work, answer, more)`, work packed: a turn further, t being what is known of the step so far; z and its image
-    H z are new, where found says so. What cannot be used leaves the step as it was, and is the last turn."""
+def _advance(
+    work: Array, grad: Array, z: Array, image: Array, numbers: Array, answer: Array
+) -> tuple[Array, Array, Array]:
+    (found, grow), t = numbers > 0, Answer(*answer)
     rows = jnp.concatenate([work, jnp.stack([z, image, grad])])
     gram = jnp.matmul(rows, rows.T, precision="highest")
     # Conjugate to the last, whatever rounding did to the preconditioner: direction = z - beta last.
@@ -78,7 +98,7 @@ def advance(
     length = jnp.where(usable, length, 0)
     earned = jnp.where(usable, -length * along[RESIDUAL] - length**2 * curvature / 2, 0)
     size = jnp.sqrt(jnp.maximum(sizes[2] + length * (2 * sizes[1] + length * sizes[0]), 0))
-    answer = t._replace(
+    t = t._replace(
         radius=jnp.maximum(t.radius, size),
         size=size,
         slope=t.slope + length * along[GRAD],
@@ -87,6 +107,6 @@ def advance(
     ahead = jnp.stack([z, image]) - beta * work[LAST:]  # the direction and its image
     return (
         jnp.concatenate([work[:LAST] + length * ahead, ahead]),
-        answer,
-        usable & inside & (earned > ENOUGH * answer.predicted),
+        jnp.stack(t),
+        (usable & inside & (earned > ENOUGH * t.predicted)).astype(z.dtype),
     )

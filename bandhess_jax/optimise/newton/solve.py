@@ -49,6 +49,7 @@ class User(NamedTuple):
     hessian: str | Callable
     scale: Any
     callbacks: tuple[Callable[[StepInfo], None], ...]
+    limits: np.ndarray | Array  # as `limits_of` has them
 
     def report(self, info: StepInfo) -> None:
         for callback in self.callbacks:
@@ -72,6 +73,7 @@ class Given(NamedTuple):
     """The traced arrays of a call, but for those that the solution is differentiable in."""
 
     x0: Array  # ravelled
+    limits: Array
     scale: Array | None
     fixed: list[Array]
     band: tuple  # what the user's band function closes over
@@ -94,7 +96,7 @@ def functions_of(problem: Problem, user: User, x: Array) -> tuple[Callable, Call
     outer, consts, fixed = close(lambda x: user.fun(layout.unravel(x), *user.args) if squares else flat_fun(x)[0], x)
     closed_band, *band_consts = close(user_band, x) if kind == "given" else (None, [], [])
     scale = None if user.scale is None else layout.ravel(user.scale)
-    given = Given(x, *lax.stop_gradient((scale, fixed, tuple(band_consts))))
+    given = Given(x, *lax.stop_gradient((jnp.asarray(user.limits), scale, fixed, tuple(band_consts))))
 
     def value(x: Array, consts: list[Array], given: Given) -> Array:
         out = outer(x, consts, given.fixed)
@@ -104,11 +106,10 @@ def functions_of(problem: Problem, user: User, x: Array) -> tuple[Callable, Call
         def derivatives(x: Array) -> tuple:
             if squares:
                 r, forward, backward = linearize_residuals(lambda x: outer(x, consts, given.fixed), x)
-                return _half_square(r).astype(layout.dtype), backward(r), lambda v: backward(forward(v))
+                return backward(r), lambda v: backward(forward(v))
             if closed_band is not None:
-                return *jax.value_and_grad(value)(x, consts, given), None
-            grad, product, (f, _) = linearize_gradient(lambda x: (value(x, consts, given), None), x)
-            return f, grad, product
+                return jax.grad(value)(x, consts, given), None
+            return linearize_gradient(lambda x: (value(x, consts, given), None), x)[:2]
 
         def band(x: Array, product: Callable) -> Array:
             return extract(product, layout, extraction) if closed_band is None else closed_band(x, *given.band)
@@ -132,7 +133,7 @@ def _newton(problem: Problem, user: User, x0: Any) -> tuple:
 
     def loop(consts: list[Array], given: Given) -> Loop:
         turn = turns(options, functions(consts, given), given.scale, report, given.x0)
-        return Loop(lambda: initial(options, given.x0), lambda s: s.open, turn, _end)
+        return Loop(lambda: initial(options, given.x0, given.limits), lambda s: s.open, turn, _end)
 
     minimise = partial(run, loop, plain=report is not None or options.sharding is not None)
 
@@ -142,8 +143,9 @@ def _newton(problem: Problem, user: User, x0: Any) -> tuple:
     return x, f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
 
 
-def _start(problem: Problem, _: User, x0: Any) -> State:
-    return initial(problem.options, lax.stop_gradient(problem.objective.layout.ravel(x0)))
+def _start(problem: Problem, user: User, x0: Any) -> State:
+    x = lax.stop_gradient(problem.objective.layout.ravel(x0))
+    return initial(problem.options, x, jnp.asarray(user.limits))
 
 
 def _packed_start(problem: Problem, user: User, x0: Any) -> Packed:
@@ -219,9 +221,9 @@ def _about(problem: Problem, user: User, x0: Any, first: Piece) -> dict[str, str
         "args": digest(user.args),
         "hessian": problem.hessian,
         "scale": (options.scale, digest(user.scale)),
-        "tol": options.tol,
-        "max_steps": options.max_steps,
-        "history": options.history,
+        "tol": user.limits[0],
+        "max_steps": user.limits[2],
+        "history": options.rows > 0,
         "check_band": options.check_band,
         "stage_axes": layout.shared,
         "periodic": layout.periodic,
@@ -236,7 +238,7 @@ def _empty(problem: Problem, user: User, x0: Any) -> tuple:
     value = jnp.asarray(fun(x0, *user.args))
     zero = jnp.zeros_like(value)
     status = jnp.where(jnp.isfinite(value), Status.CONVERGED, Status.NONFINITE).astype(jnp.int32)
-    history = initial(problem.options, problem.objective.layout.ravel(x0)).history
+    history = _start(problem, user, x0).history
     if history is not None:
         first = History(value, zero, zero, zero, zero, zero + jnp.nan)
         history = jax.tree.map(lambda rows, a: rows.at[0].set(a), history, first)

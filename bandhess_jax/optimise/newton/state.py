@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from bandhess_common.status import History
@@ -17,8 +18,23 @@ from .refinement import Work
 from .subproblem import Answer
 
 RUNNING = -1
+ENDLESS = 2**30  # steps
 SEARCH, REFINE, TRY, PLAIN = range(4)  # phases: a turn searches a step, and tries it if nothing is to be refined; a
 # turn of refinement; the refined step is tried; as SEARCH, where refinement found nothing
+
+
+def limits_of(tol: float, steps: int, dtype: Any) -> np.ndarray:
+    """What a call may change without another program, in one array `(3,)`: tol; what a step must promise where the
+    gradient is small, as a part of the size of f; the number of accepted steps, at most, exact up to 2^24 at least."""
+    return np.array([tol, tol**1.5, min(steps, ENDLESS)], dtype if np.dtype(dtype).itemsize > 4 else "float32")
+
+
+class Limits(NamedTuple):
+    """Each by itself, as turns read them in many places."""
+
+    tol: Array
+    worth: Array
+    steps: Array
 
 
 class Search(NamedTuple):
@@ -47,20 +63,22 @@ class State(NamedTuple):
     turns: Array
     status: Array
     open: Array  # with a status, and open: the band is still to be checked
+    limits: Limits
     history: History | None
 
 
-def initial(options: Options, x: Array) -> State:
-    """Nothing is known yet: the first turn visits x."""
+def initial(options: Options, x: Array, limits: Array) -> State:
+    """Nothing is known yet: the first turn visits x. limits are as `limits_of` has them."""
     dtype, n = options.layout.dtype, options.layout.n
     scale = jnp.ones(() if options.scale == "none" else n, dtype)
     grad, facts = jnp.zeros(n, dtype), jnp.zeros(len(Facts._fields), dtype)
-    rows = jnp.full(options.max_steps + 1, 0 if options.blank else jnp.nan, dtype)
-    history = History(*[rows] * len(History._fields)) if options.history else None
+    rows = jnp.full(options.rows, 0 if options.blank else jnp.nan, dtype)
+    history = History(*[rows] * len(History._fields)) if options.rows else None
     none, search = jnp.int32(0), jnp.zeros(len(Search._fields), dtype)
+    given = Limits(limits[0].astype(dtype), limits[1].astype(dtype), limits[2].astype(jnp.int32))
     point, answer = Point(x, grad, options.zero(), scale, facts), jnp.zeros(len(Answer._fields), dtype)
     work = jnp.zeros((len(Work._fields), n), dtype)
-    state = State(point, work, search, answer, none, none, jnp.int32(RUNNING), jnp.bool_(True), history)
+    state = State(point, work, search, answer, none, none, jnp.int32(RUNNING), jnp.bool_(True), given, history)
     return options.split(state)
 
 
@@ -86,7 +104,7 @@ def look(options: Options, s: State) -> Outlook:
     now, at = Facts(*s.point.pack), Search(*s.search)
     first, closing = s.turns == 0, s.status != RUNNING
     unit = jnp.maximum(jnp.abs(now.value), at.value_floor)
-    flat = now.grad_norm <= options.tol * at.grad_unit
+    flat = now.grad_norm <= s.limits.tol * at.grad_unit
     small = flat | (now.grad_norm <= 8 * now.rounding)
     return Outlook(
         now,
@@ -96,7 +114,7 @@ def look(options: Options, s: State) -> Outlook:
         soft=now.soft(options),
         flat=flat,
         small=small,
-        enough=jnp.where(small, options.tol**1.5 * unit, -1),
+        enough=jnp.where(small, s.limits.worth * unit, -1),
         first=first,
         closing=closing,
         visiting=first | closing,

@@ -69,7 +69,7 @@ def _evaluate(
     now, point = look(options, s), s.point
     trial = point.x + point.scale * p if options.scale != "none" else point.x + p
     still = still | now.visiting
-    value = lax.cond(still, lambda _: now.now.value, lambda _: functions.value(trial), None)
+    value = lax.cond(still & ~now.first, lambda _: now.now.value, lambda _: functions.value(trial), None)
     predicted = Answer(*t).predicted
     ratio = (now.now.value - value) / predicted
     accepted = ~still & (predicted > 0) & (ratio >= ACCEPT)
@@ -81,9 +81,9 @@ def _evaluate(
     def go(_: None) -> Outcome:
         view, step = look(options, s), Answer(*t)
         ask = Ask(view.first, view.closing, view.refining, z)
-        new, narrow, image = visit(options, functions, scale, point, trial, p, ask)
+        new, narrow, image = visit(options, functions, scale, point, trial, value, p, ask)
         then, grad_norm = Facts(*new.pack), view.now.grad_norm
-        bad = ~jnp.isfinite(jnp.where(view.first, then.value, value)) | ~then.finite
+        bad = ~then.finite
         earned = polish & (step.predicted > 0) & (-(step.slope + then.slope) / 2 >= ACCEPT * step.predicted)
         moved = ~bad & (accepted | (polish & (earned | (then.grad_norm < grad_norm))))
         moved = view.first | moved
@@ -91,7 +91,7 @@ def _evaluate(
         floor = floor & ((step.predicted <= 32 * options.eps * view.unit) | (view.small & ~earned))
         kept = jax.tree.map(lambda a, b: jnp.where(moved, a, b), new, point)
         flags = jnp.stack(Flags(moved, bad, floor, narrow))
-        return Outcome(kept, jnp.where(view.first, then.value, value), ratio, flags, image)
+        return Outcome(kept, value, ratio, flags, image)
 
     def stay(_: None) -> Outcome:
         no = jnp.bool_(False)
@@ -159,30 +159,31 @@ def _step(options: Options, callback: Callable | None, s: State, p: Array, answe
     status = jnp.where(view.closing & ~narrow, s.status, status)
     steps, history = jnp.where(moved & ~first, s.steps + 1, s.steps), s.history
     if history is not None:
-        ratio = jnp.where(first, 0, out.ratio) if options.blank else out.ratio
+        ratio = jnp.where(first, 0 if options.blank else jnp.nan, out.ratio)
         row = History(then.value, out.point.grad_norm, t.size, t.shift, search.radius, ratio)
-        index = jnp.where(moved, steps, options.max_steps + 1)  # there is no such row
+        index = jnp.where(moved, steps, options.rows)  # there is no such row
         history = jax.tree.map(lambda rows, a: rows.at[index].set(a, mode="drop"), history, row)
     if callback is not None:
         info = StepInfo(steps, then.value, out.point.grad_norm, t.shift, search.radius)
         lax.cond(moved, lambda info: jax.debug.callback(callback, info), lambda _: None, info)
     packed, work = pack(search, p.dtype), refinement.begin(out.point.grad)
-    return State(out.point, work, packed, s.answer, steps, s.turns, status, s.open, history)
+    return State(out.point, work, packed, s.answer, steps, s.turns, status, s.open, s.limits, history)
 
 
-def _refine(s: State, z: Array, answer: Array, image: Array) -> State:
+def _refine(options: Options, s: State, z: Array, answer: Array, image: Array) -> State:
     """The state after a turn of refinement: the first only takes note of the step that is to be refined."""
     at, t, begins = Search(*s.search), Answer(*answer), Search(*s.search).phase != REFINE
     noted = pack(t._replace(size=0, slope=0, predicted=0, settled=0), z.dtype)
-    held, found = Answer(*jnp.where(begins, noted, s.answer)), ~begins & (t.found > 0)
-    work, held, more = refinement.advance(s.work, s.point.grad, z, image, found, at.grow > 0, held)
-    again = begins | (more & (at.turns < refinement.TURNS))
+    held, found = jnp.where(begins, noted, s.answer), ~begins & (t.found > 0)
+    vectors = s.work, s.point.grad, z, image
+    work, held, more = refinement.advance(*vectors, found, at.grow > 0, held, options.sharding)
+    again = begins | ((more > 0) & (at.turns < refinement.TURNS))
     search = at._replace(
-        phase=jnp.where(again, REFINE, jnp.where(held.predicted > 0, TRY, PLAIN)),
+        phase=jnp.where(again, REFINE, jnp.where(Answer(*held).predicted > 0, TRY, PLAIN)),
         turns=at.turns + 1,
         grow=jnp.where(begins, s.turns == 1, at.grow > 0),
     )
-    return s._replace(work=work, search=pack(search, z.dtype), answer=jnp.stack(held))
+    return s._replace(work=work, search=pack(search, z.dtype), answer=held)
 
 
 def turns(
@@ -208,7 +209,7 @@ def turns(
         lost = (options.tiny < t.shift) & (t.shift <= view.soft) & (t.found > 0)
         begins = ~view.visiting & (view.at.phase == SEARCH) & lost
         still = view.refining | begins
-        settled, full, nothing = t.settled > 0, s.steps >= options.max_steps, ~(t.found > 0)
+        settled, full, nothing = t.settled > 0, s.steps >= s.limits.steps, ~(t.found > 0)
 
         def end(_: None) -> State:
             view, t = look(options, s), Answer(*answer)
@@ -220,7 +221,7 @@ def turns(
             out = _evaluate(options, functions, scale, s, p, z, answer, still)
             return lax.cond(
                 still,
-                lambda _: _refine(s, z, answer, out.image),
+                lambda _: _refine(options, s, z, answer, out.image),
                 lambda _: _step(options, callback, s, p, answer, out),
                 None,
             )
@@ -232,7 +233,7 @@ def turns(
             codes = (Status.CONVERGED, Status.PRECISION_FLOOR, Status.STALLED)
             ended = jnp.any(jnp.stack([out.status == code for code in codes]))
             again = (out.steps > 0) & (s.status == RUNNING) & ended
-        return options.split(out._replace(turns=s.turns + 1, open=(out.status == RUNNING) | again))
+        return options.split(out._replace(turns=s.turns + 1, open=(out.status == RUNNING) | again, limits=s.limits))
 
     return turn
 

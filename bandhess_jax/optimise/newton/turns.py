@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax import Array
 
 from bandhess_common.options import ProbingName
 
@@ -21,16 +22,15 @@ from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
 from .point import Options
 from .solve import Problem, User, functions_of
-from .state import State, initial
+from .state import ENDLESS, State, initial, limits_of
 from .trust_region import advance, turns
-
-ENDLESS = 2**31 - 2  # accepted steps: to count them is the loop's owner's matter
 
 
 class Turns(NamedTuple):
     """Hashable: it holds shapes and options alone, and may be made anew for every turn."""
 
     problem: Problem
+    tol: float
 
     @classmethod
     def of(
@@ -48,17 +48,21 @@ class Turns(NamedTuple):
         extraction = Extraction.of(bandwidth, probing, chunk_size).resolve(layout, (y, ()))
         tol = float(jnp.finfo(layout.dtype).eps) ** 0.5 if tol is None else tol
         width = (extraction.bandwidth + 1) * layout.d
-        options = Options(layout, width, "none", tol, ENDLESS, bool(check_band), False, False)
-        return cls(Problem(objective, extraction, "exact", options))
+        options = Options(layout, width, "none", bool(check_band), 0, False)
+        return cls(Problem(objective, extraction, "exact", options), tol)
+
+    def _limits(self) -> Array:
+        """To count the steps is the loop's owner's matter."""
+        return jnp.asarray(limits_of(self.tol, ENDLESS, self.problem.objective.layout.dtype))
 
     def start(self, y: Any) -> State:
         """At y, where nothing is known yet."""
-        return initial(self.problem.options, self.problem.objective.layout.ravel(y))
+        return initial(self.problem.options, self.problem.objective.layout.ravel(y), self._limits())
 
     def take(self, fun: Callable[[Any], Any], state: State) -> State:
         """The next turn: a step is tried, refined or turned down, or the end checked. Once `state.open` is False,
         `state.status` is a `Status` and nothing changes any more."""
-        user = User(fun, (), "exact", None, ())
+        user = User(fun, (), "exact", None, (), self._limits())
         functions, _, consts, given = functions_of(self.problem, user, state.point.x)
         turn = turns(self.problem.options, functions(consts, given), None, None, state.point.x)
         return advance(turn, state, state.turns + 1)
