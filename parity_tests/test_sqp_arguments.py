@@ -123,3 +123,15 @@ def test_half_precision_is_refused(backend: Backend, name: str) -> None:
     x0 = backend.xp.zeros(4, dtype=getattr(backend.xp, name))
     with pytest.raises(TypeError, match=rf"take[s]? float32 and float64, got (torch\.)?{name}"):
         backend.package.sqp(lambda x: backend.xp.sum(x**2), lambda x: x[1:] - x[:-1], x0, 1)
+
+
+def test_one_function_as_constraint_and_as_inequality(backend: Backend) -> None:
+    """What is kept of a problem is not taken for another one of the same functions."""
+    x0 = backend.array(np.zeros(4))
+    fun, first = lambda x: backend.xp.sum((x - 1) ** 2), lambda x: x[:1] - 0.5
+    equal = backend.package.sqp(fun, first, x0, 1)
+    above = backend.package.sqp(fun, None, x0, 1, inequalities=first)
+    again = backend.package.sqp(fun, first, x0, 1)
+    for result, x in ((equal, 0.5), (above, 1.0), (again, 0.5)):
+        assert result.status == backend.package.Status.CONVERGED
+        np.testing.assert_allclose(float(result.x[0]), x, atol=1e-7)

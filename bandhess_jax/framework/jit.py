@@ -205,7 +205,8 @@ class Program:
 
     def _key(self, core: Callable) -> Hashable:
         shapes = ((np.shape(a), getattr(a, "dtype", type(a))) for a in self.arrays)
-        return core, self.options, self.number, cpu_kernels(), *shapes  # a state may be that of the kernels
+        # None and the arrays' places are in the tree alone. A state may be that of the kernels.
+        return core, self.options, self.treedef, self.number, cpu_kernels(), *shapes
 
     def shape_of(self, core: Callable) -> Any:
         """The shapes that `core(options, *operands)` returns, found once for these functions and shapes."""
