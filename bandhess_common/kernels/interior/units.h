@@ -124,7 +124,8 @@ bool choose_units(const State<T>& s) {
   for (Index j = 0; j < s.n; ++j) {
     if (s.free[j] == 0) continue;
     const T power = (relative[j] > 0 ? std::log2(relative[j]) : of.mean) + of.common;
-    const T unit = std::exp2(std::nearbyint(std::min(std::max(power, -c.unit_most), c.unit_most)));
+    const T width = s.has_lower[j] > 0 && s.has_upper[j] > 0 ? std::log2(s.upper[j] - s.lower[j]) : c.unit_most;
+    const T unit = std::exp2(std::nearbyint(std::min(std::max(power, -c.unit_most), std::min(width, c.unit_most))));
     s.unit[j] = s.mask[j] = unit;
     s.lower[j] /= unit;
     s.upper[j] /= unit;
