@@ -176,8 +176,8 @@ def worth_little_unshifted(k: Kit, s: State, mode: Mode, symmetric: Array) -> Ar
 
 
 def nearly_flat(k: Kit, s: State, bend: Curve, step: Step) -> Array:
-    """Whether curvature is negative, or none beyond rounding, and neither along it nor by the shifted step can f fall by
-    its tolerance."""
+    """Whether curvature is negative, or none beyond rounding, and neither along it nor by the shifted step can f fall
+    by its tolerance."""
     shift = s.system.shift
     hidden_curvature = (shift > 0) & (shift <= k.eps**0.5 * s.system.size)
     return (bend.flat | hidden_curvature) & ~worth_taking(k, s, step, 1.0)
