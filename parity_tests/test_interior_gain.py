@@ -62,6 +62,23 @@ def test_a_maximum_in_small_units(engine: str) -> None:
     assert status is Status.PRECISION_FLOOR
 
 
+@engines
+@pytest.mark.parametrize("offset", [1000.0, 0.0])
+def test_a_maximum_that_f_does_not_feel(engine: str, offset: float) -> None:
+    """offset + x0^2 - 1e-5 x3^2 for abs(x3) <= 1, from the maximum: beside 1000 the 1e-5 that f may fall by is 1e-8
+    of it, and the end is not CONVERGED but soon; beside 0 it is all there is."""
+    f = (offset, {}, {(0, 0): 2.0, (1, 1): 2.0, (2, 2): 2.0, (3, 3): -2e-5})
+    p = quadratics(4, f, [(0.0, {0: 1, 1: 1}, {})], [], lower=-1, upper=1, x0=[0.5, -0.5, 0, 0])
+    status, x, value = end_of(engine, p)
+    if offset:
+        assert status is Status.PRECISION_FLOOR
+        assert abs(value - offset) <= 1e-8 * offset
+        np.testing.assert_allclose(x, 0, atol=1e-3)
+    else:
+        assert status is Status.CONVERGED
+        np.testing.assert_allclose(abs(x), [0, 0, 0, 1], atol=1e-6)
+
+
 @pytest.mark.parametrize(("engine", "shared"), [("compiled", 0), ("compiled", 1), ("numpy", 0), ("torch", 0)])
 def test_a_variable_that_nothing_depends_on(engine: str, shared: int) -> None:
     """It stays where it is: there is no curvature to be asked for."""

@@ -93,6 +93,13 @@ def by_definition(p: Problem, x: np.ndarray) -> np.ndarray:
     return np.where(relative > 0, log, np.nan)
 
 
+def expected(p: Problem, own: np.ndarray) -> np.ndarray:
+    """With their mean for those that have none, 1 of fixed variables, and none larger than the room between bounds."""
+    log = np.where(np.isfinite(own), own, np.nanmean(own))
+    room = [np.log2(b - a) if b > a else np.inf for a, b in zip(p.lower, p.upper, strict=True)]
+    return np.minimum(log, room) * (1 - p.fixed)
+
+
 @pytest.mark.parametrize("unit", [1e3, 1e-3])
 def test_each_variable_has_a_unit_of_its_own_where_they_differ(unit: float) -> None:
     """Powers of two next to what the definition says; 1 of a fixed variable. In them the problem's variables are within
@@ -105,7 +112,7 @@ def test_each_variable_has_a_unit_of_its_own_where_they_differ(unit: float) -> N
     own = by_definition(p, x)
     used = np.isfinite(own)
     assert np.count_nonzero(~used) == 2  # the last control, which no row has, and the fixed variable
-    np.testing.assert_allclose(log, np.where(used, own, np.nanmean(own)) * (1 - p.fixed), atol=0.51)
+    np.testing.assert_allclose(log, expected(p, own), atol=0.51)
     assert np.ptp(np.log10(compiled)) > 5
     assert np.ptp(np.log10(compiled * units)[used]) < 4
 
@@ -115,10 +122,22 @@ def test_so_they_have_where_all_are_far_from_1(unit: float) -> None:
     p, units = case(unit)
     compiled, portable, x = units_of(p)
     np.testing.assert_array_equal(compiled, portable)
-    own = by_definition(p, x)
-    log = np.where(np.isfinite(own), own, np.nanmean(own)) * (1 - p.fixed)
-    np.testing.assert_allclose(np.log2(compiled), log, atol=0.51)
+    np.testing.assert_allclose(np.log2(compiled), expected(p, by_definition(p, x)), atol=0.51)
     assert np.exp2(abs(np.mean(np.log2(compiled * units)))) < 8
+
+
+def test_no_unit_is_larger_than_the_room_between_bounds() -> None:
+    """Half the angles are bounded to a thousandth of what the others' unit is; the rest keep theirs."""
+    p, _ = case(1e4)
+    plain, *_ = units_of(p)
+    lower, upper = (np.broadcast_to(np.asarray(a, float), len(p.x0)).copy() for a in (p.lower, p.upper))
+    narrow = np.arange(0, len(p.x0) // 2, 3)
+    lower[narrow], upper[narrow] = p.x0[narrow] - plain[narrow] / 2000, p.x0[narrow] + plain[narrow] / 2000
+    p = p._replace(lower=lower, upper=upper)
+    compiled, portable, x = units_of(p)
+    np.testing.assert_array_equal(compiled, portable)
+    np.testing.assert_allclose(np.log2(compiled), expected(p, by_definition(p, x)), atol=0.51)
+    np.testing.assert_allclose(np.log2(compiled[narrow]), np.log2(plain[narrow] / 1000), atol=0.51)
 
 
 def test_units_remain_within_a_few_decades() -> None:

@@ -109,8 +109,10 @@ def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
     stationary = (error(k, s.local, q, elastic, 0.0) <= tol) & (elastic | small)
     near = error(k, s.local, q, elastic, s.mode.mu) <= c.curvature_error * s.mode.mu
     looking = (stationary | near) & (s.system.shift > k.eps**0.5 * s.system.size)
-    none = Curve(elastic & False, s.search.step, 0 * s.f)
+    none = Curve(elastic & False, s.search.step, 0 * s.f, elastic & False)
     bend = ops.when(looking, lambda _: curve(k, s.system, s.local, q, s.mode), none)
+    flat = bend.found & ~elastic & ~(-bend.curvature / 2 > tol * value_size(k, s.f, s.value_unit))
+    bend = bend._replace(found=bend.found & ~flat, flat=flat)
     settled = stationary & ~bend.found
     recentre = settled & elastic & (ops.largest(s.local.gradient) > c.centred * c.rho)
     s = centred(k, s, recentre)
@@ -147,7 +149,7 @@ def departed(k: Kit, s: State, bend: Curve, closing: Array, spent: Array) -> Sta
     s = ask_values(k, s._replace(mode=mode), SEARCH)
     ends = [
         (little, Status.CONVERGED),
-        (closing & (s.held >= k.c.held), Status.PRECISION_FLOOR),
+        (closing & ((s.held >= k.c.held) | nearly_flat(k, s, bend, step)), Status.PRECISION_FLOOR),
         (closing & spent, Status.MAX_STEPS),
     ]
     s = ended(k, s._replace(held=ops.where(closing, s.held + 1, s.held)), ends)
@@ -173,10 +175,19 @@ def worth_little_unshifted(k: Kit, s: State, mode: Mode, symmetric: Array) -> Ar
     return ok & ~worth_taking(k, s, step)
 
 
-def worth_taking(k: Kit, s: State, step: Step) -> Array:
-    """Whether the step would still change f, whatever the units."""
+def nearly_flat(k: Kit, s: State, bend: Curve, step: Step) -> Array:
+    """Whether curvature is negative, or none beyond rounding, and neither along it nor by the shifted step can f fall
+    by its tolerance."""
+    shift = s.system.shift
+    hidden_curvature = (shift > 0) & (shift <= k.eps**0.5 * s.system.size)
+    return (bend.flat | hidden_curvature) & ~worth_taking(k, s, step, 1.0)
+
+
+def worth_taking(k: Kit, s: State, step: Step, power: float | None = None) -> Array:
+    """Whether the step would still change f, by tol^power of it, whatever the units."""
     gain = abs(s.local.dual @ step.x)
-    return ~(gain <= k.p.tol**k.c.gain_power * value_size(k, s.f, s.value_unit))
+    power = k.c.gain_power if power is None else power
+    return ~(gain <= k.p.tol**power * value_size(k, s.f, s.value_unit))
 
 
 def lowered(k: Kit, s: State, start: tuple[Mode, Residuals]) -> tuple[Mode, Residuals]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .operations import Array
+from .products import matvec, push
 from .state import Kit, Local, Mode, Point, Residuals, Step, System, exists
-from .system import pliancies, solve
+from .system import pliancies, ratio, solve
 
 
 def direction(
@@ -78,6 +79,7 @@ class Curve(NamedTuple):
     found: Array
     step: Step
     curvature: Array
+    flat: Array  # there is one, but along it f would not change by its tolerance
 
 
 def curve(k: Kit, s: System, local: Local, q: Point, mode: Mode) -> Curve:
@@ -96,6 +98,7 @@ def curve(k: Kit, s: System, local: Local, q: Point, mode: Mode) -> Curve:
 
     start = (ops.noise(k.p.free, 3) * k.p.free, 0 * q.y, ops.count(0, q.x), 0 * s.size, 0 * s.size)
     x, y, _, curvature, square = ops.while_loop(lambda t: t[2] < c.curvature_turns, turn, start)
+    curvature = ops.maximum(curvature, curvature_along(k, s, x))
     length = c.curvature_length * ops.maximum(ops.largest(q.x), 1.0) / ops.largest(x)
     x, y = length * x, length * y
     bounds = 2 * x.shape[0]
@@ -104,4 +107,11 @@ def curve(k: Kit, s: System, local: Local, q: Point, mode: Mode) -> Curve:
     step = Step(x, 0 * y, d, 0 * q.z)
     sign = ops.where(slope(k, local, q, mode, step) > 0, -1.0, 1 + 0 * s.size)
     found = curvature < -(k.eps**0.5) * s.size * square
-    return Curve(found, Step(sign * x, 0 * y, sign * d, 0 * q.z), curvature * length * length)
+    return Curve(found, Step(sign * x, 0 * y, sign * d, 0 * q.z), curvature * length * length, found & False)
+
+
+def curvature_along(k: Kit, s: System, v: Array) -> Array:
+    """v . H v, term by term: a solve with the shifted matrix tells it as the difference of two large numbers, and
+    rounding where bounds are active may turn its sign."""
+    along = push(k, s.rows, v)
+    return v @ (matvec(k, s.band, v) + s.diagonal * v) + k.ops.sum(ratio(k, along * along, s.e))

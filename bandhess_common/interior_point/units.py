@@ -66,8 +66,18 @@ def chosen(k: Kit, s: State, a: Derivatives) -> tuple[Array, Array]:
     by = ops.log(ops.where(common > 0, common, 1.0)) / math.log(2)
     within = (most - least <= c.unit_spread) & (abs(mean + by) <= c.unit_common)
     wanted = (common > 0) & (count > 0) & ~within
-    power = ops.minimum(ops.maximum(ops.where(used, log, mean) + by, -c.unit_most), c.unit_most)
+    most = ops.minimum(room_between_bounds(k), c.unit_most)
+    power = ops.maximum(ops.minimum(ops.where(used, log, mean) + by, most), -c.unit_most)
     return ops.where(wanted & (k.p.free > 0), ops.power_of_two(power), 1.0), wanted
+
+
+def room_between_bounds(k: Kit) -> Array:
+    """The logarithm to the base 2 of how far x can go between two bounds, which no unit exceeds: a variable that rows
+    tell little of, such as an angle that acts on velocities far from 1, would be taken for a large one."""
+    ops, (low, high), (below, above) = k.ops, halves(k.p.edges), halves(k.p.bounded)
+    width = -high - low
+    there = below & above & (width > 0)
+    return ops.where(there, ops.log(ops.where(there, width, 1.0)) / math.log(2), k.c.unit_most)
 
 
 def equilibrated(k: Kit, rows: Array) -> Array:

@@ -38,11 +38,16 @@ bool unbounded(const State<T>& s) {
   return std::max(fallen, far) > most || std::min(fallen, far) > std::sqrt(most);
 }
 
-// Whether a step by dx would still change f.
+// Whether a step by dx would still change f, by tol^power of it.
+template <class T>
+bool worth_a_step(const State<T>& s, const T* dx, T power) {
+  const T gain = std::abs(inner(s.dual, dx, s.n));
+  return !(gain <= std::pow(s.reg.tol, power) * value_size(s));
+}
+
 template <class T>
 bool worth_a_step(const State<T>& s, const T* dx) {
-  const T gain = std::abs(inner(s.dual, dx, s.n));
-  return !(gain <= std::pow(s.reg.tol, s.constants().gain_power) * value_size(s));
+  return worth_a_step(s, dx, s.constants().gain_power);
 }
 
 }  // namespace bandhess::interior

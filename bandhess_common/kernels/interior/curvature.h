@@ -1,12 +1,27 @@
 // A direction of negative curvature by inverse iteration with the shifted system.
 #pragma once
 
+#include "certificate.h"
 #include "direction.h"
 
 namespace bandhess::interior {
 
+// v . H v, term by term: a solve with the shifted matrix tells it as the difference of two large numbers, and rounding
+// where bounds are active may turn its sign. Takes w1 and v1.
+template <class T>
+T curvature_along(const State<T>& s, const T* v) {
+  apply_band(s, v, s.w1);
+  push(s, v, s.v1);
+  const T of_rows = sum<T>(0, s.r, [e = s.e, along = s.v1](Index i) {
+    return e[i] > 0 ? along[i] * along[i] / e[i] : T(0);
+  });
+  return of_rows + sum<T>(0, s.n, [=, bent = s.w1, own = s.diagonal](Index j) {
+           return v[j] * (bent[j] + own[j] * v[j]);
+         });
+}
+
 // Fills `to` with a direction along which phi does not rise, of a tenth of x's size; its curvature goes into the register.
-// False: no curvature below zero was found.
+// False: no curvature below zero was found, or, which register `flat` tells, none along which f would change by its tolerance.
 template <class T>
 bool find_curved(const State<T>& s, System<T>& system, const Direction<T>& direction, const Step<T>& to) {
   auto& reg = s.reg;
@@ -23,9 +38,14 @@ bool find_curved(const State<T>& s, System<T>& system, const Direction<T>& direc
     curvature = inner(to.x, s.b1, s.n) - reg.delta * square;
     std::copy_n(to.x, s.n, v);
   }
+  curvature = std::max(curvature, curvature_along(s, to.x));
   if (!(curvature < -std::sqrt(c.precision) * reg.size_w * square)) return false;
 
   const T length = c.curvature_length * std::max(T(1), largest(s.x, s.n)) / largest(v, s.n);
+  reg.curvature = curvature * length * length;
+  reg.flat = !s.elastic() && !(-reg.curvature / 2 > reg.tol * value_size(s));
+  if (reg.flat > 0) return false;
+
   T *dx = to.x, *dy = to.y;
   each(0, s.n, [=](Index j) { dx[j] *= length; });
   s.pairs([&](const Pair<T>& p) {
@@ -45,7 +65,6 @@ bool find_curved(const State<T>& s, System<T>& system, const Direction<T>& direc
     each(0, s.n, [=](Index j) { dx[j] = -dx[j]; });
     s.pairs([&](const Pair<T>& p) { each(p.begin, p.end, [dd = to.d[p.kind]](Index i) { dd[i] = -dd[i]; }); });
   }
-  reg.curvature = curvature * length * length;
   return true;
 }
 

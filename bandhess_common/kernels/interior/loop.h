@@ -222,7 +222,7 @@ class Loop {
       if (!curved) direction_.find(s_.r_lower, s_.r_upper, s_.r_rows, s_.step(), corrected ? s_.correction().z : nullptr);
       if (closing) {
         if (!worth_a_step(s_, s_.dx) && worth_little_unshifted()) return end(s_, kConverged, &system_);
-        if (reg_.held >= c_.held) return end(s_, kPrecisionFloor, &system_);
+        if (reg_.held >= c_.held || nearly_flat()) return end(s_, kPrecisionFloor, &system_);
         if (spent) return end<T>(s_, kMaxSteps);
         reg_.held += 1;
       }
@@ -255,12 +255,19 @@ class Loop {
     return little;
   }
 
+  // Curvature is negative, or none beyond rounding, and neither along it nor by the shifted step can f fall by its tolerance.
+  bool nearly_flat() const {
+    const bool hidden = reg_.delta > 0 && reg_.delta <= std::sqrt(c_.precision) * reg_.size_w;
+    return (reg_.flat > 0 || hidden) && !worth_a_step(s_, s_.dx, T(1));
+  }
+
   T least_barrier() const {
     const T count = std::max(T(1), static_cast<T>(s_.count(false)));
     return c_.mu_least * reg_.tol * std::min(T(1), 10 * value_size(s_) / count);
   }
 
   bool find_curvature(bool stationary) {
+    reg_.flat = 0;
     if (!(reg_.delta > std::sqrt(c_.precision) * reg_.size_w)) return false;
     if (!stationary && !(error(s_, reg_.barrier) <= c_.curvature_error * reg_.barrier)) return false;
     return find_curved(s_, system_, direction_, s_.step());

@@ -108,6 +108,14 @@ Spread<T> sizes_of(const State<T>& s, const T* relative) {
   return {mean, std::log2(most / least), std::log2(common), !(used > 0 && common > 0)};
 }
 
+// The logarithm to the base 2 of how far x[j] can go between two bounds, which no unit exceeds: a variable that rows tell
+// little of, such as an angle that acts on velocities far from 1, would be taken for a large one.
+template <class T>
+T room_between_bounds(const State<T>& s, Index j) {
+  const T width = s.upper[j] - s.lower[j];
+  return s.has_lower[j] > 0 && s.has_upper[j] > 0 && width > 0 ? std::log2(width) : s.constants().unit_most;
+}
+
 // Units for the variables in which the method's bare numbers, such as the push from bounds, the shift of the Hessian and
 // the tests of steps, mean what they mean where x is of size 1. They are powers of 2, so that nothing is rounded, and remain
 // 1 where all is within a few decades. False: they do.
@@ -124,7 +132,8 @@ bool choose_units(const State<T>& s) {
   for (Index j = 0; j < s.n; ++j) {
     if (s.free[j] == 0) continue;
     const T power = (relative[j] > 0 ? std::log2(relative[j]) : of.mean) + of.common;
-    const T unit = std::exp2(std::nearbyint(std::min(std::max(power, -c.unit_most), c.unit_most)));
+    const T most = std::min(room_between_bounds(s, j), c.unit_most);
+    const T unit = std::exp2(std::nearbyint(std::max(std::min(power, most), -c.unit_most)));
     s.unit[j] = s.mask[j] = unit;
     s.lower[j] /= unit;
     s.upper[j] /= unit;

@@ -152,7 +152,8 @@ def sqp(
       last line holds whatever the units of x: the largest entry alone hides what small columns may gain.
       (Scales make no entry of a gradient near x0 larger than 100, and those of constraints no smaller than 0.01.)
       Other ends: PRECISION_FLOOR (steps at rounding level bring nothing more, or twenty points passed all but the last
-      line, lacked the positive curvature, or, in float32, were further off by no more than rounding hides),
+      line, lacked the positive curvature, or, in float32, were further off by no more than rounding hides; one is
+      enough where neither a step nor negative curvature promises tol F),
       MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
       INFEASIBLE (the violation's sum is locally least), RANK_DEFICIENT (the equalities' Jacobian has dependent rows, so
       that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. `message` says what to do. x is the last

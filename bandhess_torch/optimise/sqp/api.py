@@ -226,7 +226,8 @@ def sqp(
       that their gradients at the start are at most 100; the second test holds for the constraints as they are, too,
       less 16 eps |J| |x|, which is rounding. Other ends: PRECISION_FLOOR (steps at rounding level bring nothing more,
       or twenty points passed all but the last line, lacked the positive curvature, or, in float32, were further off by
-      no more than rounding hides), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW (`message` names what lies outside),
+      no more than rounding hides; one is enough where neither a step nor negative curvature promises tol of f),
+      MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW (`message` names what lies outside),
       INFEASIBLE (the violation is stationary), RANK_DEFICIENT (the constraints' Jacobian has dependent rows, so that
       multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the last point with finite derivatives.
 
