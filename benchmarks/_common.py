@@ -56,6 +56,13 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def cpu_seconds(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Of all threads: XLA compiles in several."""
+    start = time.process_time()
+    result = call()
+    return time.process_time() - start, result
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A Markdown table, as benchmarks/README.md holds them."""
     cells = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]

@@ -19,7 +19,7 @@ import numpy as np
 import optimistix
 import scipy.optimize
 import torch
-from _common import casadi_ops, jax_ops, machine, medians, seconds, table, torch_ops
+from _common import casadi_ops, cpu_seconds, jax_ops, machine, medians, seconds, table, torch_ops
 from newton_globalisation import globalisation
 from newton_problems import CASES, Case, engval1, error, functions, genrose
 
@@ -124,7 +124,7 @@ def speed(cases: list[Case], repeats: int, cap: float) -> None:
     rows, others = [], []
     for case in cases:
         in_jax, in_torch = case.build(jax_ops()), case.build(torch_ops())
-        first = seconds(lambda case=case, fun=in_jax: by_jax(case, fun))[0]
+        first = cpu_seconds(lambda case=case, fun=in_jax: by_jax(case, fun))[0]
         build, solve = seconds(lambda case=case: ipopt(case))
         found, iterations = solve()
         assert error(case, found) <= 1e-6, (case, found)
@@ -141,7 +141,7 @@ def speed(cases: list[Case], repeats: int, cap: float) -> None:
             others.append([case.name, case.n, f"SciPy {name}", steps, took, error(case, f), 1e-3 * t["jax"] / took])
         took, f, steps = optimistix_peer(case, 5000)
         others.append([case.name, case.n, "optimistix LBFGS", steps, took, error(case, f), 1e-3 * t["jax"] / took])
-    header = ["problem", "n", "first call s", "jax ms", "torch ms", "IPOPT build s", "iterations", "IPOPT ms"]
+    header = ["problem", "n", "first call CPU s", "jax ms", "torch ms", "IPOPT build s", "iterations", "IPOPT ms"]
     table([*header, "jax/IPOPT", "torch/IPOPT"], rows)
     print(f"\nOther peers, once, stopped after {cap:g} s (optimistix: 5000 steps), and the error they then have\n")
     table(["problem", "n", "peer", "iterations", "seconds", "error", "bandhess_jax's time / peer's"], others)
@@ -159,7 +159,7 @@ def batch(repeats: int) -> None:
         together, one = jax.jit(jax.vmap(solve)), jax.jit(solve)
         for n in (10, 100, 1000) if name == "ENGVAL1" else (10, 100):
             starts = jnp.asarray(centre + spread * rng.normal(size=(100, n)))
-            first, results = seconds(partial(waited, together, starts))
+            first, results = cpu_seconds(partial(waited, together, starts))
             calls = {
                 "vmap": partial(waited, together, starts),
                 "jit": lambda one=one, starts=starts: [waited(one, x) for x in starts],
@@ -169,7 +169,7 @@ def batch(repeats: int) -> None:
             steps = f"{int(results.steps.min())} to {int(results.steps.max())}"
             each = [t_ms[kind] / 100 for kind in ("vmap", "jit", "call")]
             rows.append([name, n, first, steps, *each, each[0] / each[1], each[0] / each[2]])
-    header = ["100 starts", "n", "first s", "steps", "vmap ms a start", "jitted, one by one", "calls, one by one"]
+    header = ["100 starts", "n", "first CPU s", "steps", "vmap ms a start", "jitted, one by one", "calls, one by one"]
     table([*header, "vmap/jitted", "vmap/calls"], rows)
 
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from _common import machine, medians, seconds, table
+from _common import cpu_seconds, machine, medians, table
 
 import bandhess_jax
 import bandhess_torch
@@ -170,7 +170,7 @@ def batch() -> None:
     together = jax.jit(jax.vmap(lambda x: bandhess_jax.sqp(*funs, x, 1, max_steps=100)))
     one = jax.jit(lambda x: bandhess_jax.sqp(*funs, x, 1, max_steps=100))
     xs = jnp.asarray(starts)
-    first, results = seconds(lambda: jax.block_until_ready(together(xs)))
+    first, results = cpu_seconds(lambda: jax.block_until_ready(together(xs)))
     status = np.asarray(results.status)
     calls = {
         "vmap": lambda: jax.block_until_ready(together(xs)),
@@ -181,7 +181,7 @@ def batch() -> None:
     values = np.unique(np.round(np.asarray(results.value)[status == 0], 5))
     row = ["bent by up to 3 rad", first, int((status == 0).sum()), len(values)]
     row += [f"{int(results.steps.min())} to {int(results.steps.max())}", t_ms["vmap"] / 100, t_ms["loop"] / 100]
-    header = ["100 starts of C1 T=100", "first s", "converged", "optima", "steps", "vmap ms a start"]
+    header = ["100 starts of C1 T=100", "first CPU s", "converged", "optima", "steps", "vmap ms a start"]
     table([*header, "one by one ms a start"], [row])
 
 
@@ -221,7 +221,7 @@ def main() -> None:
         peers = {"ipopt": ipopt(build, size, start, limit)}
         if build is pendulum and not bounded and casadi.has_nlpsol("fatrop"):
             peers["fatrop"] = fatrop(size)
-        first, found = seconds(solve_jax)
+        first, found = cpu_seconds(solve_jax)
         other = solve_torch()
         values = {key: call() for key, call in peers.items()}
         for value in (float(other.value), *(value for value, _ in values.values())):
@@ -234,7 +234,7 @@ def main() -> None:
         ])  # fmt: skip
     if rows:
         table(
-            ["problem", "first s", "steps", "jax ms", "torch ms", "ipopt steps", "ipopt ms", "jax/ipopt", "torch/ipopt",
+            ["problem", "first CPU s", "steps", "jax ms", "torch ms", "ipopt steps", "ipopt ms", "jax/ipopt", "torch/ipopt",
              "fatrop steps", "fatrop ms", "jax/fatrop"],
             rows,
         )  # fmt: skip
