@@ -105,8 +105,8 @@ def main() -> None:
             t["torch"] / t["ipopt"],
         ])  # fmt: skip
     table(
-        ["problem", "n", "value", "off", "violation", "first CPU s", "steps jax", "torch", "ipopt", "jax ms", "torch ms",
-         "ipopt ms", "jax/ipopt", "torch/ipopt"],
+        ["problem", "n", "value", "off", "violation", "first CPU s", "steps jax", "torch", "ipopt", "jax ms",
+         "torch ms", "ipopt ms", "jax/ipopt", "torch/ipopt"],
         rows,
     )  # fmt: skip
 

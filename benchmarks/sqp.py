@@ -234,8 +234,8 @@ def main() -> None:
         ])  # fmt: skip
     if rows:
         table(
-            ["problem", "first CPU s", "steps", "jax ms", "torch ms", "ipopt steps", "ipopt ms", "jax/ipopt", "torch/ipopt",
-             "fatrop steps", "fatrop ms", "jax/fatrop"],
+            ["problem", "first CPU s", "steps", "jax ms", "torch ms", "ipopt steps", "ipopt ms", "jax/ipopt",
+             "torch/ipopt", "fatrop steps", "fatrop ms", "jax/fatrop"],
             rows,
         )  # fmt: skip
     if options.only in (None, "batch"):
