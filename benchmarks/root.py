@@ -6,7 +6,6 @@ Run from this folder: `python root.py`.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import optimistix
 import scipy.integrate
 import torch
-from _common import machine, medians, table
+from _common import cpu_seconds, machine, medians, table
 
 import bandhess_jax
 import bandhess_torch
@@ -46,12 +45,6 @@ def boundary_value(xp: Any, T: int) -> Callable:
 
 def line(t: np.ndarray) -> np.ndarray:
     return np.stack([4 - 3 * t, -3 + 0 * t], 1)
-
-
-def cpu_seconds(call: Callable[[], Any]) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 def calls_of(build: Callable, start: np.ndarray, dense: bool) -> dict[str, Callable[[], Any]]:
@@ -106,7 +99,7 @@ def main() -> None:
         calls = calls_of(build, start, start.size <= 2002)
         if name == "BVP":
             calls["solve_bvp"] = collocation(n)[0]
-        first = {key: cpu_seconds(call) for key, call in calls.items()}
+        first = {key: cpu_seconds(call)[0] for key, call in calls.items()}
         times = medians(calls, options.repeats)
         steps = bandhess_jax.root(build(jnp), jnp.asarray(start), 1, 1).steps
         peer, scipy_ms = times.get("optimistix"), times.get("solve_bvp")
