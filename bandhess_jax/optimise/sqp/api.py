@@ -127,8 +127,9 @@ def sqp(
       max_steps: bound of the accepted steps.
       max_seconds: bound of the time, compilation apart: the loop then runs in pieces, between which the host looks
         at the clock (at least x0 is linearised, and a step tried). Outside jit, vmap and grad only.
-      callback: called with a `StepInfo` at x0 and after every accepted step (through `jax.debug.callback`); grad_norm
-        is that of the Lagrangian, and radius holds the step's length.
+      callback: called with a `StepInfo` at x0 and after every accepted step (inside jit through
+        `jax.debug.callback`); grad_norm is that of the Lagrangian, and radius holds the step's length. Neither it nor
+        verbose, tol or max_steps compiles anything anew.
       verbose: print a line of progress per step.
       history: keep an `SQPHistory`: steps + 1 entries outside jit; max_steps + 1 inside, NaN beyond the last step.
       check_band: spend two products per step on finding entries outside the band.

@@ -18,11 +18,12 @@ from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import jit_call, prepare
 from ...framework.lanes import Loop, run
 from ...framework.packing import contents, pack, unpack
+from ..reports import state_of, told
 from .condensed import largest
 from .engine import COLD, MULTIPLIERS, WARM, Engine, Start, engine
 from .implicit import differentiable_where, envelope
 from .kkt import conditions, implicit_solve
-from .loop import End, Options, advance, blank, end_of, initial, is_open, turns
+from .loop import UNSEEN, End, Options, State, advance, blank, end_of, initial, is_open, turns
 from .problem import Data, Problem
 
 
@@ -160,11 +161,16 @@ def _sqp(options: Options, *rest: Any) -> Parts:
 
 
 def _like(options: Options, *rest: Any) -> tuple:
-    """Of which only the shapes matter: multipliers, x, and a state, packed."""
+    """Of which only the shapes matter: multipliers, x, and a state, packed and not."""
     problem, x0 = _problem(options, User(*rest))
     trees = (outputs.unravel(jnp.zeros(outputs.size, outputs.dtype)) for outputs in problem[2:4])
-    state = pack(blank(options, _engine(options, problem))) if len(x0) else None
-    return *trees, options.objective.layout.unravel(x0), state
+    state = blank(options, _engine(options, problem)) if len(x0) else None
+    return *trees, options.objective.layout.unravel(x0), None if state is None else pack(state), state
+
+
+def _info(like: State, piece: Piece) -> StepInfo:
+    s = state_of(piece.state, like)
+    return StepInfo(s.noted, s.seen.value, s.seen.grad_norm, s.seen.shift, s.seen.fraction)
 
 
 def _turns(options: Options, *rest: Any) -> Piece:
@@ -209,7 +215,7 @@ def _without_variables(options: Options, *rest: Any) -> Parts:
 
 def _given(like: tuple, numbers: tuple[float, int], multipliers: Any, start: Any, dtype: np.dtype) -> Given:
     zeros = lambda tree: jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)  # noqa: E731
-    y, z, x, _ = like
+    y, z, x, *_ = like
     kind = COLD if multipliers is None else MULTIPLIERS
     parts = zeros(y) if multipliers is None else multipliers, (zeros(x), zeros(x)), zeros(z), np.zeros((), dtype)
     if start is not None:
@@ -229,7 +235,7 @@ def solve(
     """The whole call; numbers are tol and max_steps. In pieces where nothing is traced: the host looks at the clock
     between them, and can be interrupted."""
     layout = options.objective.layout
-    piece = prepare(_turns, options, *user)
+    piece = prepare(_turns, options, *user._replace(callbacks=()))
     operands = user.x0, user.bounds, user.args, multipliers, start
     if max_seconds is not None:
         check_host(operands, "sqp")
@@ -240,7 +246,9 @@ def solve(
     if max_seconds is not None or not (is_traced(operands) or piece.traced):
         size = 16 * layout.n * layout.d * (options.extraction.bandwidth + 1)  # a turn factorises and multiplies often
         turns = lambda state, last: piece(state, more=(given, np.int32(last)), quick=True)  # noqa: E731
-        end = in_pieces(turns, like[-1], size, max_seconds, piece.spare)
+        if user.report is not None:
+            turns = told(turns, functools.partial(_info, like[-1]), user.report, begun=-UNSEEN)
+        end = in_pieces(turns, like[-2], size, max_seconds, piece.spare)
         if not is_traced(end):
             late = bool(end.open)
             return end.shown._replace(status=np.int32(Status.TIME_LIMIT)) if late else end.shown
