@@ -42,12 +42,14 @@ def test_other_limits_and_reports(backend: Backend, name: str, capsys: pytest.Ca
     first = call()
     traced = len(TRACES)
     assert traced > 0 or backend.name == "torch"
-    loose, short = call(tol=1e-2), call(max_steps=2)
+    loose, short, timed = call(tol=1e-2), call(max_steps=2), call(max_seconds=60)
     assert first.status == loose.status == backend.package.Status.CONVERGED
     assert loose.steps < first.steps
-    assert (short.status.name, short.steps) == ("MAX_STEPS", 2)
+    assert (short.status.name, short.steps, timed.steps) == ("MAX_STEPS", 2, first.steps)
 
-    for seen in (call(verbose=True), call(callback=infos.append), call(callback=lambda info: infos.append(info))):
+    for seen in (
+        call(verbose=True), call(callback=infos.append), call(callback=lambda info: infos.append(info), max_seconds=60),
+    ):  # fmt: skip
         assert seen.steps == first.steps  # looking on changes nothing
         np.testing.assert_array_equal(backend.numpy(seen.x), backend.numpy(first.x))
     assert [int(info.step) for info in infos] == 2 * [*range(first.steps + 1)]
@@ -64,6 +66,19 @@ def test_limits_inside_jit_and_vmap(name: str) -> None:
     call = calls(BACKENDS["jax"])[name]
     inside = jax.jit(lambda: call(max_steps=2)[:5])()
     assert (int(inside[4]), int(inside[3])) == (int(call(max_steps=2).status), 2)
+
+
+@pytest.mark.parametrize("name", ["newton", "sqp"])
+def test_reports_inside_jit(name: str) -> None:
+    """A part of the program there, they say what the host says from outside."""
+    call, inside, outside = calls(BACKENDS["jax"])[name], [], []
+    jax.jit(lambda: call(callback=inside.append)[:5])()
+    jax.effects_barrier()
+    call(callback=outside.append)
+    assert len(inside) == len(outside) > 2
+    for info, same in zip(inside, outside, strict=True):
+        assert all(isinstance(number, jax.Array) for number in same)
+        np.testing.assert_allclose(same, info, rtol=1e-6, atol=1e-9)
 
 
 def test_an_error_in_a_callback_ends_the_call(backend: Backend) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from bandhess_common.status import StepInfo
@@ -40,7 +41,7 @@ def told(
                 return piece
             info = info_of(piece)
             if info.step > step:
-                report(info)
+                report(StepInfo(*map(jnp.asarray, info)))
                 step = int(info.step)
             if made >= last or not piece.open:
                 return piece

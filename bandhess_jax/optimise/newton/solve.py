@@ -189,8 +189,7 @@ def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> 
 
 def _info(like: State, piece: Piece) -> StepInfo:
     s, (_, value, grad_norm, steps, *_) = state_of(piece.state, like), piece.shown
-    shift, radius = Answer(*s.answer).shift, Search(*s.search).radius
-    return StepInfo(*map(np.asarray, (steps, value, grad_norm, shift, radius)))
+    return StepInfo(steps, value, grad_norm, Answer(*s.answer).shift, Search(*s.search).radius)
 
 
 def _shown(end: Piece) -> tuple:

@@ -40,6 +40,9 @@ class SQPResult(NamedTuple):
     (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities, the barrier parameter at the end, and what
     the status means, a text (None inside jit).
 
+    Derivatives of x, value and multipliers are NaN where the status is neither CONVERGED nor PRECISION_FLOOR, as
+    `message` then says; those of x and multipliers also where the conditions at the solution are singular to rounding.
+
     >>> fun, ends = lambda x: ((x[1:] - x[:-1]) ** 2).sum(), lambda x: jnp.stack([x[0] - 1, x[-1] - 4])
     >>> result = sqp(fun, ends, jnp.zeros(4), 1)
     >>> [f"{each:.3f}" for each in result.multipliers]
