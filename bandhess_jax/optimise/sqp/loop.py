@@ -42,8 +42,6 @@ class Seen(NamedTuple):
     value: Array
     grad_norm: Array
     violation: Array
-    shift: Array  # of the step to it, and the fraction of that step
-    fraction: Array
 
 
 class State(NamedTuple):
@@ -77,7 +75,7 @@ def blank(options: Options, engine: Engine) -> State:
         history = SQPHistory(*[jnp.full(options.rows, nothing)] * len(SQPHistory._fields))
     rows = jnp.zeros(engine.layout.r, jnp.int32)
     (whole, head), none = engine.blank(), jnp.int32(0)
-    seen = Seen(unseen, unseen, unseen, nothing, nothing)
+    seen = Seen(unseen, unseen, unseen)
     return State(whole, head, rows, none, none, none - 1, none, seen, history)
 
 
@@ -121,22 +119,18 @@ def _noted(engine: Engine, before: State, s: State, at: Derivatives, box: Box, c
     steps = register("steps").astype(jnp.int32)
     fresh = ((register("fresh") > 0) | (s.trials > before.trials)) & (steps > s.noted)
     at_once = (register("request") == DONE) & (s.noted < 0) & ~fresh
-    values = Seen(*map(register, ("value", "grad_norm", "violation", "shift", "fraction")))
+    values = Seen(register("value"), register("grad_norm"), register("violation"))
     grad_norm = jnp.max(jnp.abs(at.grad) * (1 - box.held))
     inequalities = jnp.arange(len(at.h)) >= engine.m
     violation = jnp.max(jnp.where(inequalities, -at.h, jnp.abs(at.h)), initial=0)
-    values = jax.tree.map(
-        lambda a, b: jnp.where(at_once, a, b),
-        values._replace(value=at.value, grad_norm=grad_norm, violation=violation),
-        values,
-    )
+    values = jax.tree.map(lambda a, b: jnp.where(at_once, a, b), Seen(at.value, grad_norm, violation), values)
     fresh |= at_once
     if callback is not None:
-        info = StepInfo(steps, values.value, values.grad_norm, values.shift, values.fraction)
+        info = StepInfo(steps, values.value, values.grad_norm, register("shift"), register("fraction"))
         lax.cond(fresh, lambda info: jax.debug.callback(callback, info), lambda _: None, info)
     history = s.history
     if history is not None:
-        row = SQPHistory(*values[:3], *map(register, ("step", "fraction", "shift", "mu")))
+        row = SQPHistory(*values, *map(register, ("step", "fraction", "shift", "mu")))
         place = jnp.where(fresh, steps, len(history.value))
         history = jax.tree.map(lambda rows, a: rows.at[place].set(a, mode="drop"), history, row)
     seen = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), values, s.seen)

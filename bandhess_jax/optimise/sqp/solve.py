@@ -82,11 +82,14 @@ class Parts(NamedTuple):
     narrow: Any
 
 
-def _engine(options: Options, problem: Problem) -> Engine:
+def _engine(options: Options, equalities: int, inequalities: int) -> Engine:
     layout = options.objective.layout
-    m = problem.equalities.size
     rows = (options.extraction.bandwidth + 1) * layout.d
-    return engine(Sizes(layout.n, m + problem.inequalities.size, rows, layout.p), m, layout.dtype)
+    return engine(Sizes(layout.n, equalities + inequalities, rows, layout.p), equalities, layout.dtype)
+
+
+def _engine_of(options: Options, problem: Problem) -> Engine:
+    return _engine(options, problem.equalities.size, problem.inequalities.size)
 
 
 def _problem(options: Options, user: User) -> tuple[Problem, Array]:
@@ -95,7 +98,7 @@ def _problem(options: Options, user: User) -> tuple[Problem, Array]:
 
 def _run(options: Options, problem: Problem, callback: Callable | None, x: Array, start: Start) -> End:
     """From the start to the end."""
-    kernels = _engine(options, problem)
+    kernels = _engine_of(options, problem)
 
     def loop(data: Data, x: Array, start: Start) -> Loop:
         here = problem.on(data)
@@ -164,13 +167,17 @@ def _like(options: Options, *rest: Any) -> tuple:
     """Of which only the shapes matter: multipliers, x, and a state, packed and not."""
     problem, x0 = _problem(options, User(*rest))
     trees = (outputs.unravel(jnp.zeros(outputs.size, outputs.dtype)) for outputs in problem[2:4])
-    state = blank(options, _engine(options, problem)) if len(x0) else None
+    state = blank(options, _engine_of(options, problem)) if len(x0) else None
     return *trees, options.objective.layout.unravel(x0), None if state is None else pack(state), state
 
 
-def _info(like: State, piece: Piece) -> StepInfo:
-    s = state_of(piece.state, like)
-    return StepInfo(s.noted, s.seen.value, s.seen.grad_norm, s.seen.shift, s.seen.fraction)
+def _info(options: Options, like: tuple, piece: Piece) -> StepInfo:
+    """After a turn, whose step the engine's head still shows."""
+    s: State = state_of(piece.state, like[-1])
+    sizes = (sum(leaf.size for leaf in jax.tree.leaves(multipliers)) for multipliers in like[:2])
+    kernels, head = _engine(options, *sizes), jax.tree.map(np.asarray, s.head)
+    shift, fraction = (kernels.register(head, name) for name in ("shift", "fraction"))
+    return StepInfo(s.noted, s.seen.value, s.seen.grad_norm, shift, fraction)
 
 
 def _turns(options: Options, *rest: Any) -> Piece:
@@ -178,7 +185,7 @@ def _turns(options: Options, *rest: Any) -> Piece:
     user = User(*operands)
     problem, x0 = _problem(options, user)
     here = problem.on(lax.stop_gradient(problem.data))
-    kernels = _engine(options, problem)
+    kernels = _engine_of(options, problem)
     sides = here.sides
     nothing = blank(options, kernels)
     # The engine's state is not chosen between two: what begins takes its memory.
@@ -247,7 +254,7 @@ def solve(
         size = 16 * layout.n * layout.d * (options.extraction.bandwidth + 1)  # a turn factorises and multiplies often
         turns = lambda state, last: piece(state, more=(given, np.int32(last)), quick=True)  # noqa: E731
         if user.report is not None:
-            turns = told(turns, functools.partial(_info, like[-1]), user.report, begun=-UNSEEN)
+            turns = told(turns, functools.partial(_info, options, like), user.report, begun=-UNSEEN)
         end = in_pieces(turns, like[-2], size, max_seconds, piece.spare)
         if not is_traced(end):
             late = bool(end.open)
