@@ -32,16 +32,27 @@ _NEWTON = {
 }
 
 
+def _with_derivatives(status: Status, text: str) -> str:
+    """The text, and where derivatives of a result are NaN, that this is why."""
+    if status in (Status.CONVERGED, Status.PRECISION_FLOOR):
+        return text
+    stop = "" if text.endswith("?") else "."
+    return f"{text}{stop} Derivatives of x and value are NaN: only CONVERGED and PRECISION_FLOOR have them"
+
+
 def newton_message(status: Status) -> str:
     """For an end of `newton`."""
-    return _NEWTON[status]
+    return _with_derivatives(status, _NEWTON[status])
 
 
 def sqp_message(status: Status, outside: str, bandwidth: int) -> str:
     """For an end of `sqp`; outside names the row of the constraints that BAND_TOO_NARROW comes from, "" for the Hessian
     of the Lagrangian."""
-    if status != Status.BAND_TOO_NARROW:
-        return _SQP[status]
+    text = _too_narrow(outside, bandwidth) if status == Status.BAND_TOO_NARROW else _SQP[status]
+    return _with_derivatives(status, text)
+
+
+def _too_narrow(outside: str, bandwidth: int) -> str:
     if not outside:
         return (
             f"the Hessian of the Lagrangian couples stages further apart than the bandwidth, {bandwidth}: give a "

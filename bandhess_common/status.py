@@ -9,7 +9,7 @@ A = TypeVar("A")  # each framework's arrays
 
 
 class Status(IntEnum):
-    """How an optimiser ended.
+    """How an optimiser ended. Derivatives of x and value are NaN where that is neither CONVERGED nor PRECISION_FLOOR.
 
     >>> Status(2), str(Status.MAX_STEPS), Status.CONVERGED == 0
     (<Status.MAX_STEPS: 2>, 'MAX_STEPS', True)

@@ -47,6 +47,7 @@ ALONE = {
     "bandhess_jax/ipopt": "JAX's compiled derivatives for cyipopt",
     "bandhess_jax/optimistix": "the ecosystem of JAX",
     "bandhess_jax/optax": "the ecosystem of JAX; PyTorch's is optim",
+    "bandhess_jax/optimise/reports": "reports from between the pieces of a compiled loop; PyTorch's is in Python",
     "bandhess_jax/optimise/newton/solve": "a call is one program, or runs in pieces; in PyTorch api has it in a screen",
     "bandhess_jax/optimise/newton/state": "a compiled loop carries a packed state; PyTorch's has local variables",
     "bandhess_jax/optimise/newton/turns": "the loop that optimistix owns",

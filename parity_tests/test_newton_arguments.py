@@ -3,16 +3,11 @@
 import inspect
 import math
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from backends import Backend
 from newton_cases import HERE
 from oracles import reals
-
-import bandhess_jax
-from bandhess_common.status import Status
 
 
 def test_arguments(backend: Backend) -> None:
@@ -31,25 +26,6 @@ def test_arguments(backend: Backend) -> None:
 def test_defaults(backend: Backend) -> None:
     defaults = {name: p.default for name, p in inspect.signature(backend.package.newton).parameters.items()}
     assert (defaults["args"], defaults["callback"], defaults["verbose"]) == ((), None, False)
-
-
-def test_limits_do_not_compile_again() -> None:
-    """JAX: tol, max_steps and starts of one shape are operands of one program."""
-    traces, x0 = [], jnp.zeros(6)
-
-    def fun(x: jax.Array) -> jax.Array:
-        traces.append(x)
-        return ((x[1:] - x[:-1] ** 2) ** 2).sum() + ((x - 2) ** 2).sum()
-
-    whole = bandhess_jax.newton(fun, x0, 1)
-    del traces[:]
-    cut = bandhess_jax.newton(fun, x0, 1, max_steps=1)
-    assert (whole.status, cut.status, cut.steps) == (Status.CONVERGED, Status.MAX_STEPS, 1)
-    coarse = bandhess_jax.newton(fun, x0, 1, tol=0.5)
-    assert coarse.success
-    assert coarse.steps < whole.steps
-    np.testing.assert_allclose(bandhess_jax.newton(fun, x0 + 1, 1, max_seconds=60).x, whole.x, rtol=1e-6)
-    assert not traces
 
 
 def test_bad_input(backend: Backend) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from backends import BACKENDS, Backend
 
+from bandhess_common.messages import newton_message, sqp_message
 from bandhess_common.status import Status
 
 
@@ -36,6 +37,34 @@ def test_a_result_reads(backend: Backend) -> None:
     assert [line.split()[:2] for line in str(sqp).splitlines()[3:]] == [
         ["constraint_norm", "0.25"], ["x", "[float64[4]]"], ["message", "the"],
     ]  # fmt: skip
+
+
+NO_DERIVATIVES = "Derivatives of x and value are NaN"
+
+
+@pytest.mark.parametrize("status", Status)
+def test_the_message_says_why_derivatives_are_nan(status: Status) -> None:
+    """Of all ends but two: of constraints outside the band, and of the Hessian, too."""
+    solved = status in (Status.CONVERGED, Status.PRECISION_FLOOR)
+    texts = [sqp_message(status, outside, 1) for outside in ("", "constraints(x)[0]")]
+    if status not in (Status.INFEASIBLE, Status.RANK_DEFICIENT):
+        texts.append(newton_message(status))
+    assert all((NO_DERIVATIVES in text) != solved for text in texts)
+
+
+@pytest.mark.parametrize("max_steps", [1, 50])
+@pytest.mark.parametrize("name", ["newton", "sqp"])
+def test_derivatives_are_nan_where_the_message_says_so(backend: Backend, name: str, max_steps: int) -> None:
+    def solve(p: Any) -> Any:
+        fun = lambda x, p: ((x[1:] - x[:-1] ** 2) ** 2).sum() + ((x - p) ** 2).sum()  # noqa: E731
+        constraints = [lambda x, p: x[:1] - 0.5] if name == "sqp" else []
+        return getattr(backend.package, name)(fun, *constraints, start, 1, args=(p,), max_steps=max_steps)
+
+    start, p = backend.array(np.linspace(2.0, 3.0, 5)), backend.array(np.array(2.0))
+    slopes = [backend.grad(of)(p) for of in (lambda p: solve(p).value, lambda p: solve(p).x.sum())]
+    message = solve(p).message
+    assert [bool(np.isnan(backend.numpy(slope))) for slope in slopes] == 2 * [NO_DERIVATIVES in message]
+    assert (NO_DERIVATIVES in message) == (max_steps == 1)
 
 
 @pytest.mark.parametrize("status", set(Status) - {Status.INFEASIBLE, Status.RANK_DEFICIENT})

@@ -33,6 +33,9 @@ from .state import limits_of
 class NewtonResult(NamedTuple):
     """x in the argument's structure, f(x), max|grad f(x)|, accepted steps, a `Status`, and a `History` if asked for.
 
+    Derivatives of x and value are NaN where the status is neither CONVERGED nor PRECISION_FLOOR, as `message` then
+    says; those of x also where the Hessian is singular to rounding.
+
     >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum() + jnp.cosh(x - 1).sum()
     >>> result = newton(fun, jnp.zeros(4), 1)
     >>> result.success, round(float(result.value), 4)
@@ -117,7 +120,9 @@ def newton(
       max_steps: bound of the accepted steps.
       max_seconds: bound of the time, compilation apart: the loop then runs in pieces, between which the host looks
         at the clock (at least one turn runs). Outside jit, vmap and grad only.
-      callback: called with a `StepInfo` at x0 and after every accepted step (through `jax.debug.callback`).
+      callback: called with a `StepInfo` at x0 and after every accepted step. Neither it nor verbose, tol or max_steps
+        compiles anything anew: turns are then called one by one (inside jit, and with sharding or checkpoint, it
+        becomes a `jax.debug.callback` of the program).
       verbose: print a line of progress per step.
       history: keep a `History`: steps + 1 entries outside jit; max_steps + 1 inside, NaN beyond the last step.
       check_band: spend a product at x0, and one more at the end, on finding entries outside the band.

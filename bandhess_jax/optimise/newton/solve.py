@@ -25,10 +25,12 @@ from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import jit_call, prepare
 from ...framework.lanes import Loop, run
 from ...framework.packing import Packed, pack, unpack
+from ..reports import state_of, told
 from .implicit import close, implicit_solution
 from .point import Functions, Options
 from .split import fill, split_stages
-from .state import State, initial
+from .state import Search, State, initial
+from .subproblem import Answer
 from .trust_region import advance, turns
 
 
@@ -166,7 +168,7 @@ def _turns(problem: Problem, user: User, x0: Any, state: Packed, last: Array) ->
 def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> tuple | None:
     """As `_newton`, in pieces: the host looks at the clock between them, and can be interrupted. None where something
     is traced, unless there is a time limit: then it is an error."""
-    operands, piece = (x0, user.args, user.scale), prepare(_turns, problem, user, x0)
+    operands, piece = (x0, user.args, user.scale), prepare(_turns, problem, user._replace(callbacks=()), x0)
     if max_seconds is not None:
         check_host(operands, "newton")
     elif is_traced(operands) or piece.traced:
@@ -175,14 +177,19 @@ def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> 
     def turns(state: Packed, last: int) -> Piece:
         return piece(state, more=(np.int32(last),), quick=True)
 
-    end = in_pieces(
-        turns, piece.shape_of(_packed_start), problem.objective.layout.n * problem.options.width, max_seconds
-    )
+    size = problem.objective.layout.n * problem.options.width
+    reporting = told(turns, partial(_info, piece.shape_of(_start)), user.report) if user.callbacks else turns
+    end = in_pieces(reporting, piece.shape_of(_packed_start), size, max_seconds)
     if is_traced(end):  # fun closes over tracers
         if max_seconds is None:
             return None
         check_host(end, "newton")
     return _shown(end)
+
+
+def _info(like: State, piece: Piece) -> StepInfo:
+    s, (_, value, grad_norm, steps, *_) = state_of(piece.state, like), piece.shown
+    return StepInfo(steps, value, grad_norm, Answer(*s.answer).shift, Search(*s.search).radius)
 
 
 def _shown(end: Piece) -> tuple:

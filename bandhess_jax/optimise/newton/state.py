@@ -58,7 +58,7 @@ class State(NamedTuple):
     point: Point
     work: Array  # Work, packed
     search: Array  # Search, packed
-    answer: Array  # Answer of the step that is being refined, packed
+    answer: Array  # Answer of the step that is being refined, or that was tried last, packed
     steps: Array
     turns: Array
     status: Array

@@ -167,7 +167,7 @@ def _step(options: Options, callback: Callable | None, s: State, p: Array, answe
         info = StepInfo(steps, then.value, out.point.grad_norm, t.shift, search.radius)
         lax.cond(moved, lambda info: jax.debug.callback(callback, info), lambda _: None, info)
     packed, work = pack(search, p.dtype), refinement.begin(out.point.grad)
-    return State(out.point, work, packed, s.answer, steps, s.turns, status, s.open, s.limits, history)
+    return State(out.point, work, packed, answer, steps, s.turns, status, s.open, s.limits, history)
 
 
 def _refine(options: Options, s: State, z: Array, answer: Array, image: Array) -> State:

@@ -40,6 +40,9 @@ class SQPResult(NamedTuple):
     (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities, the barrier parameter at the end, and what
     the status means, a text (None inside jit).
 
+    Derivatives of x, value and multipliers are NaN where the status is neither CONVERGED nor PRECISION_FLOOR, as
+    `message` then says; those of x and multipliers also where the conditions at the solution are singular to rounding.
+
     >>> fun, ends = lambda x: ((x[1:] - x[:-1]) ** 2).sum(), lambda x: jnp.stack([x[0] - 1, x[-1] - 4])
     >>> result = sqp(fun, ends, jnp.zeros(4), 1)
     >>> [f"{each:.3f}" for each in result.multipliers]
@@ -127,8 +130,9 @@ def sqp(
       max_steps: bound of the accepted steps.
       max_seconds: bound of the time, compilation apart: the loop then runs in pieces, between which the host looks
         at the clock (at least x0 is linearised, and a step tried). Outside jit, vmap and grad only.
-      callback: called with a `StepInfo` at x0 and after every accepted step (through `jax.debug.callback`); grad_norm
-        is that of the Lagrangian, and radius holds the step's length.
+      callback: called with a `StepInfo` at x0 and after every accepted step (inside jit through
+        `jax.debug.callback`); grad_norm is that of the Lagrangian, and radius holds the step's length. Neither it nor
+        verbose, tol or max_steps compiles anything anew.
       verbose: print a line of progress per step.
       history: keep an `SQPHistory`: steps + 1 entries outside jit; max_steps + 1 inside, NaN beyond the last step.
       check_band: spend two products per step on finding entries outside the band.

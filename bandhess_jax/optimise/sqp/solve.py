@@ -18,11 +18,12 @@ from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import jit_call, prepare
 from ...framework.lanes import Loop, run
 from ...framework.packing import contents, pack, unpack
+from ..reports import state_of, told
 from .condensed import largest
 from .engine import COLD, MULTIPLIERS, WARM, Engine, Start, engine
 from .implicit import differentiable_where, envelope
 from .kkt import conditions, implicit_solve
-from .loop import End, Options, advance, blank, end_of, initial, is_open, turns
+from .loop import UNSEEN, End, Options, State, advance, blank, end_of, initial, is_open, turns
 from .problem import Data, Problem
 
 
@@ -81,11 +82,14 @@ class Parts(NamedTuple):
     narrow: Any
 
 
-def _engine(options: Options, problem: Problem) -> Engine:
+def _engine(options: Options, equalities: int, inequalities: int) -> Engine:
     layout = options.objective.layout
-    m = problem.equalities.size
     rows = (options.extraction.bandwidth + 1) * layout.d
-    return engine(Sizes(layout.n, m + problem.inequalities.size, rows, layout.p), m, layout.dtype)
+    return engine(Sizes(layout.n, equalities + inequalities, rows, layout.p), equalities, layout.dtype)
+
+
+def _engine_of(options: Options, problem: Problem) -> Engine:
+    return _engine(options, problem.equalities.size, problem.inequalities.size)
 
 
 def _problem(options: Options, user: User) -> tuple[Problem, Array]:
@@ -94,7 +98,7 @@ def _problem(options: Options, user: User) -> tuple[Problem, Array]:
 
 def _run(options: Options, problem: Problem, callback: Callable | None, x: Array, start: Start) -> End:
     """From the start to the end."""
-    kernels = _engine(options, problem)
+    kernels = _engine_of(options, problem)
 
     def loop(data: Data, x: Array, start: Start) -> Loop:
         here = problem.on(data)
@@ -160,11 +164,20 @@ def _sqp(options: Options, *rest: Any) -> Parts:
 
 
 def _like(options: Options, *rest: Any) -> tuple:
-    """Of which only the shapes matter: multipliers, x, and a state, packed."""
+    """Of which only the shapes matter: multipliers, x, and a state, packed and not."""
     problem, x0 = _problem(options, User(*rest))
     trees = (outputs.unravel(jnp.zeros(outputs.size, outputs.dtype)) for outputs in problem[2:4])
-    state = pack(blank(options, _engine(options, problem))) if len(x0) else None
-    return *trees, options.objective.layout.unravel(x0), state
+    state = blank(options, _engine_of(options, problem)) if len(x0) else None
+    return *trees, options.objective.layout.unravel(x0), None if state is None else pack(state), state
+
+
+def _info(options: Options, like: tuple, piece: Piece) -> StepInfo:
+    """After a turn, whose step the engine's head still shows."""
+    s: State = state_of(piece.state, like[-1])
+    sizes = (sum(leaf.size for leaf in jax.tree.leaves(multipliers)) for multipliers in like[:2])
+    kernels, head = _engine(options, *sizes), jax.tree.map(np.asarray, s.head)
+    shift, fraction = (kernels.register(head, name) for name in ("shift", "fraction"))
+    return StepInfo(s.noted, s.seen.value, s.seen.grad_norm, shift, fraction)
 
 
 def _turns(options: Options, *rest: Any) -> Piece:
@@ -172,7 +185,7 @@ def _turns(options: Options, *rest: Any) -> Piece:
     user = User(*operands)
     problem, x0 = _problem(options, user)
     here = problem.on(lax.stop_gradient(problem.data))
-    kernels = _engine(options, problem)
+    kernels = _engine_of(options, problem)
     sides = here.sides
     nothing = blank(options, kernels)
     # The engine's state is not chosen between two: what begins takes its memory.
@@ -209,7 +222,7 @@ def _without_variables(options: Options, *rest: Any) -> Parts:
 
 def _given(like: tuple, numbers: tuple[float, int], multipliers: Any, start: Any, dtype: np.dtype) -> Given:
     zeros = lambda tree: jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)  # noqa: E731
-    y, z, x, _ = like
+    y, z, x, *_ = like
     kind = COLD if multipliers is None else MULTIPLIERS
     parts = zeros(y) if multipliers is None else multipliers, (zeros(x), zeros(x)), zeros(z), np.zeros((), dtype)
     if start is not None:
@@ -229,7 +242,7 @@ def solve(
     """The whole call; numbers are tol and max_steps. In pieces where nothing is traced: the host looks at the clock
     between them, and can be interrupted."""
     layout = options.objective.layout
-    piece = prepare(_turns, options, *user)
+    piece = prepare(_turns, options, *user._replace(callbacks=()))
     operands = user.x0, user.bounds, user.args, multipliers, start
     if max_seconds is not None:
         check_host(operands, "sqp")
@@ -240,7 +253,9 @@ def solve(
     if max_seconds is not None or not (is_traced(operands) or piece.traced):
         size = 16 * layout.n * layout.d * (options.extraction.bandwidth + 1)  # a turn factorises and multiplies often
         turns = lambda state, last: piece(state, more=(given, np.int32(last)), quick=True)  # noqa: E731
-        end = in_pieces(turns, like[-1], size, max_seconds, piece.spare)
+        if user.report is not None:
+            turns = told(turns, functools.partial(_info, options, like), user.report, begun=-UNSEEN)
+        end = in_pieces(turns, like[-2], size, max_seconds, piece.spare)
         if not is_traced(end):
             late = bool(end.open)
             return end.shown._replace(status=np.int32(Status.TIME_LIMIT)) if late else end.shown

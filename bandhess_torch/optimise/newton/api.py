@@ -34,6 +34,9 @@ from .trust_region import minimise
 class NewtonResult(NamedTuple):
     """x in the argument's structure, f(x), max|grad f(x)|, accepted steps, a `Status`, and a `History` if asked for.
 
+    Derivatives of x and value are NaN where the status is neither CONVERGED nor PRECISION_FLOOR, as `message` then
+    says; those of x also where the Hessian is singular to rounding.
+
     >>> fun = lambda x: ((x[1:] - x[:-1]) ** 2).sum() + torch.cosh(x - 1).sum()
     >>> result = newton(fun, torch.zeros(4), 1)
     >>> result.success, round(float(result.value), 4)

@@ -48,6 +48,9 @@ class SQPResult(NamedTuple):
     (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities, the barrier parameter at the end, and what
     the status means here (None inside torch.func.vmap).
 
+    Derivatives of x, value and multipliers are NaN where the status is neither CONVERGED nor PRECISION_FLOOR, as
+    `message` then says; those of x and multipliers also where the conditions at the solution are singular to rounding.
+
     >>> fun, ends = lambda x: ((x[1:] - x[:-1]) ** 2).sum(), lambda x: torch.stack([x[0] - 1, x[-1] - 4])
     >>> result = sqp(fun, ends, torch.zeros(4), 1)
     >>> [f"{each:.3f}" for each in result.multipliers]
@@ -250,9 +253,7 @@ def sqp(
     objective = Objective.of(fun, 0, None, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)
     layout = objective.layout
     check_stages(layout.T * layout.d, layout.p)
-    if tol is None:
-        tol = torch.finfo(layout.dtype).eps ** 0.5
-    tol = as_positive(tol, "tol")
+    tol = torch.finfo(layout.dtype).eps ** 0.5 if tol is None else as_positive(tol, "tol")
     if max_seconds is not None:
         max_seconds = as_positive(max_seconds, "max_seconds")
     check_bounds(bounds, layout)
@@ -278,11 +279,9 @@ def sqp(
             reporter(info)
 
     funs = (fun, constraints, inequalities)
-    given = (
-        partial(warm_start, end=_detach(start))
-        if start is not None
-        else partial(first_start, multipliers=_detach(multipliers))
-    )
+    given: Given = partial(first_start, multipliers=_detach(multipliers))
+    if start is not None:
+        given = partial(warm_start, end=_detach(start))
     return _sqp(options, funs, x0, bounds, args, given, report if reporters else None)
 
 
