@@ -39,7 +39,16 @@ def sizes(k: Kit, a: Derivatives) -> tuple[Array, Array]:
 def with_far_sizes(k: Kit, s: State, a: Derivatives) -> State:
     f, h = sizes(k, a)
     value = k.ops.where(k.ops.isfinite(a.f), abs(a.f), 0.0)
-    return s._replace(f_scale=f, h_scale=h, value_unit=value)
+    rows = masked(k, a.rows)
+    system = s.system._replace(rows=k.ops.where(k.ops.isfinite(rows), abs(rows), 0.0))
+    return s._replace(f_scale=f, h_scale=h, value_unit=value, system=system)
+
+
+def seen(k: Kit, s: State, a: Derivatives) -> Array:
+    """|J| at the start, but 0 for what nearly vanishes there beside |J| at the second point: next to an axis of symmetry
+    columns tell as little of sizes as they do on it."""
+    rows = abs(masked(k, a.rows))
+    return k.ops.where(rows >= k.c.vanishing * s.system.rows, rows, 0.0)
 
 
 def placed(k: Kit, s: State, a: Derivatives) -> State:
@@ -57,7 +66,7 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
     q, mu = slacks(k, s, h, f_scale, h_scale)
     filter = limits(k, s.mode.filter, theta(k, residuals(k, h, q, mu)))
     steepness = ops.maximum(f_scale * ops.largest(a.grad * k.p.free), c.size_least)
-    system = s.system._replace(column_size=column_sizes(k, masked(k, a.rows) * h_scale[:, None]))
+    system = s.system._replace(column_size=column_sizes(k, seen(k, s, a)))
     return s._replace(
         point=q, system=system, f_scale=f_scale, h_scale=h_scale, f=f, h=h, mode=s.mode._replace(mu=mu, filter=filter),
         value_unit=value_unit,
@@ -77,8 +86,8 @@ def bend(k: Kit, s: State, a: Derivatives) -> Array:
 
 
 def column_sizes(k: Kit, rows: Array) -> Array:
-    """How large the Jacobian's columns are, squared, beside rows of one size: the largest of stages 1, and 1 of a
-    column of zeros. Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001)."""
+    """How large the columns of what was `seen` are, squared, beside rows of one size: the largest of stages 1, and 1 of
+    a column of zeros. Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001)."""
     ops, squares = k.ops, rows * rows
 
     def sweep(t: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:

@@ -28,6 +28,9 @@ class Loop {
       note_tops(s_, at);
       note_bend(s_, at.gradient);
       set_scales(s_);
+      note_rows(s_, at, false);
+      measure_columns(s_);
+      if (reg_.measured == 0) equilibrate(s_);
     }
     if (reg_.pending == kStepped) take();
     if (reg_.pending == kEntering) reg_.step = reg_.fraction = 0;
@@ -36,10 +39,7 @@ class Loop {
     load(at, starting ? reg_.f_scale : T(1));
     if (reg_.stage == kLinearise) return linearise();
     if (starting && reg_.measured == 0 && choose_units(s_)) return place_start(s_);
-    if (starting) {
-      measure_columns(s_);
-      start_point();
-    }
+    if (starting) start_point();
     if (reg_.start == 0 || !starting) estimate_multipliers(s_, system_);
     if (starting) set_limits(s_, theta(s_, here(), reg_.barrier, true));
     ask_for_derivatives();
@@ -65,6 +65,7 @@ class Loop {
 
   void look_at_start(const Derivatives<T>& at) {
     note_tops(s_, at);
+    note_rows(s_, at, true);
     reg_.f_new = std::isfinite(at.f) ? std::abs(at.f) : T(0);
     std::copy_n(s_.x_trial, s_.n, s_.cx);
     each(0, s_.n, [=, g = at.gradient, mask = s_.mask, to = s_.c_lower](Index j) { to[j] = mask[j] * g[j]; });
