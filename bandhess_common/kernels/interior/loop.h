@@ -213,7 +213,7 @@ class Loop {
       }
       const bool spent = reg_.steps >= reg_.max_steps;
       if (spent && !closing) return end<T>(s_, kMaxSteps);
-      if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier());
+      if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier(s_));
       reg_.predicted = closing ? T(0) : reg_.quadratic;
       if (!stationary && !curved && stays_at_floor(s_)) return end(s_, kPrecisionFloor, &system_);
       if (!curved && !closing) choose_barrier();
@@ -262,11 +262,6 @@ class Loop {
     return (reg_.flat > 0 || hidden) && !worth_a_step(s_, s_.dx, T(1));
   }
 
-  T least_barrier() const {
-    const T count = std::max(T(1), static_cast<T>(s_.count(false)));
-    return c_.mu_least * reg_.tol * std::min(T(1), 10 * value_size(s_) / count);
-  }
-
   bool find_curvature(bool stationary) {
     reg_.flat = 0;
     if (!(reg_.delta > std::sqrt(c_.precision) * reg_.size_w)) return false;
@@ -276,7 +271,7 @@ class Loop {
 
   // (7): mu falls while the point solves its barrier problem well enough.
   void choose_barrier() {
-    reg_.least_mu = least_barrier();
+    reg_.least_mu = least_barrier(s_);
     if (reg_.predicted > 0) {
       reg_.barrier = std::max(predicted_barrier(s_, direction_, s_.correction().z), reg_.least_mu);
       return Residuals<T>(s_, here(), reg_.barrier).write(s_.r_lower, s_.r_upper, s_.r_rows);

@@ -1,6 +1,7 @@
 // The state before the first step: the point moved inside, scales, multipliers.
 #pragma once
 
+#include "certificate.h"
 #include "direction.h"
 #include "units.h"
 
@@ -228,8 +229,8 @@ template <class T>
 void start_warm(const State<T>& s) {
   const auto& c = s.constants();
   auto& reg = s.reg;
-  const T scale = reg.f_scale, least_mu = c.mu_least * reg.tol;
-  const T mu = std::min(c.mu_start, std::max(reg.warm_mu * scale, least_mu));
+  const T scale = reg.f_scale;
+  const T mu = std::min(c.mu_start, std::max(reg.warm_mu * scale, least_barrier(s)));
   reg.barrier = mu;
   const T relax = s.relaxation(mu), range = c.multiplier_range;
   const auto set = [=, warm = c.warm](T distance, T multiplier, T* d, T* z) {
