@@ -1,5 +1,5 @@
-"""Standard problems of optimal control: each at its optimum, from its start, in about as many steps as IPOPT takes, and from
-its own end in one step at most."""
+"""Standard problems of optimal control: each at its optimum, from its start, in about as many steps as IPOPT takes, and
+from its own end in one step at most."""
 
 import numpy as np
 import pytest
