@@ -197,8 +197,8 @@ def test_quadrotor_past_circles(backend: Backend) -> None:
 @pytest.mark.parametrize("radius", [0.2, 0.3])
 @pytest.mark.parametrize("off", [0.0, 1e-12, 1e-9, 1e-6])
 def test_starts_next_to_an_axis_of_symmetry(backend: Backend, radius: float, off: float) -> None:
-    """Ten points past a disc, from on or next to the line through its centre, to where a start well off it leads: columns
-    of the Jacobian that nearly vanish at the start are no measure of variables."""
+    """Ten points past a disc, from on or next to the line through its centre, to where a start well off it leads:
+    columns of the Jacobian that nearly vanish at the start are no measure of variables."""
 
     def cost(z: Any) -> Any:
         ends = z[0, 0] ** 2 + z[0, 1] ** 2 + (z[-1, 0] - 1) ** 2 + z[-1, 1] ** 2
