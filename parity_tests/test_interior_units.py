@@ -54,28 +54,32 @@ class Portable:
             self.s = loop.trial(numpy_operations, self.task, s, state.Values(np.float64(f), h))
 
 
-def units_of(p: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Those that the compiled engine and the portable one choose, and x whose derivatives told them."""
+def units_of(p: Problem) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Those that the compiled engine and the portable one choose, and both x whose derivatives told them."""
     portable = Portable(p)
     r, n = len(portable.first), len(p.x0)
     engine = Engine(n, r, p.m, p.rows, p=p.shared)
     vectors = [p.lower, p.upper, p.fixed, p.x0, np.zeros(r), np.zeros(n), np.zeros(n)]
     engine.start(vectors, portable.first, [1e-8, 500, 0, 0])
+    points = []
     with np.errstate(all="ignore"):
         for _ in range(2):
             np.testing.assert_allclose(portable.s.x_request, engine.vector("x_request"), rtol=1e-13)
             x = portable.s.x_request
+            points.append(x)
             f, h, g, W, J = p.derivatives(x, 1.0, np.zeros(r))
             engine.begin(f, h, g, cut(J, portable.first, p.rows, p.shared), banded(W, p.rows, p.shared))
             portable.turn()
-    return engine.vector("unit"), portable.s.units, x
+    return engine.vector("unit"), portable.s.units, points
 
 
-def by_definition(p: Problem, x: np.ndarray) -> np.ndarray:
+def by_definition(p: Problem, points: list[np.ndarray]) -> np.ndarray:
     """Logarithms to the base 2 of each variable's own unit, entry by entry, and NaN of those that have none."""
+    far, x = points
+    beside = p.derivatives(far, 1.0, np.zeros(1000))[-1]
     _, h, _, _, J = p.derivatives(x, 1.0, np.zeros(1000))
     h = h - J @ (x - p.x0)  # to first order, of the start as given
-    J = J * (1 - p.fixed)
+    J = np.where(abs(J) < abs(beside) / 100, 0.0, J) * (1 - p.fixed)
     column = np.ones(J.shape[1])
     row = np.array([1.0 if np.count_nonzero(a) > 1 else 0.0 for a in J])
     for _ in range(4):
@@ -145,6 +149,32 @@ def test_units_remain_within_a_few_decades() -> None:
         compiled, portable, _ = units_of(case(unit, mixed)[0])
         assert np.all(compiled == 1)
         assert np.all(portable == 1)
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-12, 1e-9, 1e-6])
+def test_what_nearly_vanishes_at_the_start_tells_no_unit(off: float) -> None:
+    """Next to an axis of symmetry units are those on it: x^2 + y^2 = 1 and points on a line, from y = `off`."""
+    n = 10
+
+    def symmetric(x: np.ndarray) -> tuple[float, np.ndarray]:
+        return x @ x, x[0::2] ** 2 + x[1::2] ** 2 - 1
+
+    def derivatives(x: np.ndarray, sigma: float, y: np.ndarray) -> tuple:
+        J = np.zeros((n // 2, n))
+        for i in range(n // 2):
+            J[i, 2 * i : 2 * i + 2] = 2 * x[2 * i : 2 * i + 2]
+        W = 2 * np.diag(sigma + np.repeat(y[: n // 2], 2))
+        f, h = symmetric(x)
+        return f, h, sigma * 2 * x + J.T @ y[: n // 2], W, J
+
+    x0 = np.tile([0.5, off], n // 2)
+    none = np.full(n, np.inf)
+    p = case(1.0)[0]._replace(
+        lower=-none, upper=none, fixed=np.zeros(n), x0=x0, m=n // 2, rows=2, shared=0, values=symmetric,
+        derivatives=derivatives,
+    )  # fmt: skip
+    for units in units_of(p)[:2]:
+        np.testing.assert_array_equal(units, np.ones(n))
 
 
 @pytest.mark.parametrize(("unit", "mixed"), [(1e4, False), (1e-4, False), (1e3, True), (1e-3, True)])

@@ -192,3 +192,24 @@ def test_quadrotor_past_circles(backend: Backend) -> None:
     np.testing.assert_allclose(float(result.value), 4.46708086 if scanned else 5.01481662, rtol=1e-6)
     assert result.steps <= 30
     assert min(float(backend.numpy(g).min()) for g in outside(result.x)) > -1e-8
+
+
+@pytest.mark.parametrize("radius", [0.2, 0.3])
+@pytest.mark.parametrize("off", [0.0, 1e-12, 1e-9, 1e-6])
+def test_starts_next_to_an_axis_of_symmetry(backend: Backend, radius: float, off: float) -> None:
+    """Ten points past a disc, from on or next to the line through its centre, to where a start well off it leads:
+    columns of the Jacobian that nearly vanish at the start are no measure of variables."""
+
+    def cost(z: Any) -> Any:
+        ends = z[0, 0] ** 2 + z[0, 1] ** 2 + (z[-1, 0] - 1) ** 2 + z[-1, 1] ** 2
+        return ((z[1:] - z[:-1]) ** 2).sum() + ends
+
+    def end(off: float) -> Any:
+        start = np.stack([np.arange(1, 11) / 11, np.full(10, off)], axis=1)
+        outside = lambda z: (z[:, 0] - 0.5) ** 2 + z[:, 1] ** 2 - radius**2  # noqa: E731
+        return backend.package.sqp(cost, None, backend.array(start), 1, inequalities=outside)
+
+    near, far = end(off), end(0.1)
+    assert near.status == far.status == backend.package.Status.CONVERGED
+    np.testing.assert_allclose(float(near.value), float(far.value), rtol=1e-6)
+    assert near.steps <= 40

@@ -126,6 +126,7 @@ class Constants(NamedTuple):
     unit_common: float = 8.0  # and their mean is no farther from 2^0
     unit_way: float = 32.0  # the common size is no less than this part of the way to where rows are met
     unit_most: float = 24.0
+    vanishing: float = 1e-2  # an entry of J at the start below this part of what it is beside it tells no sizes
     # Quadratic programs, by predictor and corrector (Mehrotra, SIAM J. Optimization 2 (1992) 575)
     straight: float = (
         DOUBLE**0.75

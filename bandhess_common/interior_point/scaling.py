@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .measures import distances, limits, relaxation, residuals, theta
+from .measures import distances, least_mu, limits, relaxation, residuals, theta, value_size
 from .operations import Array
 from .products import masked, pull, push
 from .state import WARM, Derivatives, Kit, Point, State
@@ -39,7 +39,16 @@ def sizes(k: Kit, a: Derivatives) -> tuple[Array, Array]:
 def with_far_sizes(k: Kit, s: State, a: Derivatives) -> State:
     f, h = sizes(k, a)
     value = k.ops.where(k.ops.isfinite(a.f), abs(a.f), 0.0)
-    return s._replace(f_scale=f, h_scale=h, value_unit=value)
+    rows = masked(k, a.rows)
+    system = s.system._replace(rows=k.ops.where(k.ops.isfinite(rows), abs(rows), 0.0))
+    return s._replace(f_scale=f, h_scale=h, value_unit=value, system=system)
+
+
+def seen(k: Kit, s: State, a: Derivatives) -> Array:
+    """|J| at the start, but 0 for what nearly vanishes there beside |J| at the second point: next to an axis of
+    symmetry columns tell as little of sizes as they do on it."""
+    rows = abs(masked(k, a.rows))
+    return k.ops.where(rows >= k.c.vanishing * s.system.rows, rows, 0.0)
 
 
 def placed(k: Kit, s: State, a: Derivatives) -> State:
@@ -54,10 +63,10 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
     f, h, x = f_scale * a.f, h_scale * a.h, s.point.x
     # A warm start may lie where f nearly vanishes: what it is beside, is its size.
     value_unit = ops.where(f == 0, 1.0, ops.maximum(abs(f), f_scale * s.value_unit))
-    q, mu = slacks(k, s, h, f_scale, h_scale)
+    q, mu = slacks(k, s, h, f_scale, h_scale, least_mu(k, value_size(k, f, value_unit)))
     filter = limits(k, s.mode.filter, theta(k, residuals(k, h, q, mu)))
     steepness = ops.maximum(f_scale * ops.largest(a.grad * k.p.free), c.size_least)
-    system = s.system._replace(column_size=column_sizes(k, masked(k, a.rows) * h_scale[:, None]))
+    system = s.system._replace(column_size=column_sizes(k, seen(k, s, a)))
     return s._replace(
         point=q, system=system, f_scale=f_scale, h_scale=h_scale, f=f, h=h, mode=s.mode._replace(mu=mu, filter=filter),
         value_unit=value_unit,
@@ -77,8 +86,8 @@ def bend(k: Kit, s: State, a: Derivatives) -> Array:
 
 
 def column_sizes(k: Kit, rows: Array) -> Array:
-    """How large the Jacobian's columns are, squared, beside rows of one size: the largest of stages 1, and 1 of a
-    column of zeros. Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001)."""
+    """How large the columns of what was `seen` are, squared, beside rows of one size: the largest of stages 1, and 1 of
+    a column of zeros. Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001)."""
     ops, squares = k.ops, rows * rows
 
     def sweep(t: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -93,13 +102,14 @@ def column_sizes(k: Kit, rows: Array) -> Array:
     return ops.where((sums > 0) & (top > 0), size / ops.where(top > 0, top, 1.0), 1.0)
 
 
-def slacks(k: Kit, s: State, h: Array, f_scale: Array, h_scale: Array) -> tuple[Point, Array]:
-    """The first point and mu. A warm start keeps both: there z and slack times z = mu tell each other."""
+def slacks(k: Kit, s: State, h: Array, f_scale: Array, h_scale: Array, least: Array) -> tuple[Point, Array]:
+    """The first point and mu. A warm start keeps both, mu down to the `least` of an end: there z and slack times z = mu
+    tell each other."""
     ops, c, q = k.ops, k.c, s.point
     warm = s.start == WARM
     y = q.y * f_scale / h_scale
     z = ops.join(q.z[: 2 * q.x.shape[0]] * f_scale * ops.join(k.p.units, k.p.units), ops.maximum(-y, 0.0), 0 * y, 0 * y)
-    mu = ops.maximum(s.mode.mu * f_scale, c.mu_least * k.p.tol)
+    mu = ops.maximum(s.mode.mu * f_scale, least)
     mu = ops.where(warm, ops.minimum(mu, c.mu_start), c.mu_start)
     relax = relaxation(k, mu)
     gaps = ops.join(distances(k, q.x), h)

@@ -14,7 +14,7 @@ from .operations import Array, Operations
 from .problem import by_cells
 from .products import by_columns, masked, pull, push
 from .requests import ask_derivatives
-from .scaling import far_point, inside
+from .scaling import far_point, inside, seen
 from .state import SCALE, WARM, Derivatives, Kit, Problem, State, kit
 from .step import halves
 from .system import ratio
@@ -50,8 +50,8 @@ def measured(k: Kit, s: State, a: Derivatives) -> State:
 
 
 def chosen(k: Kit, s: State, a: Derivatives) -> tuple[Array, Array]:
-    """Units, and whether there are any but 1, from the derivatives at the start."""
-    ops, c, rows = k.ops, k.c, masked(k, a.rows)
+    """Units, and whether there are any but 1, from the derivatives at the start and beside it."""
+    ops, c, rows = k.ops, k.c, seen(k, s, a)
     columns = equilibrated(k, rows)
     used, relative = columns > 0, ops.sqrt(columns)
     log = ops.log(ops.where(used, relative, 1.0)) / math.log(2)
@@ -60,7 +60,7 @@ def chosen(k: Kit, s: State, a: Derivatives) -> tuple[Array, Array]:
     least, most = (log[ops.argmax(ops.where(used, sign * log, -float("inf")))] for sign in (-1, 1))
     size = ops.where(used, size_at_start(k, s), 0.0)
     roots = ops.sum(ops.sqrt(ratio(k, size, relative))) / ops.maximum(ops.sum(ops.real(size > 0, log)), 1.0)
-    given = a.h - push(k, rows, s.point.x - s.x_start)  # before the start was pushed inside
+    given = a.h - push(k, masked(k, a.rows), s.point.x - s.x_start)  # before the start was pushed inside
     way = ops.largest(ratio(k, abs(given), ops.largest(by_columns(k, rows, relative), 1)))
     common = ops.maximum(roots * roots, way / c.unit_way)
     by = ops.log(ops.where(common > 0, common, 1.0)) / math.log(2)

@@ -13,6 +13,13 @@ T value_size(const State<T>& s) {
   return std::max(std::abs(s.reg.f), floor * std::min(T(1), s.reg.value_unit));
 }
 
+// Below it mu does not fall.
+template <class T>
+T least_barrier(const State<T>& s) {
+  const T count = std::max(T(1), static_cast<T>(s.count(false)));
+  return s.constants().mu_least * s.reg.tol * std::min(T(1), 10 * value_size(s) / count);
+}
+
 // By how much the rows' residuals, less what rounding hides given the sizes of J x, may change f.
 template <class T>
 T price(const State<T>& s, const T* sizes) {

@@ -28,6 +28,9 @@ class Loop {
       note_tops(s_, at);
       note_bend(s_, at.gradient);
       set_scales(s_);
+      note_rows(s_, at, false);
+      measure_columns(s_);
+      if (reg_.measured == 0) equilibrate(s_);
     }
     if (reg_.pending == kStepped) take();
     if (reg_.pending == kEntering) reg_.step = reg_.fraction = 0;
@@ -36,10 +39,7 @@ class Loop {
     load(at, starting ? reg_.f_scale : T(1));
     if (reg_.stage == kLinearise) return linearise();
     if (starting && reg_.measured == 0 && choose_units(s_)) return place_start(s_);
-    if (starting) {
-      measure_columns(s_);
-      start_point();
-    }
+    if (starting) start_point();
     if (reg_.start == 0 || !starting) estimate_multipliers(s_, system_);
     if (starting) set_limits(s_, theta(s_, here(), reg_.barrier, true));
     ask_for_derivatives();
@@ -65,6 +65,7 @@ class Loop {
 
   void look_at_start(const Derivatives<T>& at) {
     note_tops(s_, at);
+    note_rows(s_, at, true);
     reg_.f_new = std::isfinite(at.f) ? std::abs(at.f) : T(0);
     std::copy_n(s_.x_trial, s_.n, s_.cx);
     each(0, s_.n, [=, g = at.gradient, mask = s_.mask, to = s_.c_lower](Index j) { to[j] = mask[j] * g[j]; });
@@ -212,7 +213,7 @@ class Loop {
       }
       const bool spent = reg_.steps >= reg_.max_steps;
       if (spent && !closing) return end<T>(s_, kMaxSteps);
-      if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier());
+      if (reg_.quadratic > 0) watch_predictor(s_, size, least_barrier(s_));
       reg_.predicted = closing ? T(0) : reg_.quadratic;
       if (!stationary && !curved && stays_at_floor(s_)) return end(s_, kPrecisionFloor, &system_);
       if (!curved && !closing) choose_barrier();
@@ -261,11 +262,6 @@ class Loop {
     return (reg_.flat > 0 || hidden) && !worth_a_step(s_, s_.dx, T(1));
   }
 
-  T least_barrier() const {
-    const T count = std::max(T(1), static_cast<T>(s_.count(false)));
-    return c_.mu_least * reg_.tol * std::min(T(1), 10 * value_size(s_) / count);
-  }
-
   bool find_curvature(bool stationary) {
     reg_.flat = 0;
     if (!(reg_.delta > std::sqrt(c_.precision) * reg_.size_w)) return false;
@@ -275,7 +271,7 @@ class Loop {
 
   // (7): mu falls while the point solves its barrier problem well enough.
   void choose_barrier() {
-    reg_.least_mu = least_barrier();
+    reg_.least_mu = least_barrier(s_);
     if (reg_.predicted > 0) {
       reg_.barrier = std::max(predicted_barrier(s_, direction_, s_.correction().z), reg_.least_mu);
       return Residuals<T>(s_, here(), reg_.barrier).write(s_.r_lower, s_.r_upper, s_.r_rows);

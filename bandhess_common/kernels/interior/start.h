@@ -1,6 +1,7 @@
 // The state before the first step: the point moved inside, scales, multipliers.
 #pragma once
 
+#include "certificate.h"
 #include "direction.h"
 #include "units.h"
 
@@ -129,6 +130,22 @@ void note_tops(const State<T>& s, const Derivatives<T>& at) {
   s.reg.value_unit = std::max(s.reg.value_unit, finite(here));
 }
 
+// |J| into the rows' storage: at the second point, `far`, and then at the start, but 0 for what nearly vanishes there beside
+// what it was: next to an axis of symmetry columns tell as little of sizes as they do on it. What is not finite counts as 0.
+template <class T>
+void note_rows(const State<T>& s, const Derivatives<T>& at, bool far) {
+  const Index L = s.s.w + 1, p = s.p;
+  const auto note = [=, part = s.constants().vanishing](T a, T& to) {
+    const T size = std::isfinite(a) ? std::abs(a) : T(0);
+    to = far || size >= part * to ? size : T(0);
+  };
+  for (Index i = 0; i < s.r; ++i) {
+    const T *from = at.rows + i * (L + p), *own = s.mask + s.starts()[i];
+    for (Index j = 0; j < L; ++j) note(from[j] * own[j], s.row(i)[j]);
+    for (Index q = 0; q < p; ++q) note(from[L + q] * s.mask[s.banded + q], s.column(q)[i]);
+  }
+}
+
 // How far the gradient of f would change along with x by max(1, |x|), or as far as bounds let it, from its change up to the
 // second point: f may be flat at the start alone.
 template <class T>
@@ -158,7 +175,7 @@ void set_scales(const State<T>& s) {
   s.reg.f_scale = std::min(T(1), c.scale_most / std::max(s.reg.value_unit, tiny));
 }
 
-// How large the Jacobian's columns are, squared, beside rows of one size: the largest of stages 1, and 1 of a column of
+// How large the columns of what `note_rows` saw are, squared, beside rows of one size: the largest of stages 1, and 1 of a column of
 // zeros. Each sweep brings the sizes of all rows and columns nearer to each other (Ruiz 2001).
 template <class T>
 void measure_columns(const State<T>& s) {
@@ -212,8 +229,8 @@ template <class T>
 void start_warm(const State<T>& s) {
   const auto& c = s.constants();
   auto& reg = s.reg;
-  const T scale = reg.f_scale, least_mu = c.mu_least * reg.tol;
-  const T mu = std::min(c.mu_start, std::max(reg.warm_mu * scale, least_mu));
+  const T scale = reg.f_scale;
+  const T mu = std::min(c.mu_start, std::max(reg.warm_mu * scale, least_barrier(s)));
   reg.barrier = mu;
   const T relax = s.relaxation(mu), range = c.multiplier_range;
   const auto set = [=, warm = c.warm](T distance, T multiplier, T* d, T* z) {

@@ -17,13 +17,13 @@ T length(const State<T>& s, const T* dx) {
   return std::sqrt(sum<T>(0, s.n, [=, unit = s.unit](Index j) { return unit[j] * dx[j] * unit[j] * dx[j]; }));
 }
 
-// Squares of factors for the columns that bring the unscaled Jacobian's rows and columns near the length 1 (Ruiz 2001), 0
-// of a column that has no entry in a row of several. A row of one entry is a bound: it says nothing of its column beside
-// others.
+// In w1 factors for the columns that bring rows and columns of what `note_rows` saw near the length 1 (Ruiz 2001), 0 of a
+// column that has no entry in a row of several, and in v2 each row's largest entry then. A row of one entry is a bound: it
+// says nothing of its column beside others.
 template <class T>
-void equilibrate(const State<T>& s, T* columns) {
+void equilibrate(const State<T>& s) {
   const Index banded = s.banded;
-  T *rows = s.v1, *lengths = s.v2, *sums = s.w2;
+  T *columns = s.w1, *rows = s.v1, *lengths = s.v2, *sums = s.w2;
   std::fill_n(columns, s.n, T(1));
   std::fill_n(columns + s.n, kPad, T(0));
   with_stride(s, [&](auto stride) {
@@ -33,7 +33,7 @@ void equilibrate(const State<T>& s, T* columns) {
       int entries = 0;
       UNROLL for (int j = 0; j < S; ++j) entries += a[j] != 0;
       for (Index q = 0; q < s.p; ++q) entries += s.column(q)[i] != 0;
-      rows[i] = entries > 1 ? 1 / (s.h_scale[i] * s.h_scale[i]) : T(0);
+      rows[i] = entries > 1 ? 1 : 0;
     }
     for (int sweep = 0; sweep < static_cast<int>(s.constants().unit_sweeps); ++sweep) {
       std::fill_n(sums, s.n + kPad, T(0));
@@ -52,6 +52,12 @@ void equilibrate(const State<T>& s, T* columns) {
       each(0, s.r, [=](Index i) { rows[i] = lengths[i] > 0 ? std::sqrt(rows[i] / lengths[i]) : T(0); });
       each(0, s.n, [=](Index j) { columns[j] = sums[j] > 0 ? std::sqrt(columns[j] / sums[j]) : T(0); });
     }
+    each(0, s.n, [=](Index j) { columns[j] = std::sqrt(columns[j]); });
+    for (Index i = 0; i < s.r; ++i) {
+      T& top = lengths[i] = 0;
+      for (int j = 0; j < S; ++j) top = std::max(top, s.row(i)[j] * columns[s.starts()[i] + j]);
+      for (Index q = 0; q < s.p; ++q) top = std::max(top, s.column(q)[i] * columns[banded + q]);
+    }
   });
 }
 
@@ -63,21 +69,16 @@ T size_at_start(const State<T>& s, Index j) {
   return low > 0 && up > 0 ? std::min(low, up) : std::max(low, up);
 }
 
-// How far at most a row lies from 0, along its largest entry, in these units; at the start as it was given, before it was
-// pushed inside. Takes w3 and v1.
+// How far at most a row lies from 0, along the largest entry that `equilibrate` saw; at the start as it was given, before it
+// was pushed inside. Takes w3 and v1.
 template <class T>
-T largest_way(const State<T>& s, const T* unit) {
+T largest_way(const State<T>& s) {
   T way = 0, *move = s.w3, *moved = s.v1;
   each(0, s.n, [=, x = s.x, given = s.x_r](Index j) { move[j] = x[j] - given[j]; });
   std::fill_n(move + s.n, kPad, T(0));
   push(s, move, moved);
-  for (Index i = 0; i < s.r; ++i) {
-    const T *a = s.row(i), *own = unit + s.starts()[i];
-    T top = 0;
-    for (Index j = 0; j <= s.s.w; ++j) top = std::max(top, std::abs(a[j]) * own[j]);
-    for (Index q = 0; q < s.p; ++q) top = std::max(top, std::abs(s.column(q)[i]) * unit[s.banded + q]);
-    if (top > 0) way = std::max(way, std::abs(s.h[i] - moved[i]) / top);
-  }
+  for (Index i = 0; i < s.r; ++i)
+    if (s.v2[i] > 0) way = std::max(way, std::abs(s.h[i] - moved[i]) / (s.h_scale[i] * s.v2[i]));
   return way;
 }
 
@@ -104,7 +105,7 @@ Spread<T> sizes_of(const State<T>& s, const T* relative) {
   }
   const double logs = sum_of_logs(0, s.n, [=](Index j) { return relative[j] > 0 ? relative[j] : T(1); });
   const T root = sized > 0 ? roots / sized : T(0), mean = static_cast<T>(logs / std::log(2.0)) / used;
-  const T common = std::max(root * root, largest_way(s, relative) / s.constants().unit_way);
+  const T common = std::max(root * root, largest_way(s) / s.constants().unit_way);
   return {mean, std::log2(most / least), std::log2(common), !(used > 0 && common > 0)};
 }
 
@@ -118,14 +119,12 @@ T room_between_bounds(const State<T>& s, Index j) {
 
 // Units for the variables in which the method's bare numbers, such as the push from bounds, the shift of the Hessian and
 // the tests of steps, mean what they mean where x is of size 1. They are powers of 2, so that nothing is rounded, and remain
-// 1 where all is within a few decades. False: they do.
+// 1 where all is within a few decades. False: they do. Comes after `equilibrate`.
 template <class T>
 bool choose_units(const State<T>& s) {
   const auto& c = s.constants();
   s.reg.measured = 1;
-  T* relative = s.w1;
-  equilibrate(s, relative);
-  each(0, s.n, [=](Index j) { relative[j] = std::sqrt(relative[j]); });
+  const T* relative = s.w1;
   const Spread<T> of = sizes_of(s, relative);
   const bool within = of.spread <= c.unit_spread && std::abs(of.mean + of.common) <= c.unit_common;
   if (of.none || within) return false;
