@@ -46,7 +46,11 @@ class Values(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What does not change during a run; `problem.py` makes it."""
+    """What does not change during a run; `problem.py` makes it.
+
+    But for `first`: what begins on new derivatives brings the columns in which their rows begin, and they are the same
+    from the second time on.
+    """
 
     edges: Array  # (2n,) lower and -upper, 0 where there is none: (x, -x) - edges is the distance from the bounds
     bounded: Array  # (2n,) whether there is one

@@ -29,7 +29,7 @@ from ...extraction.products import (
 from ...framework.fusion import arranged, tidy
 from ...framework.kernels import kernel
 from ...framework.programs import flattened
-from .rows import read_off, rows_times, stages_in_window
+from .rows import read_off, rows_times, seen_first, stages_in_window
 
 Functions = Callable[[Array], tuple[Array, Array]]  # x -> f, h
 
@@ -40,6 +40,7 @@ class Derivatives(NamedTuple):
     value: Array
     h: Array
     grad: Array  # of L
+    first: Array  # (r,) the columns in which the windows of the rows begin
     rows: Array  # (r, K d + p) of the Jacobian of h: from column first[i] on, then of the shared variables
     band: Array  # of the Hessian of L, `stacked`
     narrow: Array  # 0, 1: the Hessian has entries outside the band, 2 + i: row i of the Jacobian outside its window
@@ -57,6 +58,16 @@ def _jacobian(push: Callable[[Array], Array], layout: Layout, extraction: Extrac
         return push((column == c.astype(jnp.int32)).astype(layout.dtype))
 
     return multiply(product, width, extraction.chunk_size, layout.n)
+
+
+def _found(push: Callable, first: Array, looking: Array, layout: Layout, k: int) -> Array:
+    """The windows with what is seen of the rows here, where looking. A loop of one turn at most: under vmap the two ways
+    of a conditional would both be gone each time."""
+
+    def look(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        return jnp.bool_(False), jnp.minimum(state[1], seen_first(lambda v: push(v)[1], layout, k))
+
+    return lax.while_loop(lambda state: state[0], look, (looking, first))[1]
 
 
 def _verdict(W: Array, rows: Array, first: Array, v: Array, product: Array, again: Array, *, shared: int) -> Array:
@@ -108,8 +119,10 @@ def derivatives(
     layout: Layout,
     extraction: Extraction,
     check: bool,
+    looking: Array | None = None,
 ) -> Derivatives:
-    """Those at x, with weights sigma and y `(r,)` of f and h; first `(r,)` are the windows of the rows."""
+    """Those at x, with weights sigma and y `(r,)` of f and h; first `(r,)` are the windows of the rows. Where looking
+    they are what was seen of these before (`rows.nowhere` at first), and what is seen at x comes to it."""
 
     def gradient(x: Array) -> tuple[tuple[Array, Array], Array]:
         def lagrangian(x: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -130,6 +143,8 @@ def derivatives(
     width = stages_in_window(stages, extraction.bandwidth) * stages.d
     rows = jnp.zeros((0, width), layout.dtype)
     if len(y):
+        if looking is not None:
+            first = _found(push, first, looking, layout, extraction.bandwidth)
         products = _jacobian(lambda v: own(v)[1], stages, extraction) if products is None else products
         rows = read_off(products, first, width)
     H: Any = band
@@ -138,4 +153,4 @@ def derivatives(
         H, rows = bordered(band, columns), jnp.concatenate([rows, of_rows.T], axis=1)
     W = stacked(H)
     narrow = _narrow(push, W, rows, first, layout) if check else jnp.int32(0)
-    return Derivatives(f, h, grad, rows, W, narrow)
+    return Derivatives(f, h, grad, first, rows, W, narrow)
