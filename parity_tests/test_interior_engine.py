@@ -207,7 +207,7 @@ def test_layout_is_checked() -> None:
 
 @pytest.mark.parametrize("early", [0, 1])
 def test_windows_come_with_the_derivatives(early: int) -> None:
-    """Rows of x[1] alone fit the columns from 0 on as well as those from 1 on: told so in turn, nothing else changes."""
+    """Rows of x[1] alone fit the columns from 0 on as well as those from 1 on: told so in turn, nothing changes."""
 
     def rows(x: np.ndarray) -> tuple:
         return [x[1] ** 2 - 2, 3 - x[1]], [[0, 2 * x[1], 0], [0, -1, 0]], [np.diag([0, 2, 0]), np.zeros((3, 3))]

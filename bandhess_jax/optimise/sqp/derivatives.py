@@ -61,8 +61,8 @@ def _jacobian(push: Callable[[Array], Array], layout: Layout, extraction: Extrac
 
 
 def _found(push: Callable, first: Array, looking: Array, layout: Layout, k: int) -> Array:
-    """The windows with what is seen of the rows here, where looking. A loop of one turn at most: under vmap the two ways
-    of a conditional would both be gone each time."""
+    """The windows with what is seen of the rows here, where looking. A loop of one turn at most: under vmap both ways
+    of a conditional would be gone each time."""
 
     def look(state: tuple[Array, Array]) -> tuple[Array, Array]:
         return jnp.bool_(False), jnp.minimum(state[1], seen_first(lambda v: push(v)[1], layout, k))
