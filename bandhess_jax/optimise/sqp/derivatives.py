@@ -60,14 +60,25 @@ def _jacobian(push: Callable[[Array], Array], layout: Layout, extraction: Extrac
     return multiply(product, width, extraction.chunk_size, layout.n)
 
 
-def _found(push: Callable, first: Array, looking: Array, layout: Layout, k: int) -> Array:
-    """The windows with what is seen of the rows here, where looking. A loop of one turn at most: under vmap both ways
-    of a conditional would be gone each time."""
+def _sought(
+    seen: Callable[[], Array], placed: Callable[[Array], tuple[Array, Array]], first: Array, looking: Array, like: Array
+) -> tuple[Array, Array, Array]:
+    """first, rows and narrow. What is seen here comes to the windows where looking, and where `placed`, which gives
+    rows and narrow for windows, finds a row outside. `like` is as the rows are. Loops of two turns at most: under vmap
+    both ways of a conditional would be gone each time."""
 
-    def look(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        return jnp.bool_(False), jnp.minimum(state[1], seen_first(lambda v: push(v)[1], layout, k))
+    def turn(state: tuple) -> tuple:
+        _, look, first, _, _ = state
+        more = lambda state: (jnp.bool_(False), jnp.minimum(state[1], seen()))  # noqa: E731
+        first = lax.while_loop(lambda state: state[0], more, (look, first))[1]
+        rows, narrow = placed(first)
+        return jnp.bool_(False), ~look & (narrow > 1), first, rows, narrow
 
-    return lax.while_loop(lambda state: state[0], look, (looking, first))[1]
+    def going(state: tuple) -> Array:
+        begins, look, *_ = state
+        return begins | look
+
+    return lax.while_loop(going, turn, (jnp.bool_(True), looking, first, like, jnp.int32(0)))[2:]
 
 
 def _verdict(W: Array, rows: Array, first: Array, v: Array, product: Array, again: Array, *, shared: int) -> Array:
@@ -121,8 +132,9 @@ def derivatives(
     check: bool,
     looking: Array | None = None,
 ) -> Derivatives:
-    """Those at x, with weights sigma and y `(r,)` of f and h; first `(r,)` are the windows of the rows. Where looking
-    they are what was seen of these before (`rows.nowhere` at first), and what is seen at x comes to it."""
+    """Those at x, with weights sigma and y `(r,)` of f and h; first `(r,)` are the windows of the rows. With `looking`
+    they are what was seen of these before (`rows.nowhere` at first): what is seen at x comes to it where looking is
+    true, and where a row turns out to reach outside."""
 
     def gradient(x: Array) -> tuple[tuple[Array, Array], Array]:
         def lagrangian(x: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -141,16 +153,26 @@ def derivatives(
     stages, own = (layout.stages, of_both) if any(layout.shared) else (layout, push)
     band, products = extract_beside(own, stages, extraction)
     width = stages_in_window(stages, extraction.bandwidth) * stages.d
-    rows = jnp.zeros((0, width), layout.dtype)
-    if len(y):
-        if looking is not None:
-            first = _found(push, first, looking, layout, extraction.bandwidth)
-        products = _jacobian(lambda v: own(v)[1], stages, extraction) if products is None else products
-        rows = read_off(products, first, width)
+    if len(y) and products is None:
+        products = _jacobian(lambda v: own(v)[1], stages, extraction)
     H: Any = band
+    of_rows = jnp.zeros((0, len(y)), layout.dtype)
     if layout.p:
         columns, of_rows = multiply(lambda i: push(shared_unit(layout, i)), layout.p, extraction.chunk_size, layout.n)
-        H, rows = bordered(band, columns), jnp.concatenate([rows, of_rows.T], axis=1)
+        H = bordered(band, columns)
     W = stacked(H)
-    narrow = _narrow(push, W, rows, first, layout) if check else jnp.int32(0)
+
+    blank = jnp.zeros((len(y), width + layout.p), layout.dtype)
+
+    def placed(first: Array) -> tuple[Array, Array]:
+        rows = blank
+        if len(y):
+            rows = jnp.concatenate([read_off(products, first, width), of_rows.T], axis=1)
+        return rows, _narrow(push, W, rows, first, layout) if check else jnp.int32(0)
+
+    if looking is None or not len(y):
+        rows, narrow = placed(first)
+    else:
+        seen = lambda: seen_first(lambda v: push(v)[1], layout, extraction.bandwidth)  # noqa: E731
+        first, rows, narrow = _sought(seen, placed, first, looking, blank)
     return Derivatives(f, h, grad, first, rows, W, narrow)

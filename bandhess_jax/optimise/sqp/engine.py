@@ -171,9 +171,8 @@ class Portable(NamedTuple):
         count = len(at.band) - p
         empty = jnp.zeros((rows - count, n), self.dtype)  # the diagonals that hold nothing
         band = jnp.concatenate([at.band[:count], empty, at.band[count:]])
-        problem = running.problem._replace(first=at.first)
-        given = portable.Derivatives(at.value, at.h, at.grad, at.rows, band, at.narrow)
-        return self._with_head(Running(problem, loop.begin(OPS, problem, running.state, given)))
+        given = portable.Derivatives(at.value, at.h, at.grad, at.rows, band, at.narrow, at.first)
+        return self._with_head(running._replace(state=loop.begin(OPS, running.problem, running.state, given)))
 
     def trial(self, running: Running, f: Array, h: Array) -> tuple:
         values = portable.Values(f, h)

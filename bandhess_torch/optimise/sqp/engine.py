@@ -142,9 +142,8 @@ class Portable:
         return self.state.x_request, self.state.y_request
 
     def begin(self, found: Derivatives, first: Tensor) -> None:
-        self.problem = self.problem._replace(first=first)
         narrow = torch.tensor(found.narrow, dtype=torch.int32, device=found.h.device)
-        given = portable.Derivatives(*found[:5], narrow)
+        given = portable.Derivatives(*found[:5], narrow, first)
         self.state = portable_loop.begin(cast(Any, ops), self.problem, self.state, given)
 
     def trial(self, f: Tensor, h: Tensor) -> None:

@@ -83,6 +83,8 @@ def _minimise(
             if before is None
             else prepared_derivatives(before, now.sigma, y, plan)
         )
+        if found.narrow > 1 and before is None:
+            found, first = evaluations.derivatives_anew(x, now.sigma, y, first)
         begins, outside = begins + 1, found.outside
         engine.begin(found, first)
         now = engine.registers()
