@@ -105,7 +105,7 @@ def test_value_of_a_solution_that_is_not_unique(backend: Backend) -> None:
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_rows_that_touch_more_than_at_the_start(backend: Backend, sign: float) -> None:
     """x[t + 1] = s (3 + 2 max(0, s x[t])^2) / 10 touches x[t] nowhere near 0 with s x[t] < 0. The least of
-    sum (x - s)^2 by recursion from x[0]; and where the row touches x[t - 1] in place of x[t], the band is too narrow."""
+    sum (x - s)^2 by recursion from x[0]; where the rows touch x[t - 1] in place of x[t], the band is too narrow."""
 
     def squares(x: Any) -> Any:
         return ((x - sign) ** 2).sum()

@@ -151,9 +151,10 @@ def derivatives(
         return of_stages(layout, on_x), on_y
 
     stages, own = (layout.stages, of_both) if any(layout.shared) else (layout, push)
-    band, products = extract_beside(own, stages, extraction)
+    band, beside = extract_beside(own, stages, extraction)
     width = stages_in_window(stages, extraction.bandwidth) * stages.d
-    if len(y) and products is None:
+    products = jnp.zeros((width, 0), layout.dtype) if beside is None else beside
+    if len(y) and beside is None:
         products = _jacobian(lambda v: own(v)[1], stages, extraction)
     H: Any = band
     of_rows = jnp.zeros((0, len(y)), layout.dtype)
@@ -162,17 +163,14 @@ def derivatives(
         H = bordered(band, columns)
     W = stacked(H)
 
-    blank = jnp.zeros((len(y), width + layout.p), layout.dtype)
-
     def placed(first: Array) -> tuple[Array, Array]:
-        rows = blank
-        if len(y):
-            rows = jnp.concatenate([read_off(products, first, width), of_rows.T], axis=1)
+        rows = jnp.concatenate([read_off(products, first, width), of_rows.T], axis=1)
         return rows, _narrow(push, W, rows, first, layout) if check else jnp.int32(0)
 
     if looking is None or not len(y):
         rows, narrow = placed(first)
     else:
         seen = lambda: seen_first(lambda v: push(v)[1], layout, extraction.bandwidth)  # noqa: E731
+        blank = jnp.zeros((len(y), width + layout.p), layout.dtype)
         first, rows, narrow = _sought(seen, placed, first, looking, blank)
     return Derivatives(f, h, grad, first, rows, W, narrow)

@@ -158,7 +158,7 @@ class Evaluations:
         return checked(these, product, self.plan)
 
     def derivatives_anew(self, x: Tensor, sigma: float, y: Tensor, first: Tensor) -> tuple[Derivatives, Tensor]:
-        """Where a row reaches outside its window: with windows that hold what is seen of the rows here, too, and these."""
+        """Where a row reaches outside: with windows that hold what is seen of the rows here, too, and these."""
         first = torch.minimum(first, windows([self._start(x, None).of_windows], self.plan.layout, self.plan.k))
         self.place(first)
         return self.derivatives(self.values(x), sigma, y), first
