@@ -72,6 +72,7 @@ class Engine:
     def __init__(self, n: int, r: int, m: int, rows: int, dtype: str = "float64", p: int = 0) -> None:
         self.layout, self.m, self.dtype = Layout(n, r, rows, p), m, dtype
         self.state, self.head = np.empty(self.layout.size), np.empty(self.layout.head, dtype)
+        self.first = np.zeros(r, np.int32)
 
     def words(self, doubles: np.ndarray) -> np.ndarray:
         return doubles.view(words(self.dtype, 1)[0])
@@ -87,16 +88,18 @@ class Engine:
         call(name, [view(a) for a in kept], [view(a) for a in results], **options)
 
     def start(self, vectors: list, first: np.ndarray, numbers: list[float]) -> None:
+        """first goes with each `begin`."""
+        self.first = np.ascontiguousarray(first, np.int32)
         eps = float(np.finfo(self.dtype).eps)
         fixed = self.words(np.array(constants_of_engine(eps)))
-        operands = [*vectors[:3], first, *vectors[3:], np.array(numbers), fixed, self.words(self.state)]
+        operands = [*vectors, np.array(numbers), fixed, self.words(self.state)]
         results = [self.words(self.state), self.head]
         self._call("interior_start", operands, results, rows=self.layout.rows, m=self.m, shared=self.layout.p)
 
     def begin(self, f: float, h: Any, gradient: Any, rows: Any, W: Any, narrow: float = 0.0) -> None:
         with np.errstate(over="ignore"):
             arrays = [np.array(a, self.dtype) for a in (f, h, gradient, rows, W, narrow)]
-        operands = [self.both[0], *map(view, arrays)]
+        operands = [self.both[0], *map(view, [*arrays[:3], self.first, *arrays[3:]])]
         call("interior_begin", operands, self.both, shared=self.layout.p)
 
     def trial(self, f: float, h: Any) -> None:

@@ -1,8 +1,9 @@
-"""What a program forms: its largest array, and the loops that it runs."""
+"""What a program forms: its largest array, the loops that it runs, and what it consists of."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import jax
@@ -40,3 +41,15 @@ def carries_in(jaxpr: Any) -> list[int]:
             if hasattr(inner, "eqns"):
                 ranks += carries_in(inner)
     return ranks
+
+
+def primitives_in(jaxpr: Any) -> Counter[str]:
+    """How often each primitive stands in a program, inner programs included, whether they run or not."""
+    found: Counter[str] = Counter()
+    for equation in jaxpr.eqns:
+        found[equation.primitive.name] += 1
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda leaf: hasattr(leaf, "jaxpr")):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                found += primitives_in(inner)
+    return found

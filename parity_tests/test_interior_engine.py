@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from interior_driver import Engine, banded, solve
+from interior_driver import Engine, banded, cut, solve
 from interior_problems import chain, circle, linear, none, problem, square
 from numpy_operations import hashed as noise
 
 import bandhess_jax
 from bandhess_common.interior_point.constants import constants, constants_of_engine
-from bandhess_common.kernels.interior import REGISTERS, Layout, words
+from bandhess_common.kernels.interior import REGISTERS, VALUES, Layout, words
 from bandhess_common.status import Status
 
 pytestmark = pytest.mark.usefixtures("compiled_kernels")
@@ -184,15 +184,54 @@ def test_a_call_that_was_not_asked_for() -> None:
 def test_layout_is_checked() -> None:
     engine = Engine(4, 1, 1, 2)
     engine.state = engine.state[:-1].copy()
-    with pytest.raises(ValueError, match="operand 10 must be"):
+    with pytest.raises(ValueError, match="operand 9 must be"):
         engine.start(
             [np.zeros(4)] * 4 + [np.zeros(1), np.zeros(4), np.zeros(4)], np.zeros(1, np.int32), [1e-8, 1, 0, 0]
         )
     engine = Engine(4, 1, 1, 2)
-    with pytest.raises(ValueError, match="window"):
-        engine.start(
-            [np.zeros(4)] * 4 + [np.zeros(1), np.zeros(4), np.zeros(4)], np.array([3], np.int32), [1e-8, 1, 0, 0]
-        )
+    vectors = [np.zeros(4)] * 4 + [np.zeros(1), np.zeros(4), np.zeros(4)]
+    derivatives = [0.0, np.zeros(1), np.zeros(4), np.zeros((1, 2)), np.zeros((2, 4))]
+    for first in (-1, 3):
+        engine.start(vectors, np.array([first], np.int32), [1e-8, 1, 0, 0])
+        before = engine.state.copy()
+        with pytest.raises(ValueError, match="bandhess_interior_begin: a row's window"):
+            engine.begin(*derivatives)
+        np.testing.assert_array_equal(engine.state, before)
+    engine.start(vectors, np.array([2], np.int32), [1e-8, 1, 0, 0])
+    derivatives[-1] = np.zeros((3, 4))
+    with pytest.raises(ValueError, match=r"operand 6 must have at most 2 rows, .*, got \(3, 4\) of float64"):
+        engine.begin(*derivatives)
+    derivatives[-1] = np.zeros((1, 4))  # diagonals that hold nothing may be left out
+    engine.begin(*derivatives)
+
+
+@pytest.mark.parametrize("early", [0, 1])
+def test_windows_come_with_the_derivatives(early: int) -> None:
+    """Rows of x[1] alone fit the columns from 0 on as well as those from 1 on: told so in turn, nothing changes."""
+
+    def rows(x: np.ndarray) -> tuple:
+        return [x[1] ** 2 - 2, 3 - x[1]], [[0, 2 * x[1], 0], [0, -1, 0]], [np.diag([0, 2, 0]), np.zeros((3, 3))]
+
+    p = problem(square([1, 1, 1], [0, 3, 1]), rows, [1, 1, 1], m=1)
+    ends = []
+    for moves in (False, True):
+        engine, begins = Engine(3, 2, 1, 2), 0
+        zeros = [np.zeros(k) for k in (3, 2, 3, 3)]
+        engine.start([np.full(3, -INF), np.full(3, INF), zeros[0], p.x0, *zeros[1:]], zeros[1], [1e-8, 100, 0, 0])
+        while engine.register("request"):
+            x = engine.vector("x_request")
+            if engine.register("request") == VALUES:
+                engine.trial(*p.values(x))
+                continue
+            f, h, g, W, J = p.derivatives(x, engine.register("sigma"), engine.vector("y_request"))
+            engine.first = np.array([begins + early, begins + 1 - early], np.int32) % 2 * moves
+            engine.begin(f, h, g, cut(J, engine.first, 2), banded(W, 2))
+            begins += 1
+        assert begins > 4
+        ends.append([engine.register(name) for name in ("status", "steps", "value")] + [*engine.solution()[0]])
+    assert ends[0][0] == Status.CONVERGED
+    np.testing.assert_allclose(*ends, rtol=1e-14, atol=1e-14)
+    np.testing.assert_allclose(ends[0][3:], [0, 2**0.5, 1], atol=1e-8)
 
 
 def test_lists() -> None:
@@ -224,7 +263,6 @@ def test_by_xla(dtype: str) -> None:
     fixed = np.array(constants_of_engine(float(np.finfo(dtype).eps))).view(word)
     shared = [*bounds, points, *zeros, numbers]
     operands = [np.broadcast_to(np.asarray(a, dtype), (2, np.shape(a)[-1])) for a in shared]
-    operands.insert(3, np.broadcast_to(first, (2, 1)))
     operands += [np.broadcast_to(fixed, (2, len(fixed))), np.zeros((2, size), word)]
     state, head = jax.jit(jax.ffi.ffi_call("bandhess_interior_start", both), static_argnames=("rows", "m", "shared"))(
         *operands, rows=np.float64(2), m=np.float64(1), shared=np.float64(0)
@@ -237,7 +275,8 @@ def test_by_xla(dtype: str) -> None:
         told = []
         for e in engines:
             f, h, g, W, J = p.derivatives(e.vector("x_request"), e.register("sigma"), e.vector("y_request"))
-            told.append([np.array(a, dtype) for a in (f, h, g, J, banded(W, 2), 0.0)])
+            told.append([np.array(a, dtype) for a in (f, h, g)])
+            told[-1] += [first, *(np.array(a, dtype) for a in (J, banded(W, 2), 0.0))]
             e.begin(f, h, g, J, banded(W, 2))
         state, head = turn(state, *(np.stack(parts) for parts in zip(*told, strict=True)))
         np.testing.assert_array_equal(state, [e.words(e.state) for e in engines])

@@ -160,6 +160,35 @@ def test_gram_and_windows() -> None:
         np.testing.assert_allclose(np.asarray(pulled), J.T @ weights, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_windows_come_with_the_derivatives(name: str) -> None:
+    """Rows of two neighbours fit two windows of three: told in either, in turn, the state goes the same way."""
+    p, ops = chain(), BACKENDS[name].ops
+    to, problem = setup(name, p, np.float64, 1e-8, 200)
+    n, r = len(p.x0), len(p.first)
+    zero = to(np.zeros(n))
+    given = state.Solution(to(p.x0), to(np.zeros(r)), zero, zero, to(0.0))
+    ends = []
+    for moves in (False, True):
+        s, begins = loop.start(ops, problem, given.x, state.ESTIMATED, given), 0
+        while s.request != state.DONE:
+            x = np.asarray(s.x_request)
+            if s.request == state.VALUES:
+                s = loop.trial(ops, problem, s, state.Values(*map(to, p.values(x))))
+                continue
+            back = moves & (p.first > 0) & (p.first < n - 3) & (np.arange(r) % 2 == begins % 2)
+            now = p._replace(first=(p.first - back).astype(np.int32))
+            at = now.derivatives(x, float(s.sigma), np.asarray(s.y_request))
+            s = loop.begin(ops, problem, s, state.Derivatives(*map(to, at), BACKENDS[name].array(now.first)))
+            begins += 1
+        assert begins > 4
+        ends.append(s)
+    assert Status(int(ends[0].status)) is Status.CONVERGED
+    assert int(ends[0].steps) == int(ends[1].steps)
+    np.testing.assert_allclose(*(np.asarray(s.solution.x) for s in ends), rtol=1e-12)
+
+
 def test_a_batch_ends_as_its_problems_do() -> None:
     """One program, vmapped, in float32: lanes that have ended wait for the others."""
     cases = ["active", "saddle", "dependent", "infeasible"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.optimize
 from backends import Backend
 from sqp_cases import ENDS, in_yard
 
@@ -99,3 +100,32 @@ def test_value_of_a_solution_that_is_not_unique(backend: Backend) -> None:
     p = np.array([2.0, 0.5])  # the minimum is p0 (p1 - 2)^2 / 2
     np.testing.assert_allclose(float(value(backend.array(p))), 2.25, rtol=1e-7)
     np.testing.assert_allclose(backend.numpy(backend.grad(value)(backend.array(p))), [1.125, -3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_rows_that_touch_more_than_at_the_start(backend: Backend, sign: float) -> None:
+    """x[t + 1] = s (3 + 2 max(0, s x[t])^2) / 10 touches x[t] nowhere near 0 with s x[t] < 0. The least of
+    sum (x - s)^2 by recursion from x[0]; where the rows touch x[t - 1] in place of x[t], the band is too narrow."""
+
+    def squares(x: Any) -> Any:
+        return ((x - sign) ** 2).sum()
+
+    def solved(reach: int) -> Any:
+        def rows(x: Any) -> Any:
+            ahead = backend.xp.where(sign * x[:-reach] > 0, x[:-reach] ** 2, 0 * x[:-reach])
+            return x[reach:] - sign * (0.3 + 0.2 * ahead)
+
+        return backend.package.sqp(squares, rows, backend.array(np.zeros(12)), 1)
+
+    def along(first: float) -> float:
+        x = [first]
+        for _ in range(11):
+            x.append(0.3 + 0.2 * max(0.0, x[-1]) ** 2)
+        return sum((each - 1) ** 2 for each in x)
+
+    result = solved(1)
+    assert result.status == backend.package.Status.CONVERGED
+    assert result.steps <= 10  # without the entries that are seen late it takes 28
+    best = scipy.optimize.minimize_scalar(along, bounds=(-3, 3), method="bounded", options={"xatol": 1e-10}).fun
+    np.testing.assert_allclose(float(result.value), best, rtol=1e-7)
+    assert solved(2).status == backend.package.Status.BAND_TOO_NARROW

@@ -108,8 +108,8 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     )
     state = State(
         none, x, at_r, zero, none + RUNNING, none, none, zero, Report(*[zero] * len(Report._fields)),
-        Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, x_start, at_x + 1, no, q, zero,
-        at_r, zero, at_r, mode,
+        Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, x_start, at_x + 1, no,
+        p.first, q, zero, at_r, zero, at_r, mode,
         Local(at_x, at_x, res, zero, zero), system, search, no, After(q, mode), zero, zero, zero, none, none, none,
     )  # fmt: skip
     return ask_derivatives(k, state, SCALE, q._replace(x=far_point(k, x)), mode)
@@ -117,7 +117,8 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
 
 def begin(ops: Operations, p: Problem, state: State, a: Derivatives) -> State:
     """With the derivatives that were asked for."""
-    k = kit(ops, in_units(ops, p, state.units))
+    before = in_hand(ops, p, state)
+    k = before if a.first is None else before._replace(p=before.p._replace(first=a.first))
     a = derivatives_in_units(k, a)
 
     def answered(s: State) -> State:
@@ -127,8 +128,9 @@ def begin(ops: Operations, p: Problem, state: State, a: Derivatives) -> State:
         s = ended(k, s, ends)
         recoiling = bad & s.pending & running(s)
         stage = ops.where(running(s) & ~recoiling, s.stage, -1)
-        s = taken(k, s, s.pending & (stage >= 0))._replace(pending=s.pending & False)
-        s = ops.when(recoiling, lambda s: recoiled(k, s), s)
+        s = taken(before, s, s.pending & (stage >= 0))._replace(pending=s.pending & False)
+        s = ops.when(recoiling, lambda s: recoiled(before, s), s)
+        s = s._replace(first=ops.where(stage >= 0, k.p.first, s.first))
         s = ops.when(stage == SCALE, lambda s: beside(k, s, a), s)
         s = ops.when((stage == PLACE) & ~s.measured, lambda s: measured(k, s, a), s)
         stage = ops.where((stage == PLACE) & (s.stage == SCALE), -1, stage)  # once more, in other units
@@ -144,6 +146,11 @@ def begin(ops: Operations, p: Problem, state: State, a: Derivatives) -> State:
     return ops.when(state.request == DERIVATIVES, answered, state)
 
 
+def in_hand(ops: Operations, p: Problem, state: State) -> Kit:
+    """The problem in the state's units, its rows where the state's begin."""
+    return kit(ops, in_units(ops, p._replace(first=state.first), state.units))
+
+
 def finite(k: Kit, a: Derivatives) -> Array:
     ops = k.ops
     rows = ops.all(ops.isfinite(a.grad)) & ops.all(ops.isfinite(a.h)) & ops.all(ops.isfinite(a.rows))
@@ -157,7 +164,7 @@ def beside(k: Kit, s: State, a: Derivatives) -> State:
 
 def trial(ops: Operations, p: Problem, state: State, v: Values) -> State:
     """With the values that were asked for."""
-    k = kit(ops, in_units(ops, p, state.units))
+    k = in_hand(ops, p, state)
 
     def answered(s: State) -> State:
         s = s._replace(fresh=0 * s.fresh)

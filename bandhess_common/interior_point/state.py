@@ -36,6 +36,7 @@ class Derivatives(NamedTuple):
     rows: Array  # (r, L + p), and
     band: Array  # (w + 1 + p, n), the Hessian of sigma f + y . h: `products.py`
     narrow: Array  # 0, or what lies outside: 1 of the Hessian, 2 of the Jacobian
+    first: Array | None = None  # (r,) the columns in which these rows begin; None: in those of the rows before
 
 
 class Values(NamedTuple):
@@ -58,7 +59,7 @@ class Problem(NamedTuple):
     shared: Array  # (p,) the values of the shared variables that are fixed
     cells: Array  # (w + 1 + p, n) whether a cell of W belongs to free variables
     inequality: Array  # (r,)
-    first: Array  # (r,) int32
+    first: Array  # (r,) int32, the columns in which the rows in hand begin: the state's, but at the start
     always: Array  # (2n + 3r,) the entries of d that exist always,
     elastic: Array  # and those that exist in restoration
     damped: Array  # (2n + 3r,) 1 of what is bounded on one side alone
@@ -242,6 +243,7 @@ class State(NamedTuple):
     x_start: Array  # where to start, in the user's units
     units: Array  # (n,) of x
     measured: Array  # bool: these are chosen
+    first: Array  # (r,) int32, the columns in which the rows of `system` begin
     point: Point  # before PLACE: y, z and mu as they came, unscaled
     f_scale: Array  # before PLACE these two and value_unit hold the sizes at the second point
     h_scale: Array

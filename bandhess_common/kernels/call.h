@@ -60,7 +60,7 @@ struct Matrices {
 
 class Call {
  public:
-  static constexpr int kMostArrays = 11;
+  static constexpr int kMostArrays = 10;
 
   Pool& pool;
   const char* const kernel;

@@ -90,7 +90,7 @@ class Widened {
 inline void check_windows(const Call& call, const Bands& s, const std::int32_t* first, Index count) {
   for (Index i = 0; i < count; ++i)
     if (first[i] < 0 || first[i] > s.n - s.w - 1)
-      throw Invalid(std::string("bandhess_") + call.kernel + ": a row's window does not lie among the variables");
+      throw Invalid(std::string(call.kernel) + ": a row's window does not lie among the variables");
 }
 
 // Kernel. The problem, a start, numbers, constants, the state before -> state, head. Options: rows of W's band, m, p.
@@ -98,18 +98,16 @@ template <class E>
 void interior_start(Call& call) {
   using namespace interior;
   const Index batch = call.vectors(0), n = call.operands[0].dims[call.operands[0].rank - 1];
-  const Index r = call.operands[3].rank > 0 ? call.operands[3].dims[call.operands[3].rank - 1] : 0;
+  const Index r = call.operands[4].rank > 0 ? call.operands[4].dims[call.operands[4].rank - 1] : 0;
   const Index rows = call.whole(0, 1 << 20), m = call.whole(1, r), p = call.whole(2, n);
   const Sizes sizes{n, r, rows, p};
   const Bands s(batch, rows, n - p);
-  const E* vectors[8] = {call.operand<E>(0, {n}), call.operand<E>(1, {n}), call.operand<E>(2, {n}), nullptr,
-                         call.operand<E>(4, {n}), call.operand<E>(5, {r}), call.operand<E>(6, {n}),
-                         call.operand<E>(7, {n})};
-  const std::int32_t* first = call.operand<std::int32_t>(3, {r});
-  const E* numbers = call.operand<E>(8, {4});
-  const Word<E>* constants = call.operand<Word<E>>(9, {kConstants * kWords<E>});
-  check_windows(call, s, first, batch * r);
-  const States<E> states(call, 10, sizes, batch);
+  const E* vectors[7] = {call.operand<E>(0, {n}), call.operand<E>(1, {n}), call.operand<E>(2, {n}),
+                         call.operand<E>(3, {n}), call.operand<E>(4, {r}), call.operand<E>(5, {n}),
+                         call.operand<E>(6, {n})};
+  const E* numbers = call.operand<E>(7, {4});
+  const Word<E>* constants = call.operand<Word<E>>(8, {kConstants * kWords<E>});
+  const States<E> states(call, 9, sizes, batch);
   s.each<double, 1>(call.pool, 6 * n + r, [&](Index i, double* scratch) {
     const E* number = numbers + i * 4;
     if (number[2] < 0) return states.show(i, State<double>(states.at(i), sizes));
@@ -117,22 +115,22 @@ void interior_start(Call& call) {
     const State<double> state(states.at(i), sizes, constants + i * kConstants * kWords<E>);
     Widened widened(scratch);
     const auto at = [&](int k, Index count) { return widened(vectors[k] + i * count, count); };
-    const Problem<double> problem{at(0, n), at(1, n), at(2, n), first + i * r, at(4, n), at(5, r), at(6, n),
-                                  at(7, n), number[0], number[1], number[2], number[3]};
+    const Problem<double> problem{at(0, n), at(1, n), at(2, n), at(3, n), at(4, r), at(5, n), at(6, n),
+                                  number[0], number[1], number[2], number[3]};
     start(state, problem, static_cast<double>(m));
     states.show(i, state);
   });
   states.doubles.write_back();
 }
 
-// Kernel. State, f, h (r), gradient (n), rows (r, L + p), W (its first diagonals and p rows, n), narrow -> state, head.
-// Options: p.
+// Kernel. State, f, h (r), gradient (n), first (r), rows (r, L + p), W (its first diagonals and p rows, n), narrow ->
+// state, head. Options: p.
 template <class E>
 void interior_begin(Call& call) {
   using namespace interior;
-  const Matrices whole = call.matrices(5);
+  const Matrices whole = call.matrices(6);
   const Index n = whole.columns, p = call.whole(0, std::min(n, whole.rows - 1));
-  const Array& of_rows = call.operands[4];
+  const Array& of_rows = call.operands[5];
   const Index L = of_rows.rank > 1 ? of_rows.dims[of_rows.rank - 1] : 0, r = L ? of_rows.dims[of_rows.rank - 2] : 0;
   const Bands s(whole.batch, L - p, n - p);
   const Index diagonals = std::min<Index>(whole.rows - p, s.w + 1), cells = whole.rows * n;
@@ -140,15 +138,20 @@ void interior_begin(Call& call) {
   const E* f = call.operand<E>(1, {});
   const E* values = call.operand<E>(2, {r});
   const E* gradient = call.operand<E>(3, {n});
-  const E* rows = call.operand<E>(4, {r, L});
-  const E* w = call.operand<E>(5, {whole.rows, n});
-  const E* narrow = call.operand<E>(6, {});
+  const std::int32_t* first = call.operand<std::int32_t>(4, {r});
+  const E* rows = call.operand<E>(5, {r, L});
+  const E* w = call.operand<E>(6, {whole.rows, n});
+  const E* narrow = call.operand<E>(7, {});
+  check_windows(call, s, first, whole.batch * r);
+  if (whole.rows - p > diagonals && diagonals < n - p)  // beyond n - p there is nothing
+    throw Invalid(std::string(call.kernel) + ": operand 6 must have at most " + std::to_string(diagonals + p) +
+                  " rows, as many as fit the rows of operand 5, got " + call.operands[6].described());
   const States<E> states(call, 0, sizes, whole.batch);
   const Index scratch = sizeof(E) == sizeof(double) ? 0 : r + n + r * L + cells;
   s.each<double, 1>(call.pool, scratch + 1, [&](Index i, double* memory) {
     const State<double> state(states.at(i), sizes);
     Widened widened(memory);
-    Loop<double>(state).begin({f[i], widened(values + i * r, r), widened(gradient + i * n, n),
+    Loop<double>(state).begin({f[i], widened(values + i * r, r), widened(gradient + i * n, n), first + i * r,
                                widened(rows + i * r * L, r * L), widened(w + i * cells, cells), diagonals, narrow[i]});
     states.show(i, state);
   });

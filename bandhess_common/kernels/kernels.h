@@ -21,8 +21,8 @@
   KERNEL(facts, 5, 1, 1)                                      \
   KERNEL(refinement, 6, 3, 3, "enough")                       \
   KERNEL(symmetry, 1, 1, 1, "d")                              \
-  KERNEL(interior_start, 11, 2, 2, "rows", "m", "shared")     \
-  KERNEL(interior_begin, 7, 2, 2, "shared")                   \
+  KERNEL(interior_start, 10, 2, 2, "rows", "m", "shared")     \
+  KERNEL(interior_begin, 8, 2, 2, "shared")                   \
   KERNEL(interior_trial, 3, 2, 2, "n", "rows", "shared")      \
   KERNEL(interior_narrow, 6, 1, 1, "shared")                  \
   KERNEL(interior_solution, 1, 5, 5, "n", "r", "rows", "shared")

@@ -87,7 +87,6 @@ KERNELS = {
             "lower (n)",
             "upper (n)",
             "fixed (n)",
-            "first (r)",
             "x (n)",
             "y (r)",
             "z_lower (n)",
@@ -103,7 +102,7 @@ KERNELS = {
     # After a request for derivatives, of sigma f + y . h: rows of dh/dx from `first` on, then of the shared variables;
     # W, its band and its border; narrow 0, or which is.
     "interior_begin": Kernel(
-        ("state (s)", "f ()", "h (r)", "gradient (n)", "rows (r, l)", "W (w, n)", "narrow ()"),
+        ("state (s)", "f ()", "h (r)", "gradient (n)", "first (r)", "rows (r, l)", "W (w, n)", "narrow ()"),
         ("state (s)", "head (q)"),
         2,
         {"shared": GIVEN},

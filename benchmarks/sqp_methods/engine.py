@@ -60,8 +60,7 @@ def solve(p: Problem, verbose: bool = False, tol: float = 1e-8, max_steps: int =
 
     fixed = (p.lower == p.upper).astype(float)
     eps = float(np.finfo(dtype).eps)
-    operands = [*arrays(p.lower, p.upper, fixed), structure.first]
-    operands += arrays(p.x0, zero(r), zero(n), zero(n), [tol, max_steps, 0, 0])
+    operands = arrays(p.lower, p.upper, fixed, p.x0, zero(r), zero(n), zero(n), [tol, max_steps, 0, 0])
     operands += [np.array(constants_of_engine(eps)).view(word), state.view(word)]
     call("interior_start", list(map(view, operands)), both, rows=structure.rows, m=model.m, shared=0)
 
@@ -81,6 +80,7 @@ def solve(p: Problem, verbose: bool = False, tol: float = 1e-8, max_steps: int =
             sigma, y = register("sigma"), vector("y_request")
             g, J, W = model.derivatives(x, sigma, y)
             found = arrays(f, h, sigma * g + J.T @ y, structure.windows(J), structure.band(W), 0.0)
+            found.insert(3, structure.first)
             call("interior_begin", [both[0], *map(view, found)], both, shared=0)
             factorisations += 1
             restorations += int(register("elastic") > elastic)

@@ -122,8 +122,9 @@ class Loop {
     run([&] {
       for (Index i = 0; i < s_.r; ++i) {
         const T* from = at.rows + i * (L + p);
-        const T* own = mask + s_.starts()[i];
+        const T* own = mask + at.first[i];
         T* to = s_.row(i);
+        s_.starts()[i] = at.first[i];
         const T scale = s_.h_scale[i];
         s_.h[i] = scale * at.h[i];
         for (Index j = 0; j < L; ++j) to[j] = scale * from[j] * own[j];

@@ -12,7 +12,6 @@ struct Problem {
   const T* lower;
   const T* upper;
   const T* fixed;
-  const std::int32_t* first;
   const T* x;
   const T* y;
   const T* z_lower;
@@ -26,8 +25,9 @@ struct Derivatives {
   T f;
   const T* h;
   const T* gradient;
-  const T* rows;  // (r, w + 1 + p), and
-  const T* w;     // (diagonals + p, n), as State has it, but for diagonals of zeros
+  const std::int32_t* first;  // the columns in which the rows begin
+  const T* rows;              // (r, w + 1 + p), and
+  const T* w;                 // (diagonals + p, n), as State has it, but for diagonals of zeros
   Index diagonals;
   T narrow;
 };
@@ -100,7 +100,6 @@ void start(const State<T>& s, const Problem<T>& problem, T m) {
   reg.warm_mu = problem.mu;
   reg.sigma = reg.f_scale = 1;
   set_bounds(s, problem);
-  std::copy_n(problem.first, s.r, s.starts());
   std::copy_n(problem.y, s.r, s.y);
   std::copy_n(problem.z_lower, s.n, s.z_lower);
   std::copy_n(problem.z_upper, s.n, s.z_upper);
@@ -122,7 +121,7 @@ void note_tops(const State<T>& s, const Derivatives<T>& at) {
         sum += std::abs(a[j] * mask[j]);
       }
     };
-    look(a, s.mask + s.starts()[i], L);
+    look(a, s.mask + at.first[i], L);
     look(a + L, s.mask + s.banded, p);
     s.top[i] = std::max(s.top[i], finite(here + 0 * sum));
   }

@@ -29,7 +29,7 @@ from ...extraction.products import (
 from ...framework.fusion import arranged, tidy
 from ...framework.kernels import kernel
 from ...framework.programs import flattened
-from .rows import read_off, rows_times, stages_in_window
+from .rows import read_off, rows_times, seen_first, stages_in_window
 
 Functions = Callable[[Array], tuple[Array, Array]]  # x -> f, h
 
@@ -40,6 +40,7 @@ class Derivatives(NamedTuple):
     value: Array
     h: Array
     grad: Array  # of L
+    first: Array  # (r,) the columns in which the windows of the rows begin
     rows: Array  # (r, K d + p) of the Jacobian of h: from column first[i] on, then of the shared variables
     band: Array  # of the Hessian of L, `stacked`
     narrow: Array  # 0, 1: the Hessian has entries outside the band, 2 + i: row i of the Jacobian outside its window
@@ -57,6 +58,27 @@ def _jacobian(push: Callable[[Array], Array], layout: Layout, extraction: Extrac
         return push((column == c.astype(jnp.int32)).astype(layout.dtype))
 
     return multiply(product, width, extraction.chunk_size, layout.n)
+
+
+def _sought(
+    seen: Callable[[], Array], placed: Callable[[Array], tuple[Array, Array]], first: Array, looking: Array, like: Array
+) -> tuple[Array, Array, Array]:
+    """first, rows and narrow. What is seen here comes to the windows where looking, and where `placed`, which gives
+    rows and narrow for windows, finds a row outside. `like` is as the rows are. Loops of two turns at most: under vmap
+    both ways of a conditional would be gone each time."""
+
+    def turn(state: tuple) -> tuple:
+        _, look, first, _, _ = state
+        more = lambda state: (jnp.bool_(False), jnp.minimum(state[1], seen()))  # noqa: E731
+        first = lax.while_loop(lambda state: state[0], more, (look, first))[1]
+        rows, narrow = placed(first)
+        return jnp.bool_(False), ~look & (narrow > 1), first, rows, narrow
+
+    def going(state: tuple) -> Array:
+        begins, look, *_ = state
+        return begins | look
+
+    return lax.while_loop(going, turn, (jnp.bool_(True), looking, first, like, jnp.int32(0)))[2:]
 
 
 def _verdict(W: Array, rows: Array, first: Array, v: Array, product: Array, again: Array, *, shared: int) -> Array:
@@ -108,8 +130,11 @@ def derivatives(
     layout: Layout,
     extraction: Extraction,
     check: bool,
+    looking: Array | None = None,
 ) -> Derivatives:
-    """Those at x, with weights sigma and y `(r,)` of f and h; first `(r,)` are the windows of the rows."""
+    """Those at x, with weights sigma and y `(r,)` of f and h; first `(r,)` are the windows of the rows. With `looking`
+    they are what was seen of these before (`rows.nowhere` at first): what is seen at x comes to it where looking is
+    true, and where a row turns out to reach outside."""
 
     def gradient(x: Array) -> tuple[tuple[Array, Array], Array]:
         def lagrangian(x: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -126,16 +151,26 @@ def derivatives(
         return of_stages(layout, on_x), on_y
 
     stages, own = (layout.stages, of_both) if any(layout.shared) else (layout, push)
-    band, products = extract_beside(own, stages, extraction)
+    band, beside = extract_beside(own, stages, extraction)
     width = stages_in_window(stages, extraction.bandwidth) * stages.d
-    rows = jnp.zeros((0, width), layout.dtype)
-    if len(y):
-        products = _jacobian(lambda v: own(v)[1], stages, extraction) if products is None else products
-        rows = read_off(products, first, width)
+    products = jnp.zeros((width, 0), layout.dtype) if beside is None else beside
+    if len(y) and beside is None:
+        products = _jacobian(lambda v: own(v)[1], stages, extraction)
     H: Any = band
+    of_rows = jnp.zeros((0, len(y)), layout.dtype)
     if layout.p:
         columns, of_rows = multiply(lambda i: push(shared_unit(layout, i)), layout.p, extraction.chunk_size, layout.n)
-        H, rows = bordered(band, columns), jnp.concatenate([rows, of_rows.T], axis=1)
+        H = bordered(band, columns)
     W = stacked(H)
-    narrow = _narrow(push, W, rows, first, layout) if check else jnp.int32(0)
-    return Derivatives(f, h, grad, rows, W, narrow)
+
+    def placed(first: Array) -> tuple[Array, Array]:
+        rows = jnp.concatenate([read_off(products, first, width), of_rows.T], axis=1)
+        return rows, _narrow(push, W, rows, first, layout) if check else jnp.int32(0)
+
+    if looking is None or not len(y):
+        rows, narrow = placed(first)
+    else:
+        seen = lambda: seen_first(lambda v: push(v)[1], layout, extraction.bandwidth)  # noqa: E731
+        blank = jnp.zeros((len(y), width + layout.p), layout.dtype)
+        first, rows, narrow = _sought(seen, placed, first, looking, blank)
+    return Derivatives(f, h, grad, first, rows, W, narrow)

@@ -54,7 +54,7 @@ class Engine(Protocol):
     def layout(self) -> Layout: ...
     @property
     def m(self) -> int: ...
-    def start(self, box: Box, first: Array, x: Array, start: Start, before: Any, begun: Any) -> tuple: ...
+    def start(self, box: Box, x: Array, start: Start, before: Any, begun: Any) -> tuple: ...
     def blank(self) -> tuple: ...
     def begin(self, state: Any, at: Derivatives) -> tuple: ...
     def trial(self, state: Any, f: Array, h: Array) -> tuple: ...
@@ -71,11 +71,11 @@ class Compiled(NamedTuple):
     m: int
     dtype: np.dtype
 
-    def start(self, box: Box, first: Array, x: Array, start: Start, before: Array, begun: Any) -> tuple:
+    def start(self, box: Box, x: Array, start: Start, before: Array, begun: Any) -> tuple:
         table = np.array(constants_of_engine(float(np.finfo(self.dtype).eps)))
         numbers = start.numbers.at[2].set(jnp.where(begun, -1, start.numbers[2]))
         constants = jnp.asarray(table.view(words(self.dtype.name, 1)[0]))
-        operands = *box, first, x, *start._replace(numbers=numbers), constants, before
+        operands = *box, x, *start._replace(numbers=numbers), constants, before
         return self._turn("start", {"rows": self.layout.rows, "m": self.m}, *operands)
 
     def blank(self) -> tuple:
@@ -84,7 +84,7 @@ class Compiled(NamedTuple):
 
     def begin(self, state: Array, at: Derivatives) -> tuple:
         """After a request for derivatives."""
-        operands = at.value, at.h, at.grad, at.rows, at.band, at.narrow.astype(self.dtype)
+        operands = at._replace(narrow=at.narrow.astype(self.dtype))
         return self._turn("begin", {}, state, *operands)
 
     def trial(self, state: Array, f: Array, h: Array) -> tuple:
@@ -117,7 +117,7 @@ class Compiled(NamedTuple):
             f"bandhess_interior_{name}",
             shapes,
             vmap_method="broadcast_all",
-            input_output_aliases={"start": {10: 0}, "begin": {0: 0}, "trial": {0: 0}}.get(name),
+            input_output_aliases={"start": {9: 0}, "begin": {0: 0}, "trial": {0: 0}}.get(name),
         )
         options = options | {"shared": self.layout.p}
         return call(*operands, **{option: np.float64(value) for option, value in options.items()})
@@ -148,12 +148,13 @@ class Portable(NamedTuple):
     m: int
     dtype: np.dtype
 
-    def start(self, box: Box, first: Array, x: Array, start: Start, before: Running, begun: Any) -> tuple:
-        new = functools.partial(self._start, box, first, x, start)
+    def start(self, box: Box, x: Array, start: Start, before: Running, begun: Any) -> tuple:
+        new = functools.partial(self._start, box, x, start)
         return self._with_head(new() if begun is False else lax.cond(begun, lambda: before, new))
 
-    def _start(self, box: Box, first: Array, x: Array, start: Start) -> Running:
+    def _start(self, box: Box, x: Array, start: Start) -> Running:
         tol, max_steps, kind, mu = start.numbers
+        first = jnp.zeros(self.layout.r, jnp.int32)  # `begin` brings them
         problem = problem_of(OPS, *box, first, self.m, (tol, max_steps), *self.layout[2:])
         given = portable.Solution(x, start.y, start.z_lower, start.z_upper, mu)
         return Running(problem, loop.start(OPS, problem, x, kind.astype(jnp.int32), given))
@@ -161,9 +162,8 @@ class Portable(NamedTuple):
     def blank(self) -> tuple:
         n, r, *_ = self.layout
         vector, rows, numbers = (jnp.zeros(size, self.dtype) for size in (n, r, 4))
-        first = jnp.zeros(r, jnp.int32)
         box, start = Box(*[vector] * 3), Start(rows, vector, vector, numbers)
-        shapes = jax.eval_shape(self._start, box, first, vector, start)
+        shapes = jax.eval_shape(self._start, box, vector, start)
         return self._with_head(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes))
 
     def begin(self, running: Running, at: Derivatives) -> tuple:
@@ -171,7 +171,7 @@ class Portable(NamedTuple):
         count = len(at.band) - p
         empty = jnp.zeros((rows - count, n), self.dtype)  # the diagonals that hold nothing
         band = jnp.concatenate([at.band[:count], empty, at.band[count:]])
-        given = portable.Derivatives(*at._replace(band=band))
+        given = portable.Derivatives(at.value, at.h, at.grad, at.rows, band, at.narrow, at.first)
         return self._with_head(running._replace(state=loop.begin(OPS, running.problem, running.state, given)))
 
     def trial(self, running: Running, f: Array, h: Array) -> tuple:

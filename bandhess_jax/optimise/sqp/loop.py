@@ -5,7 +5,6 @@ The user's functions stand in the program twice: in the derivatives, and in the 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,9 +20,10 @@ from ...extraction.products import Extraction
 from ...framework.fusion import tidy
 from .derivatives import Derivatives, Functions, derivatives
 from .engine import Box, Engine, Solution, Start
-from .rows import windows
+from .rows import nowhere
 
-UNSEEN = 2  # turns before the first iterate is linearised; the first is at a second point, the others at the start
+UNSEEN = 2  # turns before the first iterate is linearised; the first is at a second point, the others at the start. In
+# these two it is seen what the rows of the constraints touch.
 
 
 class Options(NamedTuple):
@@ -47,7 +47,7 @@ class Seen(NamedTuple):
 class State(NamedTuple):
     engine: Any
     head: Any  # of the engine's state
-    first: Array  # of the rows' windows
+    first: Array  # of the rows' windows, as far as they were seen
     turns: Array
     trials: Array
     noted: Array  # steps whose iterate is in `seen`, -1 for none
@@ -73,7 +73,7 @@ def blank(options: Options, engine: Engine) -> State:
     history = None
     if options.rows is not None:
         history = SQPHistory(*[jnp.full(options.rows, nothing)] * len(SQPHistory._fields))
-    rows = jnp.zeros(engine.layout.r, jnp.int32)
+    rows = nowhere(options.objective.layout, options.extraction.bandwidth, engine.layout.r)
     (whole, head), none = engine.blank(), jnp.int32(0)
     seen = Seen(unseen, unseen, unseen)
     return State(whole, head, rows, none, none, none - 1, none, seen, history)
@@ -82,7 +82,6 @@ def blank(options: Options, engine: Engine) -> State:
 def initial(
     options: Options,
     engine: Engine,
-    functions: Functions,
     box: Box,
     x: Array,
     start: Start,
@@ -91,13 +90,8 @@ def initial(
 ) -> State:
     """The first state, or the one before where that has begun. It takes the memory of the engine's state before."""
     before = blank(options, engine) if before is None else before
-    first = before.first
-    if engine.layout.r:
-        look = functools.partial(windows, lambda x: functions(x)[1], x, options.objective.layout)
-        look = functools.partial(look, options.extraction.bandwidth)
-        first = look() if begun is False else lax.cond(begun, lambda: first, look)
-    state, head = engine.start(box, first, x, start, before.engine, begun)
-    return before._replace(engine=state, head=head, first=first)
+    state, head = engine.start(box, x, start, before.engine, begun)
+    return before._replace(engine=state, head=head)
 
 
 def is_open(engine: Engine, state: State) -> Array:
@@ -150,12 +144,11 @@ def turns(
     def turn(s: State) -> State:
         x, y = (engine.vector(s.head, name) for name in ("x_request", "y_request"))
         sigma = engine.register(s.head, "sigma")
-        at = derivatives(
-            functions, x, sigma, y, s.first, options.objective.layout, options.extraction, options.check_band
-        )
+        how = options.objective.layout, options.extraction, options.check_band
+        at = derivatives(functions, x, sigma, y, s.first, *how, looking=s.turns < UNSEEN)
         # Said at the start, whose values are then known.
         narrow = jnp.maximum(at.narrow, s.narrow)
-        s, at = s._replace(narrow=narrow), at._replace(narrow=jnp.where(s.turns == 0, 0, narrow))
+        s, at = s._replace(first=at.first, narrow=narrow), at._replace(narrow=jnp.where(s.turns == 0, 0, narrow))
         state, head = engine.begin(s.engine, at)
         begun = s._replace(engine=state, head=head)
         end = lax.while_loop(lambda s: engine.register(s.head, "request") == VALUES, trial, begun)

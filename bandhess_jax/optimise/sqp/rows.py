@@ -7,7 +7,9 @@ give every entry of the Jacobian by itself, once the windows are known.
 The windows come from the same colours: with a the product of a remainder's stages, weighted with noise, and b that of
 the same weights times the stages' numbers, the touched stage is b / a. Numbers are taken digit by digit, so that
 rounding cannot make a wrong stage of them. What a row touches is looked at in two points, for a gradient may vanish in
-one. A row that touches stages further apart gives some window that a product with noise refutes (`derivatives.py`).
+one: those at which a solve linearises first (`loop.py`). A product with noise refutes a window that holds not all of
+its row (`derivatives.py`): then it is looked once more, there, for a row may touch more than at the start, as
+max(0, x)^2 does. A row that touches stages further apart is refuted again.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ def stages_in_window(layout: Layout, k: int) -> int:
     return min(k + 1, layout.T)
 
 
-def windows(rows: Callable[[Array], Array], x: Array, layout: Layout, k: int) -> Array:
-    """`(r,)` int32: the first of the K d columns that hold each of the rows, functions of the flat x, whose last
-    variables, the shared ones, are left out."""
+def seen_first(push: Callable[[Array], Array], layout: Layout, k: int) -> Array:
+    """`(r,)` int32: the first of the K d columns that hold each of the rows, as far as they do not vanish where `push`,
+    v -> J v, was linearised; the last ones for rows that do. Shared variables, the last ones, are left out."""
     T, d, K = layout.T, layout.d, stages_in_window(layout, k)
     base = 2**16 if layout.dtype.itemsize == 8 else 2**6
     digits = math.ceil(math.log(max(2, -(-T // K)), base))
@@ -38,30 +40,35 @@ def windows(rows: Callable[[Array], Array], x: Array, layout: Layout, k: int) ->
     number, remainder = stage // K, jnp.where(stage < T, stage % K, -1)
     ones = jnp.ones(layout.n, jnp.int32)
     factors = jnp.stack([ones, *(number // base**i % base for i in range(digits))])
+    weights = (3 + hash_noise(jnp.zeros(layout.n, layout.dtype), 3)) / 4
 
-    def lowest(seed: Array) -> Array:
-        """The first stage that each row touches near x; T where it touches none."""
-        weights = (3 + hash_noise(x, seed)) / 4
-        push = jax.linearize(rows, perturbed(x, seed))[1]
+    def product(c: Array) -> Array:
+        i, j = c // len(factors), c % len(factors)
+        return push(jnp.where(remainder == i, factors[j].astype(weights.dtype) * weights, 0))
 
-        def product(c: Array) -> Array:
-            i, j = c // len(factors), c % len(factors)
-            return push(jnp.where(remainder == i, factors[j].astype(x.dtype) * weights, 0))
+    found = lax.map(product, jnp.arange(K * len(factors), dtype=jnp.int32)).reshape(K, len(factors), -1)
+    size = jnp.abs(found[:, 0])
+    least = float(jnp.finfo(weights.dtype).eps) ** 0.75
+    touched = (size > least * jnp.max(size, axis=0, keepdims=True)) & jnp.isfinite(found).all(axis=1)
+    digit = jnp.round(found[:, 1:] / jnp.where(touched, found[:, 0], 1)[:, None])
+    digit = jnp.clip(jnp.where(touched[:, None], digit, 0), 0, base - 1).astype(jnp.int32)
+    place = jnp.array([base**i for i in range(digits)], jnp.int32)
+    seen = K * jnp.sum(digit * place[None, :, None], axis=1, dtype=jnp.int32) + jnp.arange(K, dtype=jnp.int32)[:, None]
+    return (d * jnp.minimum(jnp.min(jnp.where(touched, seen, T), axis=0), T - K)).astype(jnp.int32)
 
-        found = lax.map(product, jnp.arange(K * len(factors), dtype=jnp.int32)).reshape(K, len(factors), -1)
-        size = jnp.abs(found[:, 0])
-        least = float(jnp.finfo(x.dtype).eps) ** 0.75
-        touched = (size > least * jnp.max(size, axis=0, keepdims=True)) & jnp.isfinite(found).all(axis=1)
-        digit = jnp.round(found[:, 1:] / jnp.where(touched, found[:, 0], 1)[:, None])
-        digit = jnp.clip(jnp.where(touched[:, None], digit, 0), 0, base - 1).astype(jnp.int32)
-        place = jnp.array([base**i for i in range(digits)], jnp.int32)
-        seen = (
-            K * jnp.sum(digit * place[None, :, None], axis=1, dtype=jnp.int32) + jnp.arange(K, dtype=jnp.int32)[:, None]
-        )
-        return jnp.min(jnp.where(touched, seen, T), axis=0)
 
-    first = jnp.min(lax.map(lowest, jnp.array([3, 4], jnp.uint32)), axis=0)
-    return (d * jnp.minimum(first, T - K)).astype(jnp.int32)
+def nowhere(layout: Layout, k: int, r: int) -> Array:
+    """What `seen_first` says of r rows before anything of them is seen."""
+    return jnp.full(r, layout.d * (layout.T - stages_in_window(layout, k)), jnp.int32)
+
+
+def windows(rows: Callable[[Array], Array], x: Array, layout: Layout, k: int) -> Array:
+    """The same of functions of the flat x, in two points near it."""
+
+    def look(seed: Array) -> Array:
+        return seen_first(jax.linearize(rows, perturbed(x, seed))[1], layout, k)
+
+    return jnp.min(lax.map(look, jnp.array([3, 4], jnp.uint32)), axis=0)
 
 
 def read_off(products: Array, first: Array, width: int) -> Array:

@@ -103,7 +103,7 @@ def _run(options: Options, problem: Problem, callback: Callable | None, x: Array
     def loop(data: Data, x: Array, start: Start) -> Loop:
         here = problem.on(data)
         turn = turns(options, kernels, here.rows, here.sides, callback)
-        begin = functools.partial(initial, options, kernels, here.rows, here.sides, x, start)
+        begin = functools.partial(initial, options, kernels, here.sides, x, start)
         return Loop(begin, functools.partial(is_open, kernels), turn, functools.partial(end_of, kernels))
 
     return run(loop, problem.data, x, start, plain=callback is not None)
@@ -191,7 +191,7 @@ def _turns(options: Options, *rest: Any) -> Piece:
     # The engine's state is not chosen between two: what begins takes its memory.
     before = unpack(packed, nothing)._replace(engine=contents(packed, nothing).engine)
     start = given.start(problem)
-    state = initial(options, kernels, here.rows, sides, x0, start, before, packed.integers[0] > 0)
+    state = initial(options, kernels, sides, x0, start, before, packed.integers[0] > 0)
     state = advance(kernels, turns(options, kernels, here.rows, sides, user.report), state, last)
     end = end_of(kernels, state)
     # The value is traced where the functions close over tracers, which says that this is no place for pieces.

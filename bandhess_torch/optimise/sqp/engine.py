@@ -70,7 +70,7 @@ assert Registers._fields == FOR_CALLERS
 class Engine(Protocol):
     def registers(self) -> Registers: ...
     def asked(self) -> tuple[Tensor, Tensor]: ...
-    def begin(self, found: Derivatives) -> None: ...
+    def begin(self, found: Derivatives, first: Tensor) -> None: ...
     def trial(self, f: Tensor, h: Tensor) -> None: ...
     def solution(self) -> Solution: ...
 
@@ -78,7 +78,7 @@ class Engine(Protocol):
 class Compiled:
     """The compiled engine."""
 
-    def __init__(self, task: Task, start: Start, first: Tensor) -> None:
+    def __init__(self, task: Task, start: Start) -> None:
         n, r = len(start.x), len(start.y)
         self.layout, self.like = Layout(n, r, task.rows, task.shared), start.x.new_empty(0)
         name, count = words(str(start.x.dtype).removeprefix("torch."), self.layout.size)
@@ -88,7 +88,7 @@ class Compiled:
         self.of_state, self.of_both = view(self.state), [view(self.state), view(self.head)]
         numbers = start.x.new_tensor([task.tol, task.max_steps, start.kind, float(start.mu)])
         fixed = torch.tensor(constants_of_engine(torch.finfo(start.x.dtype).eps), dtype=torch.float64).view(word)
-        operands = [task.lower, task.upper, task.held, first, *start[1:5], numbers, fixed]
+        operands = [task.lower, task.upper, task.held, *start[1:5], numbers, fixed]
         operands = [t.contiguous() for t in operands]
         numbers_of = {"rows": task.rows, "m": task.m, "shared": task.shared}
         call("interior_start", [*map(view, operands), self.of_state], self.of_both, **numbers_of)
@@ -104,9 +104,9 @@ class Compiled:
     def _ready(self, *tensors: Tensor) -> list[Tensor]:
         return [t if t.is_contiguous() else t.contiguous() for t in tensors]
 
-    def begin(self, found: Derivatives) -> None:
+    def begin(self, found: Derivatives, first: Tensor) -> None:
         narrow = self.like.new_tensor(found.narrow)
-        kept = self._ready(*found[:5], narrow)
+        kept = self._ready(*found[:3], first, *found[3:5], narrow)
         call("interior_begin", [self.of_state, *map(view, kept)], self.of_both, shared=self.layout.p)
 
     def trial(self, f: Tensor, h: Tensor) -> None:
@@ -124,8 +124,9 @@ class Compiled:
 class Portable:
     """The portable engine."""
 
-    def __init__(self, task: Task, start: Start, first: Tensor) -> None:
+    def __init__(self, task: Task, start: Start) -> None:
         limits = task.tol, task.max_steps
+        first = torch.zeros(len(start.y), dtype=torch.int32, device=start.x.device)  # `begin` brings them
         self.problem = problem_of(
             cast(Any, ops), task.lower, task.upper, task.held, first, task.m, limits, task.rows, task.shared
         )
@@ -140,9 +141,9 @@ class Portable:
     def asked(self) -> tuple[Tensor, Tensor]:
         return self.state.x_request, self.state.y_request
 
-    def begin(self, found: Derivatives) -> None:
+    def begin(self, found: Derivatives, first: Tensor) -> None:
         narrow = torch.tensor(found.narrow, dtype=torch.int32, device=found.h.device)
-        given = portable.Derivatives(*found[:5], narrow)
+        given = portable.Derivatives(*found[:5], narrow, first)
         self.state = portable_loop.begin(cast(Any, ops), self.problem, self.state, given)
 
     def trial(self, f: Tensor, h: Tensor) -> None:

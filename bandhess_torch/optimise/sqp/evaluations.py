@@ -35,6 +35,7 @@ from .derivatives import (
     record,
     terms,
 )
+from .rows import windows
 
 # At which step derivatives are written down, which costs what six to nine steps by the tape save. A cold start takes
 # ten to a hundred steps, a warm one, as in control loops, about four.
@@ -155,6 +156,12 @@ class Evaluations:
             these, product = terms(at, weight, y, self.plan)
         self._write("step", recorder, [at.x, weight, y], these)
         return checked(these, product, self.plan)
+
+    def derivatives_anew(self, x: Tensor, sigma: float, y: Tensor, first: Tensor) -> tuple[Derivatives, Tensor]:
+        """Where a row reaches outside: with windows that hold what is seen of the rows here, too, and these."""
+        first = torch.minimum(first, windows([self._start(x, None).of_windows], self.plan.layout, self.plan.k))
+        self.place(first)
+        return self.derivatives(self.values(x), sigma, y), first
 
     def _product(self, x: Tensor, weight: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
         """v -> (W v, J v), for the rare case that it is asked for."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from bandhess_common.kernels.interior import DERIVATIVES, DONE
 from bandhess_common.status import SQPHistory, Status, StepInfo
@@ -55,7 +56,8 @@ def _minimise(
     began = time.perf_counter()
     plan = program.common or Plan(options.objective.layout, options.extraction, options.check_band)
     evaluations, history = Evaluations(user, plan, program, start.kind == WARM), list[SQPHistory]()
-    engine, prepared = _prepared(evaluations, task, start)
+    engine = engine_for(start.x)(task, start)
+    prepared, first = _prepared(evaluations, engine)
     program.common, begins, outside = plan, 0, -1
 
     def note(now: Registers) -> None:
@@ -81,8 +83,10 @@ def _minimise(
             if before is None
             else prepared_derivatives(before, now.sigma, y, plan)
         )
+        if found.narrow > 1 and before is None:
+            found, first = evaluations.derivatives_anew(x, now.sigma, y, first)
         begins, outside = begins + 1, found.outside
-        engine.begin(found)
+        engine.begin(found, first)
         now = engine.registers()
         if now.fresh:
             prepared.clear()  # and their graphs
@@ -98,15 +102,13 @@ def _minimise(
     return End(solution, status, int(now.steps), now.value, now.grad_norm, now.violation, outside, history)
 
 
-def _prepared(evaluations: Evaluations, task: Task, start: Start) -> tuple[Engine, list[Prepared]]:
-    """The engine, and the two points at which it asks for derivatives first: beside the start, for scales, and there,
-    for multipliers. What the rows touch is looked at in both, and no Hessian is wanted."""
-    kind = engine_for(start.x)
-    before = kind(task, start, torch.zeros(len(start.y), dtype=torch.int32, device=start.x.device))
-    prepared, plan = evaluations.starts([before.asked()[0], before.solution().x]), evaluations.plan
+def _prepared(evaluations: Evaluations, engine: Engine) -> tuple[list[Prepared], Tensor]:
+    """The two points at which the engine asks for derivatives first: beside the start, for scales, and there, for
+    multipliers; and the rows' windows. What the rows touch is looked at in both, and no Hessian is wanted."""
+    prepared, plan = evaluations.starts([engine.asked()[0], engine.solution().x]), evaluations.plan
     first = windows([each.of_windows for each in prepared], plan.layout, plan.k)
     evaluations.place(first)
-    return kind(task, start, first), prepared
+    return prepared, first
 
 
 def _at_start(start: Prepared, solution: Solution, task: Task, plan: Plan, now: Registers) -> Registers:

@@ -6,8 +6,10 @@ give every entry of the Jacobian by itself, once the windows are known.
 
 The windows come from the same colours: with a the product of a remainder's stages, weighted with noise, and b that of
 the same weights times the stages' numbers, the touched stage is b / a. Numbers are taken digit by digit, so that
-rounding cannot make a wrong stage of them. What a row touches is looked at in several points, for a gradient may vanish
-in one. A row that touches stages further apart gives some window that a product with noise refutes (`derivatives.py`).
+rounding cannot make a wrong stage of them. What a row touches is looked at in two points, for a gradient may vanish in
+one: those at which a solve linearises first (`loop.py`). A product with noise refutes a window that holds not all of
+its row (`derivatives.py`): then it is looked once more, there, for a row may touch more than at the start, as
+max(0, x)^2 does. A row that touches stages further apart is refuted again.
 """
 
 from __future__ import annotations
