@@ -19,6 +19,7 @@ from .iteration import advanced, visited
 from .operations import Array, Operations
 from .outcome import accepted, failed, recoiled, taken
 from .predictor import with_far_point
+from .products import moved
 from .requests import ask_derivatives, ask_values, concluded, ended, running
 from .scaling import estimated, far_point, held, inside, placed, with_far_sizes
 from .search import corrected_residuals, correction_wanted, renewed, tested
@@ -130,6 +131,8 @@ def begin(ops: Operations, p: Problem, state: State, a: Derivatives) -> State:
         stage = ops.where(running(s) & ~recoiling, s.stage, -1)
         s = taken(before, s, s.pending & (stage >= 0))._replace(pending=s.pending & False)
         s = ops.when(recoiling, lambda s: recoiled(before, s), s)
+        if a.first is not None:
+            s = ops.when(stage == PLACE, lambda s: realigned(k, s), s)
         s = s._replace(first=ops.where(stage >= 0, k.p.first, s.first))
         s = ops.when(stage == SCALE, lambda s: beside(k, s, a), s)
         s = ops.when((stage == PLACE) & ~s.measured, lambda s: measured(k, s, a), s)
@@ -144,6 +147,11 @@ def begin(ops: Operations, p: Problem, state: State, a: Derivatives) -> State:
         return concluded(k, s, stage == LINEARISE)
 
     return ops.when(state.request == DERIVATIVES, answered, state)
+
+
+def realigned(k: Kit, s: State) -> State:
+    """With what was seen of the rows at the second point in the windows that they have now."""
+    return s._replace(system=s.system._replace(rows=moved(k, s.system.rows, k.p.first - s.first)))
 
 
 def in_hand(ops: Operations, p: Problem, state: State) -> Kit:

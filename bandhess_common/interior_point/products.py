@@ -31,6 +31,17 @@ def pull(k: Kit, rows: Array, u: Array) -> Array:
     return ops.join(ops.add_windows(rows[:, :L] * u[:, None], k.p.first, k.banded), rows[:, L:].T @ u)
 
 
+def moved(k: Kit, rows: Array, by: Array) -> Array:
+    """Rows whose windows begin `by` columns later: what these do not hold is dropped, what is new is 0."""
+    ops, (r, width) = k.ops, rows.shape
+    L = width - k.shared
+    own = (slice(None), slice(0, L))
+    wide = ops.put(ops.full((r, 3 * L), 0.0, rows), (slice(None), slice(L, 2 * L)), rows[own])
+    row = ops.range(r, k.p.free)
+    start = 3 * L * row + L + ops.maximum(ops.minimum(by, L), -L)
+    return ops.put(rows, own, ops.windows(wide.reshape(-1), start, L))
+
+
 def masked(k: Kit, rows: Array) -> Array:
     """J without the columns of fixed variables."""
     return by_columns(k, rows, k.p.free)

@@ -129,11 +129,25 @@ void note_tops(const State<T>& s, const Derivatives<T>& at) {
   s.reg.value_unit = std::max(s.reg.value_unit, finite(here));
 }
 
+// Rows as they stand, in windows that begin at `first`: what these do not hold is dropped, what is new is 0.
+template <class T>
+void move_rows(const State<T>& s, const std::int32_t* first) {
+  const Index L = s.s.w + 1;
+  for (Index i = 0; i < s.r; ++i) {
+    T* row = s.row(i);
+    const Index by = std::max(-L, std::min(L, Index{first[i]} - s.starts()[i]));
+    if (by < 0) std::fill(row, std::copy_backward(row, row + L + by, row + L), T(0));
+    if (by > 0) std::fill(std::copy(row + by, row + L, row), row + L, T(0));
+  }
+}
+
 // |J| into the rows' storage: at the second point, `far`, and then at the start, but 0 for what nearly vanishes there beside
 // what it was: next to an axis of symmetry columns tell as little of sizes as they do on it. What is not finite counts as 0.
 template <class T>
 void note_rows(const State<T>& s, const Derivatives<T>& at, bool far) {
   const Index L = s.s.w + 1, p = s.p;
+  if (!far) move_rows(s, at.first);
+  std::copy_n(at.first, s.r, s.starts());
   const auto note = [=, part = s.constants().vanishing](T a, T& to) {
     const T size = std::isfinite(a) ? std::abs(a) : T(0);
     to = far || size >= part * to ? size : T(0);
