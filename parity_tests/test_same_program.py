@@ -1,4 +1,4 @@
-"""Tolerances, limits, reports and multipliers are no part of a program: with others of them nothing is traced anew."""
+"""Starts, tolerances, limits, reports and multipliers are no part of a program: with others of them nothing is traced anew."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def ends(x: Any) -> Any:
 def calls(backend: Backend) -> dict:
     fun = cost if backend.name == "jax" else lambda x: valley(backend.xp, x)
     return {
-        "newton": lambda **options: backend.package.newton(fun, backend.array(START), 1, **options),
-        "sqp": lambda **options: backend.package.sqp(fun, ends, backend.array(START), 1, **options),
+        "newton": lambda x0=START, **options: backend.package.newton(fun, backend.array(x0), 1, **options),
+        "sqp": lambda x0=START, **options: backend.package.sqp(fun, ends, backend.array(x0), 1, **options),
     }
 
 
@@ -55,6 +55,7 @@ def test_other_limits_and_reports(backend: Backend, name: str, capsys: pytest.Ca
     assert [int(info.step) for info in infos] == 2 * [*range(first.steps + 1)]
     assert float(infos[-1].value) == float(first.value)
     assert len(capsys.readouterr().out.splitlines()) == first.steps + 2
+    assert call(x0=START + 0.1).status == first.status
     if name == "sqp":
         assert call(multipliers=first.multipliers).status == first.status
     assert len(TRACES) == traced

@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from bandhess_common.trust_region import ENOUGH
+
 from .point import Point
 from .subproblem import Query, minimise_model
 
 TURNS = 100  # products spent on one step
-ENOUGH = 1e-3  # a turn that adds less than this part of the decrease is the last
 
 
 class Refined(NamedTuple):
