@@ -1,4 +1,4 @@
-"""Starts, tolerances, limits, reports and multipliers are no part of a program: with others of them nothing is traced anew."""
+"""Starts, tolerances, limits, reports and multipliers are no part of a program: others trace nothing anew."""
 
 from __future__ import annotations
 
