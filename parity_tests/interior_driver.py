@@ -125,7 +125,7 @@ class Engine:
 
 def solve(
     p: Problem, *, dtype: str = "float64", tol: float = 1e-8, max_steps: int = 500, warm: End | None = None,
-    y: Any = None, x0: Any = None, narrow: float = 0.0,
+    y: Any = None, x0: Any = None, narrow: float = 0.0, alone: bool = False,
 ) -> End:  # fmt: skip
     x0 = np.array(p.x0 if warm is None else warm.x, float) if x0 is None else np.array(x0, float)
     n = len(x0)
@@ -145,7 +145,7 @@ def solve(
     kind = 2 if warm is not None else 1 if y is not None else 0
     engine.start(
         [spread(p.lower), spread(p.upper), spread(p.fixed), x0, *given], first,
-        [tol, max_steps, kind, 0.0 if warm is None else warm.mu],
+        [tol, max_steps, kind, 0.0 if warm is None else warm.mu, alone],
     )  # fmt: skip
     history: list[dict[str, float]] = []
     begins = trials = 0

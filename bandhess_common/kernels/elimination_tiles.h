@@ -15,7 +15,7 @@
 //     S   = c_0^2 / d_0 + c_1^2 / d_1 = 1 + 1    once for both: d_2 = 6 - S = 4
 #pragma once
 
-#include "bands.h"
+#include "chunks.h"
 
 namespace bandhess {
 
@@ -79,41 +79,6 @@ INLINE void eliminate_in_registers(V* state, V* columns, Index count, const F& e
   }
 }
 
-// What B columns at a time are made of: of vectors with a system per lane, row by row; of numbers in registers, of C rows
-// each.
-template <class V, bool = std::is_arithmetic_v<V>>
-struct Chunks {
-  static constexpr int C = 1, B = 2;
-  typedef V type;
-};
-template <class T>
-struct Chunks<T, true> {
-  static constexpr int C = Register<T>::C, B = C;
-  typedef typename Register<T>::type type;
-};
-
-// The first `used` entries of a chunk, of which the others are zero, and back.
-template <class V, class Chunk>
-INLINE Chunk load_part(const V* entries, int used) {
-  constexpr int C = Chunks<V>::C;
-  if (used >= C) return *reinterpret_cast<const Chunk*>(entries);
-  Chunk chunk{};
-  if constexpr (C > 1) {
-    for (int l = 0; l < C; ++l) chunk[l] = l < used ? entries[l] : 0;
-  }
-  return chunk;
-}
-
-template <class V, class Chunk>
-INLINE void store_part(V* entries, int used, const Chunk& chunk) {
-  constexpr int C = Chunks<V>::C;
-  if (used >= C) {
-    *reinterpret_cast<Chunk*>(entries) = chunk;
-  } else if constexpr (C > 1) {
-    for (int l = 0; l < used; ++l) entries[l] = chunk[l];
-  }
-}
-
 // B columns of one system, or of one a lane, that are eliminated together, and what they have for the state. `row` counts
 // rows from the first column's own one on.
 template <bool Raw, class V>
@@ -167,6 +132,39 @@ struct Block {
     UNROLL for (int s = 0; s < B; ++s) factors[s] = reinterpret_cast<const V*>(m + s * chunks())[k];
   }
 
+  // Rows B + q C and on, of N chunks, of all columns that have them: what a register holds of c serves the whole way down.
+  template <int N>
+  INLINE void give_rows(int q) {
+    const int P = pitch(w), Q = chunks();
+    Chunk held[B][N];
+    UNROLL for (int s = 0; s < B; ++s) {
+      UNROLL for (int i = 0; i < N; ++i) held[s][i] = c[s * Q + q + i];
+    }
+    const V* of[B];
+    UNROLL for (int s = 0; s < B; ++s) of[s] = reinterpret_cast<const V*>(m + s * Q);
+    const auto column = [&](int k, auto first, auto pending) {
+      Chunk sums[N] = {};
+      V* to = state + k * P + q * C;
+      const V* from = to + B * (P + 1);
+      UNROLL for (int i = first; i < N; ++i) {
+        if (pending && B + (q + i) * C < w) sums[i] = *reinterpret_cast<const Chunk*>(from + i * C);
+        UNROLL for (int s = 0; s < B; ++s) sums[i] += of[s][k] * held[s][i];
+        *reinterpret_cast<Chunk*>(to + i * C) = sums[i];
+      }
+    };
+    using Yes = std::true_type;
+    using No = std::false_type;
+    const int most = std::min(w, (q + 1) * C), whole = std::min(most, w - B);
+    int k = 0;
+    for (; k < whole; ++k) column(k, std::integral_constant<int, 0>(), Yes());
+    for (; k < most; ++k) column(k, std::integral_constant<int, 0>(), No());
+    if constexpr (N > 1) {
+      const int more = std::min(w, (q + 2) * C);
+      for (; k < std::min(more, w - B); ++k) column(k, std::integral_constant<int, 1>(), Yes());
+      for (; k < more; ++k) column(k, std::integral_constant<int, 1>(), No());
+    }
+  }
+
   // Rows B + q C and on of that column.
   INLINE void give(const V* factors, int k, int q, bool pending) {
     Chunk sum{};
@@ -197,14 +195,11 @@ INLINE void eliminate_blocks(V* state, V* columns, Index count, int width) {
       }
     } else {
       for (int q = 0; q < Q; ++q) block.eliminate_rows(q);
-      for (int k = 0; k < w; ++k) {
-        block.load_factors(k, factors);
-        int q = k / C;
-        if (k + B < w) {
-          for (; q + 1 < Q; ++q) block.give(factors, k, q, true);
-        }
-        for (; q < Q; ++q) block.give(factors, k, q, false);
+      int q = 0;
+      if constexpr (B <= 4) {
+        for (; q + 1 < Q; q += 2) block.template give_rows<2>(q);
       }
+      for (; q < Q; ++q) block.template give_rows<1>(q);
     }
   }
   eliminate_columns<Raw>(state, columns, count, w);

@@ -12,6 +12,7 @@
 namespace bandhess {
 
 constexpr Index kMostEntries = 100'000'000;  // of a vector
+constexpr Index kNumbers = 5;                 // of a start
 
 template <class E>
 using Word = std::conditional_t<sizeof(E) == sizeof(double), double, std::int32_t>;
@@ -105,18 +106,18 @@ void interior_start(Call& call) {
   const E* vectors[7] = {call.operand<E>(0, {n}), call.operand<E>(1, {n}), call.operand<E>(2, {n}),
                          call.operand<E>(3, {n}), call.operand<E>(4, {r}), call.operand<E>(5, {n}),
                          call.operand<E>(6, {n})};
-  const E* numbers = call.operand<E>(7, {4});
+  const E* numbers = call.operand<E>(7, {kNumbers});
   const Word<E>* constants = call.operand<Word<E>>(8, {kConstants * kWords<E>});
   const States<E> states(call, 9, sizes, batch);
   s.each<double, 1>(call.pool, 6 * n + r, [&](Index i, double* scratch) {
-    const E* number = numbers + i * 4;
+    const E* number = numbers + i * kNumbers;
     if (number[2] < 0) return states.show(i, State<double>(states.at(i), sizes));
     std::fill_n(states.at(i), states.size, 0.0);
     const State<double> state(states.at(i), sizes, constants + i * kConstants * kWords<E>);
     Widened widened(scratch);
     const auto at = [&](int k, Index count) { return widened(vectors[k] + i * count, count); };
     const Problem<double> problem{at(0, n), at(1, n), at(2, n), at(3, n), at(4, r), at(5, n), at(6, n),
-                                  number[0], number[1], number[2], number[3]};
+                                  number[0], number[1], number[2], number[3], number[4]};
     start(state, problem, static_cast<double>(m));
     states.show(i, state);
   });

@@ -2,17 +2,31 @@
 // 0), and a state that passes from tile to tile.
 #pragma once
 
-#include "bands.h"
+#include "chunks.h"
 
 namespace bandhess {
 
 // The substitutions for widths that registers do not hold (forwards from 16 on), four columns at a time: what they
 // have pending on rows, or take from unknowns, beyond the four goes through memory once. The state, of w (w + 1)
-// entries, has room for the tile's rows: entry t + i of it belongs to row t + i of the tile.
+// entries, has room for the tile's rows: entry t + i of it belongs to row t + i of the tile. It is stored as it will be
+// loaded, by whole registers: a load of what several stores left waits for all of them.
 constexpr int kTogether = 4;  // columns, and fewer than w
+
+// The sum of a register's numbers, by halves.
+template <class Chunk>
+INLINE auto total(const Chunk& chunk) {
+  constexpr int C = sizeof(chunk) / sizeof(chunk[0]);
+  auto part = chunk;
+  UNROLL for (int half = C / 2; half > 0; half /= 2) {
+    UNROLL for (int l = 0; l < half; ++l) part[l] += part[l + half];
+  }
+  return part[0];
+}
 
 template <class T>
 INLINE void forward_wide(T* state, const T* columns, T* x, Index count, int w) {
+  constexpr int C = Register<T>::C;
+  typedef typename Register<T>::type Chunk;
   std::fill_n(state + w, count, T(0));
   Index t = 0;
   for (; t + kTogether <= count; t += kTogether) {
@@ -25,10 +39,14 @@ INLINE void forward_wide(T* state, const T* columns, T* x, Index count, int w) {
       x[t + k] = v[k];
     }
     T* rows = state + t;
-#pragma GCC ivdep
-    for (int i = kTogether; i <= w; ++i) rows[i] += (m[0][i] * v[0] + m[1][i] * v[1]) + (m[2][i] * v[2] + m[3][i] * v[3]);
-    UNROLL for (int k = 1; k < kTogether; ++k) {
-      UNROLL for (int i = 1; i <= k; ++i) rows[w + i] += m[k][w + i] * v[k];
+    int i = kTogether;
+    for (; i + C <= w + 1; i += C) {
+      at(rows + i) += (at(m[0] + i) * v[0] + at(m[1] + i) * v[1]) + (at(m[2] + i) * v[2] + at(m[3] + i) * v[3]);
+    }
+    for (; i < w + kTogether; i += C) {  // column k ends with row w + k
+      UNROLL for (int k = 0; k < kTogether; ++k) {
+        at(rows + i) += load_part<T, Chunk>(m[k] + i, w + k + 1 - i) * v[k];
+      }
     }
   }
   for (; t < count; ++t) {
@@ -44,34 +62,37 @@ INLINE void forward_wide(T* state, const T* columns, T* x, Index count, int w) {
 template <class T>
 INLINE void backward_wide(T* state, const T* columns, T* x, Index count, int w) {
   constexpr int C = Register<T>::C;
+  typedef typename Register<T>::type Chunk;
   std::copy_backward(state, state + w, state + w + count);
   Index t = count;
   for (; t % kTogether; --t) {
     const T* m = columns + (t - 1) * (w + 1);
     x[t - 1] = state[t - 1] = x[t - 1] / m[0] - dot(m + 1, state + t, w);
   }
+  const int end = kTogether + (w + 1 - kTogether) / C * C;  // of what whole registers take
   while (t > 0) {
     t -= kTogether;
     const T* m[kTogether];
     T v[kTogether];
     const T* below = state + t;
-    typename Register<T>::type sums[kTogether] = {};
+    Chunk sums[kTogether] = {};
     UNROLL for (int k = 0; k < kTogether; ++k) {
       m[k] = columns + (t + k) * (w + 1) - k;  // m[k][i] stands beside row t + i
       v[k] = x[t + k] / m[k][k];
+      for (int l = end; l <= w + k; ++l) v[k] -= m[k][l] * below[l];
     }
-    int i = kTogether;
-    for (; i + C <= w + 1; i += C) {
+    for (int i = end - C; i >= kTogether; i -= C) {  // those that were found last come last
       UNROLL for (int k = 0; k < kTogether; ++k) sums[k] += at(m[k] + i) * at(below + i);
     }
     UNROLL for (int k = kTogether - 1; k >= 0; --k) {
-      T rest = 0;
-      for (int l = i; l <= w + k; ++l) rest += m[k][l] * below[l];
-      UNROLL for (int l = 0; l < C; ++l) rest += sums[k][l];
-      v[k] -= rest;
+      v[k] -= total(sums[k]);
       UNROLL for (int l = kTogether - 1; l > k; --l) v[k] -= m[k][l] * v[l];
     }
-    UNROLL for (int k = 0; k < kTogether; ++k) x[t + k] = state[t + k] = v[k];
+    if constexpr (C == kTogether) {
+      at(x + t) = at(state + t) = Chunk{v[0], v[1], v[2], v[3]};
+    } else {
+      UNROLL for (int k = 0; k < kTogether; ++k) x[t + k] = state[t + k] = v[k];
+    }
   }
 }
 

@@ -60,7 +60,7 @@ def solve(p: Problem, verbose: bool = False, tol: float = 1e-8, max_steps: int =
 
     fixed = (p.lower == p.upper).astype(float)
     eps = float(np.finfo(dtype).eps)
-    operands = arrays(p.lower, p.upper, fixed, p.x0, zero(r), zero(n), zero(n), [tol, max_steps, 0, 0])
+    operands = arrays(p.lower, p.upper, fixed, p.x0, zero(r), zero(n), zero(n), [tol, max_steps, 0, 0, not verbose])
     operands += [np.array(constants_of_engine(eps)).view(word), state.view(word)]
     call("interior_start", list(map(view, operands)), both, rows=structure.rows, m=model.m, shared=0)
 

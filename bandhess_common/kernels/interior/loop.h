@@ -2,6 +2,7 @@
 // trial, values judge a trial. benchmarks/sqp_methods/README.md states the method.
 #pragma once
 
+#include "alone.h"
 #include "rounding.h"
 #include "search.h"
 #include "start.h"
@@ -15,6 +16,30 @@ class Loop {
       : s_(s), c_(s.constants()), reg_(s.reg), system_(s), direction_(s, system_), search_(s, system_) {}
 
   void begin(const Derivatives<T>& at) {
+    receive(at);
+    go_alone();
+  }
+
+  void trial(T f, const T* h) {
+    reg_.fresh = 0;
+    if (reg_.request != kValues) return;
+    each(0, s_.r, [=, scale = s_.h_scale, to = s_.top](Index i) { to[i] = scale[i] * h[i]; });
+    reg_.f_new = reg_.f_scale * f;
+    search_.judge(reg_.f_new, s_.top);
+    go_alone();
+  }
+
+ private:
+  const State<T>& s_;
+  const Constants<T>& c_;
+  Registers<T>& reg_;
+  System<T> system_;
+  Direction<T> direction_;
+  Search<T> search_;
+
+  Point<T> here() const { return {s_.x, s_.h, s_.step(), T(0)}; }
+
+  void receive(const Derivatives<T>& at) {
     reg_.fresh = 0;
     if (reg_.request != kDerivatives) return;
     if (!(at.narrow == 0)) {
@@ -22,6 +47,8 @@ class Loop {
       return end<T>(s_, kBandTooNarrow);
     }
     if (reg_.stage == kScale) return look_at_start(at);
+    if (reg_.ahead > 0 && !(finite(at) && agrees(s_, at))) return begin_anew(s_);
+    reg_.ahead = 0;
     if (!finite(at)) return bad_derivatives();
     const bool starting = reg_.stage == kEstimate && reg_.pending == kNothing;
     if (starting) {
@@ -36,7 +63,7 @@ class Loop {
     if (reg_.pending == kEntering) reg_.step = reg_.fraction = 0;
     if (reg_.pending != kNothing) reg_.steps += 1;
     reg_.pending = kNothing;
-    load(at, starting ? reg_.f_scale : T(1));
+    load(s_, at, starting ? reg_.f_scale : T(1));
     if (reg_.stage == kLinearise) return linearise();
     if (starting && reg_.measured == 0 && choose_units(s_)) return place_start(s_);
     if (starting) start_point();
@@ -44,24 +71,6 @@ class Loop {
     if (starting) set_limits(s_, theta(s_, here(), reg_.barrier, true));
     ask_for_derivatives();
   }
-
-  void trial(T f, const T* h) {
-    reg_.fresh = 0;
-    if (reg_.request != kValues) return;
-    each(0, s_.r, [=, scale = s_.h_scale, to = s_.top](Index i) { to[i] = scale[i] * h[i]; });
-    reg_.f_new = reg_.f_scale * f;
-    search_.judge(reg_.f_new, s_.top);
-  }
-
- private:
-  const State<T>& s_;
-  const Constants<T>& c_;
-  Registers<T>& reg_;
-  System<T> system_;
-  Direction<T> direction_;
-  Search<T> search_;
-
-  Point<T> here() const { return {s_.x, s_.h, s_.step(), T(0)}; }
 
   void look_at_start(const Derivatives<T>& at) {
     note_tops(s_, at);
@@ -72,6 +81,35 @@ class Loop {
     std::copy_n(at.h, s_.r, s_.c_rows);
     ask_at(s_, s_.x);
     reg_.stage = kEstimate;
+  }
+
+  // From request to request without the caller, where `alone.h` says what it would tell. An end is the caller's to confirm.
+  void go_alone() {
+    for (int left = steps_alone(s_); goes_alone(s_);) {
+      if (reg_.request == kValues) {
+        reg_.f_new = follow_values(s_);
+        search_.judge(reg_.f_new, s_.top);
+      } else if (reg_.request == kDerivatives && reg_.pending == kStepped) {
+        follow_gradient(s_);
+        take();
+        reg_.steps += 1;
+        reg_.pending = kNothing;
+        reg_.ahead = 1;
+        lagrangian_gradient(s_);
+        linearise();
+        const bool ended = reg_.request == kDone || !(reg_.quadratic > 0);
+        if (ended || --left == 0) return ask_here();
+      } else {
+        return;
+      }
+    }
+  }
+
+  void ask_here() {
+    reg_.status = -1;
+    reg_.pending = kNothing;
+    ask_at(s_, s_.x);
+    ask_for_derivatives();
   }
 
   // Cells that storage does not use are not read.
@@ -114,59 +152,6 @@ class Loop {
     reg_.leaving = 0;
   }
 
-  // Scales rows, values and variables, takes fixed ones out; `more` where the gradient was asked for before scales were known.
-  void load(const Derivatives<T>& at, T more) {
-    const Index n = s_.n, p = s_.p, banded = s_.banded, L = s_.s.w + 1, S = s_.s.stride;
-    const T* mask = s_.mask;
-    reg_.f = reg_.f_scale * at.f;
-    run([&] {
-      for (Index i = 0; i < s_.r; ++i) {
-        const T* from = at.rows + i * (L + p);
-        const T* own = mask + at.first[i];
-        T* to = s_.row(i);
-        s_.starts()[i] = at.first[i];
-        const T scale = s_.h_scale[i];
-        s_.h[i] = scale * at.h[i];
-        for (Index j = 0; j < L; ++j) to[j] = scale * from[j] * own[j];
-        for (Index j = L; j < S; ++j) to[j] = 0;
-        for (Index q = 0; q < p; ++q) s_.column(q)[i] = scale * from[L + q] * mask[banded + q];
-      }
-    });
-    if (reg_.stage == kLinearise) {
-      reg_.diagonals = static_cast<T>(at.diagonals);
-      each(0, n, [=, to = s_.w, from = at.w](Index j) { to[j] = from[j] * mask[j] * mask[j]; });
-      for (Index i = 1; i < at.diagonals; ++i)
-        each(0, banded - i, [=, to = s_.w + i * n, from = at.w + i * n](Index j) { to[j] = from[j] * mask[j] * mask[j + i]; });
-      for (Index q = 0; q < p; ++q)
-        each(0, n, [=, to = s_.w_border(q), from = at.w + (at.diagonals + q) * n, own = mask[banded + q]](Index j) {
-          to[j] = from[j] * mask[j] * own;
-        });
-    } else {
-      reg_.diagonals = 1;
-      std::fill_n(s_.w, n, T(0));
-      std::fill_n(s_.w_border(0), p * n, T(0));
-    }
-    each(0, n, [=, g = at.gradient, to = s_.dual](Index j) { to[j] = more * g[j] * mask[j]; });
-    objective_gradient();
-  }
-
-  // The gradient of the objective, and in `dual`, which holds that of sigma f + y . h, that of the Lagrangian.
-  void objective_gradient() {
-    T *gradient = s_.gradient, *dual = s_.dual;
-    if (s_.elastic()) {
-      each(0, s_.n, [=, x = s_.x, from = s_.x_r, weight = s_.weight, by = reg_.zeta](Index j) {
-        gradient[j] = by * weight[j] * weight[j] * (x[j] - from[j]);
-        dual[j] += gradient[j];
-      });
-    } else if (reg_.stage == kLinearise) {
-      pull(s_, s_.y, s_.w1);
-      each(0, s_.n, [=, force = s_.w1](Index j) { gradient[j] = dual[j] - force[j]; });
-    } else {
-      std::copy_n(dual, s_.n, gradient);
-    }
-    each(0, s_.n, [=, low = s_.z_lower, up = s_.z_upper](Index j) { dual[j] -= low[j] - up[j]; });
-  }
-
   void start_point() {
     const T eps = std::numeric_limits<T>::epsilon();
     const T size = std::max(largest(s_.gradient, s_.n), c_.size_least);
@@ -197,6 +182,7 @@ class Loop {
       find_noise(s_);
       report();
       const T size = error(s_, T(0));
+      if (reg_.ahead > 0 && !(size > reg_.tol && reg_.steps < reg_.max_steps)) return ask_here();
       if (!std::isfinite(size)) return end<T>(s_, kNonfinite);
       if (!s_.elastic() && unbounded(s_)) return end<T>(s_, kUnbounded);
       const bool stationary = s_.elastic() ? least_violation(s_) : size <= reg_.tol && met(s_);

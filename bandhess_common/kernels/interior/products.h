@@ -2,6 +2,7 @@
 // dense columns in the one and dense rows in the other.
 #pragma once
 
+#include "../chunks.h"
 #include "state.h"
 #include "vectors.h"
 
@@ -179,6 +180,45 @@ void push_and_pull(const State<T>& s, const T* v, T* u, T* out, const F& f) {
   });
 }
 
+// Of R rows a, a + S, .. with one window: entries q .. q + N C - 1, times g, meet each entry p before them, and of those
+// from p on. In registers they serve for all p.
+template <class T, int R, int N>
+INLINE void add_chunks_of_gram(int S, const T* a, const T* g, T* matrix, int q) {
+  using Of = Chunked<T>;
+  constexpr int C = Of::kLanes;
+  typename Of::Chunk held[R][N], lane;
+  UNROLL for (int k = 0; k < R; ++k) {
+    UNROLL for (int j = 0; j < N; ++j) {
+      held[k][j] = g[k] * load_part<T, typename Of::Chunk>(a + k * S + q + j * C, S - q - j * C);
+    }
+  }
+  UNROLL for (int l = 0; l < C; ++l) lane[l] = l;
+  const auto sum = [&](int p, int j) {
+    typename Of::Chunk total = a[p] * held[0][j];
+    UNROLL for (int k = 1; k < R; ++k) total += a[k * S + p] * held[k][j];
+    return total;
+  };
+  T* to = matrix + q;
+  int p = 0;
+  for (; p <= q; ++p, to += S - 1) {
+    UNROLL for (int j = 0; j < N; ++j) Of::at(to + j * C) += sum(p, j);
+  }
+  for (; p < std::min(S, q + N * C); ++p, to += S - 1) {
+    UNROLL for (int j = 0; j < N; ++j) {
+      const int before = p - q - j * C;
+      if (before < C) Of::at(to + j * C) += lane >= static_cast<T>(before) ? sum(p, j) : typename Of::Chunk{};
+    }
+  }
+}
+
+template <class T, int R>
+INLINE void add_gram_of(int S, const T* a, const T* g, T* matrix) {
+  constexpr int C = Chunked<T>::kLanes;
+  int q = 0;
+  for (; q + C < S; q += 2 * C) add_chunks_of_gram<T, R, 2>(S, a, g, matrix, q);
+  if (q < S) add_chunks_of_gram<T, R, 1>(S, a, g, matrix, q);
+}
+
 // matrix += J^T diag(g) J, by columns, of the banded variables
 template <class T>
 void add_gram(const State<T>& s, const T* g, T* matrix) {
@@ -186,22 +226,24 @@ void add_gram(const State<T>& s, const T* g, T* matrix) {
   const std::int32_t* starts = s.starts();
   with_stride(s, [&](auto stride) {
     const int S = stride;
-    Index i = 0;
-    for (; S > kUnrolled && run_of_rows(s, i, s.r); i += kRun) {
-      const T *a0 = rows + i * S, *a1 = a0 + S, *a2 = a1 + S, *a3 = a2 + S;
-      T* column = matrix + Index{starts[i]} * S;
-      for (int p = 0; p < S; ++p, column += S) {
-        const T u0 = g[i] * a0[p], u1 = g[i + 1] * a1[p], u2 = g[i + 2] * a2[p], u3 = g[i + 3] * a3[p];
-#pragma GCC ivdep
-        for (int q = p; q < S; ++q) column[q - p] += (u0 * a0[q] + u1 * a1[q]) + (u2 * a2[q] + u3 * a3[q]);
-      }
-    }
-    for (; i < s.r; ++i) {
+    for (Index i = 0; i < s.r;) {
       const T* a = rows + i * S;
       T* column = matrix + Index{starts[i]} * S;
-      UNROLL for (int p = 0; p < S; ++p) {
-        const T by = g[i] * a[p];
-        UNROLL for (int q = p; q < S; ++q) column[p * S + q - p] += by * a[q];
+      if (S > Chunked<T>::kLanes && run_of_rows(s, i, s.r)) {
+        add_gram_of<T, kRun>(S, a, g + i, column);
+        i += kRun;
+      } else if (S > 2 * Chunked<T>::kLanes && i + 2 <= s.r && starts[i] == starts[i + 1]) {
+        add_gram_of<T, 2>(S, a, g + i, column);
+        i += 2;
+      } else if (S > 2 * Chunked<T>::kLanes) {
+        add_gram_of<T, 1>(S, a, g + i, column);
+        i += 1;
+      } else {
+        UNROLL for (int p = 0; p < S; ++p) {
+          const T by = g[i] * a[p];
+          UNROLL for (int q = p; q < S; ++q) column[p * S + q - p] += by * a[q];
+        }
+        i += 1;
       }
     }
   });

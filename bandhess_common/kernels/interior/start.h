@@ -16,7 +16,7 @@ struct Problem {
   const T* y;
   const T* z_lower;
   const T* z_upper;
-  T tol, max_steps, start, mu;
+  T tol, max_steps, start, mu, alone;
 };
 
 // What the user's functions tell, unscaled, as it comes with a call.
@@ -98,6 +98,7 @@ void start(const State<T>& s, const Problem<T>& problem, T m) {
   reg.max_steps = problem.max_steps;
   reg.start = problem.start;
   reg.warm_mu = problem.mu;
+  reg.alone = problem.alone;
   reg.sigma = reg.f_scale = 1;
   set_bounds(s, problem);
   std::copy_n(problem.y, s.r, s.y);

@@ -43,7 +43,7 @@ class Start(NamedTuple):
     y: Array
     z_lower: Array
     z_upper: Array
-    numbers: Array  # (4,): tol, max_steps, COLD, MULTIPLIERS or WARM, mu
+    numbers: Array  # (5,): tol, max_steps, COLD, MULTIPLIERS or WARM, mu, whether points of a quadratic program may be passed over
 
 
 class Engine(Protocol):
@@ -153,7 +153,7 @@ class Portable(NamedTuple):
         return self._with_head(new() if begun is False else lax.cond(begun, lambda: before, new))
 
     def _start(self, box: Box, x: Array, start: Start) -> Running:
-        tol, max_steps, kind, mu = start.numbers
+        tol, max_steps, kind, mu, _ = start.numbers
         first = jnp.zeros(self.layout.r, jnp.int32)  # `begin` brings them
         problem = problem_of(OPS, *box, first, self.m, (tol, max_steps), *self.layout[2:])
         given = portable.Solution(x, start.y, start.z_lower, start.z_upper, mu)
@@ -161,7 +161,7 @@ class Portable(NamedTuple):
 
     def blank(self) -> tuple:
         n, r, *_ = self.layout
-        vector, rows, numbers = (jnp.zeros(size, self.dtype) for size in (n, r, 4))
+        vector, rows, numbers = (jnp.zeros(size, self.dtype) for size in (n, r, 5))
         box, start = Box(*[vector] * 3), Start(rows, vector, vector, numbers)
         shapes = jax.eval_shape(self._start, box, vector, start)
         return self._with_head(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes))

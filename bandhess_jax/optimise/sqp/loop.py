@@ -111,14 +111,15 @@ def _noted(engine: Engine, before: State, s: State, at: Derivatives, box: Box, c
     turn: what read the state between two calls of the engine would make XLA copy it."""
     register = lambda name: engine.register(s.head, name)  # noqa: E731
     steps = register("steps").astype(jnp.int32)
-    fresh = ((register("fresh") > 0) | (s.trials > before.trials)) & (steps > s.noted)
+    fresh = (register("fresh") > 0) | (s.trials > before.trials)
+    last, fresh = fresh & (steps >= s.noted), fresh & (steps > s.noted)  # the one may be what an end was confirmed by
     at_once = (register("request") == DONE) & (s.noted < 0) & ~fresh
     values = Seen(register("value"), register("grad_norm"), register("violation"))
     grad_norm = jnp.max(jnp.abs(at.grad) * (1 - box.held))
     inequalities = jnp.arange(len(at.h)) >= engine.m
     violation = jnp.max(jnp.where(inequalities, -at.h, jnp.abs(at.h)), initial=0)
     values = jax.tree.map(lambda a, b: jnp.where(at_once, a, b), Seen(at.value, grad_norm, violation), values)
-    fresh |= at_once
+    fresh, last = fresh | at_once, last | at_once
     if callback is not None:
         info = StepInfo(steps, values.value, values.grad_norm, register("shift"), register("fraction"))
         lax.cond(fresh, lambda info: jax.debug.callback(callback, info), lambda _: None, info)
@@ -127,7 +128,7 @@ def _noted(engine: Engine, before: State, s: State, at: Derivatives, box: Box, c
         row = SQPHistory(*values, *map(register, ("step", "fraction", "shift", "mu")))
         place = jnp.where(fresh, steps, len(history.value))
         history = jax.tree.map(lambda rows, a: rows.at[place].set(a, mode="drop"), history, row)
-    seen = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), values, s.seen)
+    seen = jax.tree.map(lambda a, b: jnp.where(last, a, b), values, s.seen)
     return s._replace(turns=s.turns + 1, noted=jnp.where(fresh, steps, s.noted), seen=seen, history=history)
 
 

@@ -52,7 +52,7 @@ class Given(NamedTuple):
     bound_multipliers: Any
     inequality_multipliers: Any
     barrier: Any
-    numbers: Any  # tol, max_steps, how to start
+    numbers: Any  # tol, max_steps, how to start, whether points may be passed over
 
     def start(self, problem: Problem) -> Start:
         layout = problem.objective.layout
@@ -60,7 +60,7 @@ class Given(NamedTuple):
         z = problem.inequalities.ravel(self.inequality_multipliers, "inequality multipliers")
         lower, upper = map(layout.ravel, self.bound_multipliers)
         numbers = jnp.concatenate(
-            [self.numbers.astype(layout.dtype), jnp.reshape(self.barrier, 1).astype(layout.dtype)]
+            [self.numbers[:3], jnp.reshape(self.barrier, 1), self.numbers[3:]], dtype=layout.dtype
         )
         return lax.stop_gradient(Start(jnp.concatenate([y, -z]), lower, upper, numbers))
 
@@ -220,7 +220,7 @@ def _without_variables(options: Options, *rest: Any) -> Parts:
     return Parts(user.x0, value, zero, none, status, y, violation, history, sides, below, zero, none)
 
 
-def _given(like: tuple, numbers: tuple[float, int], multipliers: Any, start: Any, dtype: np.dtype) -> Given:
+def _given(like: tuple, numbers: tuple[float, int, bool], multipliers: Any, start: Any, dtype: np.dtype) -> Given:
     zeros = lambda tree: jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)  # noqa: E731
     y, z, x, *_ = like
     kind = COLD if multipliers is None else MULTIPLIERS
@@ -233,7 +233,7 @@ def _given(like: tuple, numbers: tuple[float, int], multipliers: Any, start: Any
             parts[2] if below is None else below,
             start.barrier,
         )
-    return Given(*parts, np.array([*numbers, kind]))
+    return Given(*parts, np.array([*numbers[:2], kind, numbers[2]]))
 
 
 def solve(
@@ -247,7 +247,8 @@ def solve(
     if max_seconds is not None:
         check_host(operands, "sqp")
     like = piece.shape_of(_like)
-    given = _given(like, numbers, multipliers, start, layout.dtype)
+    alone = options.rows is None and user.report is None  # nobody asks for each iterate
+    given = _given(like, (*numbers, alone), multipliers, start, layout.dtype)
     if layout.n == 0:
         return jit_call(_without_variables, options, *user, given)
     if max_seconds is not None or not (is_traced(operands) or piece.traced):

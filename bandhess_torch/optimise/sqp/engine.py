@@ -34,6 +34,7 @@ class Task(NamedTuple):
     shared: int  # variables, the last
     tol: float
     max_steps: int
+    alone: bool  # whether it may pass over points of a quadratic program without a request
 
 
 class Start(NamedTuple):
@@ -86,7 +87,7 @@ class Compiled:
         self.state = start.x.new_empty(count, dtype=word)
         self.head = start.x.new_empty(self.layout.head)
         self.of_state, self.of_both = view(self.state), [view(self.state), view(self.head)]
-        numbers = start.x.new_tensor([task.tol, task.max_steps, start.kind, float(start.mu)])
+        numbers = start.x.new_tensor([task.tol, task.max_steps, start.kind, float(start.mu), task.alone])
         fixed = torch.tensor(constants_of_engine(torch.finfo(start.x.dtype).eps), dtype=torch.float64).view(word)
         operands = [task.lower, task.upper, task.held, *start[1:5], numbers, fixed]
         operands = [t.contiguous() for t in operands]

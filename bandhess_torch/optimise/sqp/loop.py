@@ -56,7 +56,7 @@ def _minimise(
     began = time.perf_counter()
     plan = program.common or Plan(options.objective.layout, options.extraction, options.check_band)
     evaluations, history = Evaluations(user, plan, program, start.kind == WARM), list[SQPHistory]()
-    engine = engine_for(start.x)(task, start)
+    engine = engine_for(start.x)(task._replace(alone=task.alone and callback is None), start)
     prepared, first = _prepared(evaluations, engine)
     program.common, begins, outside = plan, 0, -1
 

@@ -102,7 +102,7 @@ class Setting(NamedTuple):
             lower, upper = torch.where(dummies, 0, lower), torch.where(dummies, 0, upper)
         rows = stages_in_window(layout, k) * layout.d
         m = self.problem.equalities.size
-        return Task(lower, upper, self.held, m, rows, layout.p, options.tol, options.max_steps)
+        return Task(lower, upper, self.held, m, rows, layout.p, options.tol, options.max_steps, not options.history)
 
     def multipliers(self, end: Solution) -> Tensor:
         """Those of G, as the conditions of a solution have them."""
