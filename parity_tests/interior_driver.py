@@ -87,12 +87,12 @@ class Engine:
         ]
         call(name, [view(a) for a in kept], [view(a) for a in results], **options)
 
-    def start(self, vectors: list, first: np.ndarray, numbers: list[float]) -> None:
-        """first goes with each `begin`."""
+    def start(self, vectors: list, first: np.ndarray, numbers: list[float], alone: bool = False) -> None:
+        """first goes with each `begin`. alone: quadratic programs pass over points without a request."""
         self.first = np.ascontiguousarray(first, np.int32)
         eps = float(np.finfo(self.dtype).eps)
         fixed = self.words(np.array(constants_of_engine(eps)))
-        operands = [*vectors, np.array(numbers), fixed, self.words(self.state)]
+        operands = [*vectors, np.array([*numbers, alone]), fixed, self.words(self.state)]
         results = [self.words(self.state), self.head]
         self._call("interior_start", operands, results, rows=self.layout.rows, m=self.m, shared=self.layout.p)
 
@@ -145,7 +145,7 @@ def solve(
     kind = 2 if warm is not None else 1 if y is not None else 0
     engine.start(
         [spread(p.lower), spread(p.upper), spread(p.fixed), x0, *given], first,
-        [tol, max_steps, kind, 0.0 if warm is None else warm.mu, alone],
+        [tol, max_steps, kind, 0.0 if warm is None else warm.mu], alone,
     )  # fmt: skip
     history: list[dict[str, float]] = []
     begins = trials = 0

@@ -174,7 +174,7 @@ def test_a_call_that_was_not_asked_for() -> None:
     engine = Engine(2, 1, 1, 2)
     zeros = [np.zeros(k) for k in (2, 1, 2, 2)]
     bounds = [np.full(2, -INF), np.full(2, INF), np.zeros(2)]
-    engine.start([*bounds, p.x0, *zeros[1:]], np.zeros(1, np.int32), [1e-8, 100, 0, 0, 0])
+    engine.start([*bounds, p.x0, *zeros[1:]], np.zeros(1, np.int32), [1e-8, 100, 0, 0])
     before = engine.state.copy()
     engine.trial(np.nan, [np.nan])
     np.testing.assert_array_equal(engine.state, before)
@@ -217,7 +217,7 @@ def test_windows_come_with_the_derivatives(early: int) -> None:
     for moves in (False, True):
         engine, begins = Engine(3, 2, 1, 2), 0
         zeros = [np.zeros(k) for k in (3, 2, 3, 3)]
-        engine.start([np.full(3, -INF), np.full(3, INF), zeros[0], p.x0, *zeros[1:]], zeros[1], [1e-8, 100, 0, 0, 0])
+        engine.start([np.full(3, -INF), np.full(3, INF), zeros[0], p.x0, *zeros[1:]], zeros[1], [1e-8, 100, 0, 0])
         while engine.register("request"):
             x = engine.vector("x_request")
             if engine.register("request") == VALUES:
@@ -250,7 +250,7 @@ def test_by_xla(dtype: str) -> None:
     p = problem(square([1, 2], [1, 1]), circle, [0.5, 0.5], m=1)
     zeros = [np.zeros(k) for k in (1, 2, 2)]
     bounds = [np.full(2, -INF), np.full(2, INF), np.zeros(2)]
-    first, numbers = np.zeros(1, np.int32), [EPS[dtype], 100, 0, 0, 0]
+    first, numbers = np.zeros(1, np.int32), [EPS[dtype], 100, 0, 0]
     points = [np.array([0.5, 0.5]), np.array([2.0, -1.0])]
     engines = []
     for x in points:
@@ -261,7 +261,7 @@ def test_by_xla(dtype: str) -> None:
     word, size = words(dtype, engines[0].layout.size)
     both = [jax.ShapeDtypeStruct((2, size), word), jax.ShapeDtypeStruct((2, engines[0].layout.head), dtype)]
     fixed = np.array(constants_of_engine(float(np.finfo(dtype).eps))).view(word)
-    shared = [*bounds, points, *zeros, numbers]
+    shared = [*bounds, points, *zeros, [*numbers, 0]]
     operands = [np.broadcast_to(np.asarray(a, dtype), (2, np.shape(a)[-1])) for a in shared]
     operands += [np.broadcast_to(fixed, (2, len(fixed))), np.zeros((2, size), word)]
     state, head = jax.jit(jax.ffi.ffi_call("bandhess_interior_start", both), static_argnames=("rows", "m", "shared"))(

@@ -81,8 +81,8 @@ KERNELS = {
     # The interior point by requests (interior.py): a state s, for m equalities among r rows, W's band of `rows`
     # diagonals, and so many shared variables, the last of the n.
     # numbers: tol, max_steps, start (0 multipliers by least squares, 1 y, 2 y, z and mu of a previous end, below 0 none
-    # of them: the state before goes on), mu, alone (1: a quadratic program may pass over points without a request). The
-    # head is what callers read of a state.
+    # of them: the state before goes on), mu, alone (1: nobody asks for each iterate). The head is
+    # what callers read of a state.
     "interior_start": Kernel(
         (
             "lower (n)",

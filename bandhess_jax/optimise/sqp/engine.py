@@ -43,7 +43,7 @@ class Start(NamedTuple):
     y: Array
     z_lower: Array
     z_upper: Array
-    numbers: Array  # (5,): tol, max_steps, COLD, MULTIPLIERS or WARM, mu, whether points of a quadratic program may be passed over
+    numbers: Array  # (5,): tol, max_steps, COLD, MULTIPLIERS or WARM, mu, 1 where nobody asks for each iterate
 
 
 class Engine(Protocol):

@@ -52,7 +52,7 @@ class Given(NamedTuple):
     bound_multipliers: Any
     inequality_multipliers: Any
     barrier: Any
-    numbers: Any  # tol, max_steps, how to start, whether points may be passed over
+    numbers: Any  # tol, max_steps, how to start, whether nobody asks for each iterate
 
     def start(self, problem: Problem) -> Start:
         layout = problem.objective.layout
@@ -247,7 +247,7 @@ def solve(
     if max_seconds is not None:
         check_host(operands, "sqp")
     like = piece.shape_of(_like)
-    alone = options.rows is None and user.report is None  # nobody asks for each iterate
+    alone = options.rows is None and user.report is None
     given = _given(like, (*numbers, alone), multipliers, start, layout.dtype)
     if layout.n == 0:
         return jit_call(_without_variables, options, *user, given)

@@ -34,7 +34,7 @@ class Task(NamedTuple):
     shared: int  # variables, the last
     tol: float
     max_steps: int
-    alone: bool  # whether it may pass over points of a quadratic program without a request
+    alone: bool  # whether nobody asks for each iterate
 
 
 class Start(NamedTuple):
