@@ -1,4 +1,4 @@
-"""Quadratic programs that the compiled engine solves between requests, against those of which it asks for each point."""
+"""Quadratic programs that the compiled engine solves between requests, and those of which it asks for each point."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ N, TOL = 12, 1e-8
 
 
 def program(seed: int = 0, shared: int = 0) -> Problem:
-    """min x P x / 2 + q x, A x = b, C x >= d, and bounds, all banded, with `shared` dense rows and columns at the end."""
+    """min x P x / 2 + q x, A x = b, C x >= d, and bounds, all banded, with `shared` dense columns at the end."""
     rng = np.random.default_rng(seed)
     near = np.abs(np.subtract.outer(np.arange(N), np.arange(N))) < 3
     near[N - shared :] = near[:, N - shared :] = True

@@ -171,8 +171,8 @@ def sqp(
 
     Cost: a step takes one linearisation, (2k + 1) d products with it at most, one for each shared variable, two more
     for check_band, and about one banded factorisation. In a quadratic program (linear rows, a quadratic objective) the
-    compiled method goes on by the derivatives at its start, without more of the functions until an end is to be confirmed,
-    or a caller wants to hear of each step (callback, verbose, history). Works under jit and vmap. x, value and multipliers are
+    compiled method goes on by the derivatives at its start until an end is to be confirmed, unless a caller wants to
+    hear of each step (callback, verbose, history). Works under jit and vmap. x, value and multipliers are
     differentiable with respect to args and bounds, to any order and in both modes, never through the iterations: x and
     multipliers by the implicit function theorem (one more linearisation and solve), value by the envelope theorem. A
     derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR; those of x and multipliers also where the

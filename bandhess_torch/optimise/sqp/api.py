@@ -236,7 +236,7 @@ def sqp(
 
     Cost: a step takes one linearisation, (2k + 1) d + 1 products with it, one more for each shared variable, and about
     one banded factorisation. In a quadratic program (linear rows, a quadratic objective) the compiled method goes on by
-    the derivatives at its start until an end is to be confirmed, or unless a caller wants to hear of each step
+    the derivatives at its start until an end is to be confirmed, unless a caller wants to hear of each step
     (callback, verbose, history). x, value and multipliers are differentiable with respect to the tensors in args and
     bounds, in autograd and `torch.func`, to any order and in both modes, by the implicit function theorem: one more
     linearisation and solve each time. The value's derivative is that of the Lagrangian (the envelope theorem). A
