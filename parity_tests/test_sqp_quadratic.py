@@ -84,3 +84,45 @@ def test_convex_or_not(backend: Backend, curvature: float) -> None:
 
 def _coupled(x: Any, curvature: Any) -> Any:
     return (x[1:] * x[:-1]).sum() + curvature * (x**2).sum()
+
+
+def test_the_same_whether_somebody_listens(backend: Backend) -> None:
+    """Where nobody hears of the steps they are made by the derivatives at the start, in the compiled engine."""
+    cost, rows = functions(backend.name)
+    args, box = (backend.array(X0), backend.array(0.0)), [0.5] * 3 + [4.0] * (2 * COUNT)
+    bounds = tuple(backend.array(sign * np.array(box)) for sign in (-1, 1))
+    start, heard = backend.array(np.zeros((T, 3 + 2 * COUNT))), []
+    sqp = functools.partial(backend.package.sqp, cost, rows, start, 1, args=args, bounds=bounds)
+    alone = sqp()
+    for told in (sqp(history=True), sqp(callback=heard.append)):
+        assert told.status == alone.status == backend.package.Status.CONVERGED
+        assert int(told.steps) == int(alone.steps)
+        np.testing.assert_allclose(backend.numpy(told.x), backend.numpy(alone.x), atol=1e-7)
+        np.testing.assert_allclose(float(told.value), float(alone.value), rtol=1e-10)
+    assert [int(info.step) for info in heard] == list(range(int(alone.steps) + 1))
+    np.testing.assert_allclose(float(alone.value), float(cost(alone.x, *args)), rtol=1e-14)
+
+
+def test_what_is_quadratic_near_the_start_alone(backend: Backend) -> None:
+    """Huber's function from within its quadratic part: where that leads is not believed."""
+    xp, target = backend.xp, backend.array(np.linspace(-8, 8, 12))
+
+    def cost(x: Any) -> Any:
+        far = abs(x - target)
+        return xp.where(far < 1, far**2 / 2, far - 0.5).sum()
+
+    def rows(x: Any) -> Any:
+        return x[1:7] - x[:6] - 0.1
+
+    sqp = functools.partial(backend.package.sqp, cost, rows, target + 0.5, 1, bounds=(-20.0, 20.0))
+    alone, told = sqp(), sqp(history=True)
+    assert alone.status == told.status == backend.package.Status.CONVERGED
+    assert int(alone.steps) == int(told.steps)
+    np.testing.assert_allclose(float(alone.value), float(cost(alone.x)), rtol=1e-14)
+    np.testing.assert_allclose(float(alone.value), float(told.value), rtol=1e-9)
+    assert float(alone.constraint_norm) < 1e-8
+    # The first seven lie on a line of slope 0.1, at the median of what the pulls of the others leave.
+    grid = np.linspace(-12, 12, 240001)
+    off = np.abs(grid[:, None] + 0.1 * np.arange(7) - np.linspace(-8, 8, 12)[:7])
+    least = np.where(off < 1, off**2 / 2, off - 0.5).sum(1).min()
+    np.testing.assert_allclose(float(alone.value), least, atol=1e-6)

@@ -111,8 +111,8 @@ def _noted(engine: Engine, before: State, s: State, at: Derivatives, box: Box, c
     turn: what read the state between two calls of the engine would make XLA copy it."""
     register = lambda name: engine.register(s.head, name)  # noqa: E731
     steps = register("steps").astype(jnp.int32)
-    fresh = (register("fresh") > 0) | (s.trials > before.trials)
-    last, fresh = fresh & (steps >= s.noted), fresh & (steps > s.noted)  # the one may be what an end was confirmed by
+    last = (register("fresh") > 0) | (s.trials > before.trials)
+    fresh = last & (steps > s.noted)  # an end is confirmed where it was seen
     at_once = (register("request") == DONE) & (s.noted < 0) & ~fresh
     values = Seen(register("value"), register("grad_norm"), register("violation"))
     grad_norm = jnp.max(jnp.abs(at.grad) * (1 - box.held))
