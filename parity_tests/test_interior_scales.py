@@ -113,6 +113,21 @@ def test_scale_of_a_cost_that_is_flat_at_the_start(room: float) -> None:
     assert float(s.f_scale) == pytest.approx(engine.register("f_scale"), rel=1e-12)
 
 
+@pytest.mark.parametrize(("cost", "expected"), [(1e-3, 10.0), (0.0, 1.0), (2.0, 1.0), (1e5, 1e-3)])
+def test_scale_of_a_cost_as_of_rows(cost: float, expected: float) -> None:
+    """A linear one, whose gradient is `cost`, comes within 1e-2 and 100; without a gradient it remains as it is."""
+    n = 3
+
+    def derivatives(x: np.ndarray, sigma: float, y: np.ndarray) -> tuple:
+        return cost * x.sum(), np.zeros(0), np.full(n, sigma * cost), np.zeros((n, n)), np.zeros((0, n))
+
+    p = Problem(lambda x: derivatives(x, 1, np.zeros(0))[:2], derivatives, np.zeros(n), 0, np.full(n, -1.0),
+                np.full(n, 1.0), rows=1, fixed=np.zeros(n))  # fmt: skip
+    engine, s = at_the_start(p)
+    assert engine.register("f_scale") == pytest.approx(expected, rel=1e-12)
+    assert float(s.f_scale) == pytest.approx(expected, rel=1e-12)
+
+
 def solved(c: Control, units: np.ndarray, cost: float = 1.0) -> Any:
     scale = torch.as_tensor(units)
     lower, upper = (torch.as_tensor(np.asarray(b) / units) for b in (c.lower, c.upper))

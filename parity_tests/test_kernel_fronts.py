@@ -124,7 +124,7 @@ def test_threads_do_not_change_bits() -> None:
 
 def good(name: str, dtype: str = "float64") -> tuple[list[np.ndarray], list[np.ndarray], dict[str, float]]:
     """Arrays that fit, by the shapes in the table."""
-    sizes = {"r": 3, "n": 8, "k": 2, "l": 1, "9": 9, "r - 1": 2, "2": 2, "4": 4, "t": 11}
+    sizes = {"r": 3, "n": 8, "k": 2, "l": 1, "9": 9, "r - 1": 2, "2": 2, "4": 4, "5": 5, "t": 11}
     sizes |= {
         "w": 1,
         "p": 2,

@@ -36,7 +36,7 @@ class Constants(NamedTuple):
     push_width: float = 1e-2  # at most by this part of the width
     slack_least: float = 1e-2  # of inequalities
     multiplier_most: float = 1e3  # of estimated multipliers, which are 0 beyond it (WB 36)
-    # Scaling: row scale min(1, most / top) clip(least / top, 1, grow), objective min(1, most / top) (WB 3.8)
+    # Scaling of rows and objective: min(1, most / top) (WB 3.8) clip(least / top, 1, grow)
     # The objective's top counts how far its gradient would change, too: `scaling.bend`.
     scale_most: float = 100.0
     scale_least: float = 1e-2

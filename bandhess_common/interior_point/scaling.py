@@ -51,15 +51,20 @@ def seen(k: Kit, s: State, a: Derivatives) -> Array:
     return k.ops.where(rows >= k.c.vanishing * s.system.rows, rows, 0.0)
 
 
+def scale(k: Kit, top: Array) -> Array:
+    """For the largest entry of a gradient."""
+    top = k.ops.maximum(top, k.least)
+    grown = k.ops.minimum(k.ops.maximum(k.c.scale_least / top, 1.0), k.c.scale_grow)
+    return k.ops.minimum(k.c.scale_most / top, 1.0) * grown
+
+
 def placed(k: Kit, s: State, a: Derivatives) -> State:
-    """Scales (WB 3.8, and rows that are small grow), and the first slacks and multipliers."""
+    """Scales (WB 3.8, and what is small grows), and the first slacks and multipliers."""
     ops, c = k.ops, k.c
     top_f, top = sizes(k, a)
-    top_f = ops.maximum(ops.maximum(ops.maximum(top_f, bend(k, s, a)), s.f_scale), k.least)
-    top = ops.maximum(ops.maximum(top, s.h_scale), k.least)
-    f_scale = ops.minimum(c.scale_most / top_f, 1.0)
-    grown = ops.minimum(ops.maximum(c.scale_least / top, 1.0), c.scale_grow)
-    h_scale = ops.minimum(c.scale_most / top, 1.0) * grown
+    top_f = ops.maximum(ops.maximum(top_f, bend(k, s, a)), s.f_scale)
+    f_scale = ops.where(top_f > 0, scale(k, top_f), 1.0)
+    h_scale = scale(k, ops.maximum(top, s.h_scale))
     f, h, x = f_scale * a.f, h_scale * a.h, s.point.x
     # A warm start may lie where f nearly vanishes: what it is beside, is its size.
     value_unit = ops.where(f == 0, 1.0, ops.maximum(abs(f), f_scale * s.value_unit))

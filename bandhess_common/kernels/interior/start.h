@@ -180,13 +180,12 @@ void note_bend(const State<T>& s, const T* gradient) {
 template <class T>
 void set_scales(const State<T>& s) {
   const auto& c = s.constants();
-  const T tiny = std::numeric_limits<T>::min();
-  for (Index i = 0; i < s.r; ++i) {
-    const T top = std::max(s.top[i], tiny);
-    const T more = std::min(std::max(c.scale_least / top, T(1)), c.scale_grow);
-    s.h_scale[i] = std::min(T(1), c.scale_most / top) * more;
-  }
-  s.reg.f_scale = std::min(T(1), c.scale_most / std::max(s.reg.value_unit, tiny));
+  const auto scale = [&c](T top) {
+    const T size = std::max(top, std::numeric_limits<T>::min());
+    return std::min(T(1), c.scale_most / size) * std::min(std::max(c.scale_least / size, T(1)), c.scale_grow);
+  };
+  each(0, s.r, [=](Index i) { s.h_scale[i] = scale(s.top[i]); });
+  s.reg.f_scale = s.reg.value_unit > 0 ? scale(s.reg.value_unit) : T(1);
 }
 
 // How large the columns of what `note_rows` saw are, squared, beside rows of one size: the largest of stages 1, and 1 of a column of
