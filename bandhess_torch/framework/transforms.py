@@ -1,4 +1,7 @@
-"""Derivative rules (`torch.autograd.Function`) under torch.func's transforms, and what torch.compile leaves alone."""
+"""Derivative rules (`torch.autograd.Function`) under torch.func's transforms, and what torch.compile leaves alone.
+
+JAX' rules are made of functions that its transforms go through by themselves.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _reader = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", _loade
 
 
 IN_GRAPH: dict[str, Callable] = {}
-"""What a function is while a program is traced, by its name: such as operators of `torch.library` (linalg/ops)."""
+"""What a function is while a program is traced, by its name: such as operators of `torch.library` (linalg/in_graph)."""
 
 
 def in_graph(function: Callable) -> Callable:
