@@ -49,7 +49,7 @@ from .extraction.jacobian import jacobian, jacobian_error
 from .extraction.probing.protocol import Direct, Fourier, Probing, Random, Substitution
 from .extraction.products import from_matvec
 from .framework.kernels import cpu_kernels
-from .linalg import ops as ops
+from .linalg import in_graph as in_graph
 from .linalg.cholesky import cho_solve, cholesky, cholesky_ex, logdet
 from .linalg.general import LU, lu_factor, lu_solve, slogdet
 from .linalg.inverse import inverse_band

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import product
 from typing import Any
 
 import jax
@@ -222,3 +223,30 @@ def test_minor_by_ctypes() -> None:
     ab = break_minor(positive_band(20, 2), 7, -1.0)
     for name, shapes in (("columns", [(20, 3), None]), ("cholesky", [(3, 20), None])):
         assert run(name, [ab], shapes)[1] == 7
+
+
+@pytest.mark.parametrize(
+    ("w", "n", "batch"), [(1, 20, 1), (2, 20, 1), (2, 20, 9), (40, 50, 2), *((*big, 1) for big in LARGE)]
+)
+def test_a_call_says_whether_all_are_definite(w: int, n: int, batch: int) -> None:
+    """Without info, too, whichever system it is, on any thread; LDL^T exists for an indefinite matrix."""
+    good = np.stack([large(w, n)[0]] * batch)
+    bad = good.copy()
+    bad[-1, 0, n // 2] *= -1
+    b, border, corner = np.ones((batch, n)), np.zeros((batch, 1, n)), np.ones((batch, 1, 1))
+    more = np.ones((batch, n + 1, 1))
+
+    def definite(name: str, operands: list[np.ndarray], like: list[np.ndarray], threads: int) -> bool:
+        results = [np.empty_like(a) for a in like]
+        said = call(name, [view(a) for a in operands], [view(a) for a in results], threads=threads)
+        assert said == (not np.isnan(results[0]).any())
+        return said
+
+    for ab, threads in product((good, bad), (1, 2)):
+        expected = ab is good
+        assert definite("solve", [ab, b], [b], threads) is expected
+        assert definite("cholesky", [ab], [ab, np.empty(batch, INT)], threads) is expected
+        assert definite("solve_bordered", [ab, border, corner, more], [more], threads) is expected
+        assert definite("columns", [ab], [np.empty((batch, n, w + 1))], threads)
+    corner[-1] = -1
+    assert not definite("solve_bordered", [good, border, corner, more], [more], 1)

@@ -79,13 +79,3 @@ def test_max_steps_and_tolerance(backend: Backend) -> None:
     loose = in_yard(backend, ENDS["capped and curved"][0], tol=1e-2)
     assert loose.status == backend.package.Status.CONVERGED
     assert loose.steps < in_yard(backend, ENDS["capped and curved"][0]).steps
-
-
-def test_no_variables(backend: Backend) -> None:
-    empty = backend.array(np.zeros((0, 2)))
-    result = backend.package.sqp(lambda x: backend.xp.sum(x**2), lambda x: x[:, 0], empty, 1)
-    assert (result.status, result.steps, float(result.value)) == (backend.package.Status.CONVERGED, 0, 0.0)
-    contradiction = backend.package.sqp(
-        lambda x: backend.xp.sum(x**2), lambda x: backend.xp.sum(x) + 1, empty, 1, bounds=(0, 1)
-    )
-    assert contradiction.status == backend.package.Status.INFEASIBLE

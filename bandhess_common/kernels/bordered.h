@@ -66,6 +66,7 @@ void solve_bordered(Call& call) {
     }
     if (bad) {
       std::fill_n(to, size, kNaN<T>);
+      call.indefinite = true;
     } else {
       band.substitute(call.pool, z);
     }

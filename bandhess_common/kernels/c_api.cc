@@ -6,7 +6,7 @@
 // arrays describes the operands and then the results, one after the other: the address of its data, its dtype (0
 // float32, 1 float64, 2 int32), its rank r, and r sizes. Arrays are contiguous, row by row. options are the kernel's
 // numbers in the list's order. Returns 0, or 1 for arguments that do not fit, 2 without memory; then message says what
-// is wrong.
+// is wrong. 3 is no error: some matrix is not positive definite, and its results are NaN.
 #include <algorithm>
 #include <cstring>
 
@@ -54,7 +54,8 @@ const std::int64_t* read_array(const std::int64_t* words, Array* array) {
   return array->dims + array->rank;
 }
 
-void unpack_and_run(const Kernel& kernel, const std::int64_t* words, Index operands, Index results,
+// Whether all matrices were positive definite that had to be.
+bool unpack_and_run(const Kernel& kernel, const std::int64_t* words, Index operands, Index results,
                     const double* options, Index threads) {
   Array arrays[2 * Call::kMostArrays];
   if (operands < 0 || results < 0 || operands + results > 2 * Call::kMostArrays) throw Invalid("too many arrays");
@@ -63,6 +64,7 @@ void unpack_and_run(const Kernel& kernel, const std::int64_t* words, Index opera
   const int given = static_cast<int>(operands);
   Call call(pool, kernel.name, arrays, given, arrays + given, static_cast<int>(results), options);
   run_kernel(kernel, call);
+  return !call.indefinite;
 }
 
 void say(const char* text, char* message, Index room) {
@@ -74,8 +76,7 @@ void say(const char* text, char* message, Index room) {
 int handle(const Kernel& kernel, const std::int64_t* arrays, Index operands, Index results, const double* options,
            Index threads, char* message, Index room) {
   try {
-    unpack_and_run(kernel, arrays, operands, results, options, threads);
-    return 0;
+    return unpack_and_run(kernel, arrays, operands, results, options, threads) ? 0 : 3;
   } catch (const std::bad_alloc&) {
     say("out of memory", message, room);
     return 2;

@@ -2,6 +2,7 @@
 // the shape and the dtype that it needs, and the call is refused where the array has another.
 #pragma once
 
+#include <atomic>
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -69,6 +70,7 @@ class Call {
   const Array* const results;
   const int result_count;
   const double* const options;
+  std::atomic<bool> indefinite{false};  // some matrix is not positive definite, and what was asked of it is NaN
 
   Call(Pool& pool, const char* kernel, const Array* operands, int operand_count, const Array* results, int result_count,
        const double* options)

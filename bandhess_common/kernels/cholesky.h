@@ -38,7 +38,9 @@ void cholesky(Call& call) {
       });
       for (int l = 0; l < to.live; ++l) {
         info[first + l] = bad[l];
-        if (bad[l]) std::fill_n(to.at[l], s.rows * s.n, kNaN<T>);
+        if (!bad[l]) continue;
+        std::fill_n(to.at[l], s.rows * s.n, kNaN<T>);
+        call.indefinite = true;
       }
     });
   });

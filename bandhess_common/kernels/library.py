@@ -77,9 +77,10 @@ def view(a: np.ndarray) -> View:
     return a.ctypes.data, DTYPES.get(a.dtype.name, -1), a.ndim, *a.shape
 
 
-def call(name: str, operands: Sequence[View], results: Sequence[View], *, threads: int = 1, **options: float) -> None:
+def call(name: str, operands: Sequence[View], results: Sequence[View], *, threads: int = 1, **options: float) -> bool:
     """Runs the kernel `name` of the table on operands and into results, in at most `threads` threads.
 
+    Returns False where it says by NaN that some matrix is not positive definite; then `info`, if asked for, says more.
     Raises ValueError where shapes or dtypes do not fit each other, MemoryError; a number that has no factorisation is
     no error but data, as the table says. The caller keeps the arrays alive.
     """
@@ -97,8 +98,9 @@ def call(name: str, operands: Sequence[View], results: Sequence[View], *, thread
     )
     if status == 1:
         raise ValueError(message.value.decode())
-    if status:
+    if status == 2:
         raise MemoryError(f"bandhess_{name}: {message.value.decode()}")
+    return status == 0
 
 
 @functools.cache

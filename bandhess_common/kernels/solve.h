@@ -10,6 +10,7 @@ namespace bandhess {
 // What `solve` reads and writes, for all systems.
 template <class T>
 struct Systems {
+  Call& call;
   const T* ab;
   const T* b;
   Index k;
@@ -21,7 +22,9 @@ struct Systems {
   void report(const Bands& s, Index first, const int* bad, int live) const {
     for (int l = 0; l < live; ++l) {
       if (info) info[first + l] = bad[l];
-      if (bad[l]) std::fill_n(x + (first + l) * s.n * k, s.n * k, kNaN<T>);
+      if (!bad[l]) continue;
+      std::fill_n(x + (first + l) * s.n * k, s.n * k, kNaN<T>);
+      call.indefinite = true;
     }
   }
 };
@@ -91,7 +94,8 @@ template <class T>
 void solve(Call& call) {
   const Bands s = band(call.matrices(0));
   const Index k = call.right_hand_sides(1);
-  const Systems<T> of{call.operand<T>(0, {s.rows, s.n}),
+  const Systems<T> of{call,
+                      call.operand<T>(0, {s.rows, s.n}),
                       call.operand<T>(1, {s.n, k}),
                       k,
                       call.result<T>(0, {s.n, k}),

@@ -1,4 +1,7 @@
-"""The columns of a band split over the devices along one axis of a mesh, and what a device says to its neighbours."""
+"""The columns of a band split over the devices along one axis of a mesh, and what a device says to its neighbours.
+
+JAX alone has this file and what is built on it: PyTorch has no shard_map.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 While a compiled program runs, Python waits for it and handles none. One program serves for all pieces: its bound of
 turns is an operand.
+
+PyTorch's loops are Python's own, and look at the clock as they go.
 """
 
 from __future__ import annotations

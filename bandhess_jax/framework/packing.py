@@ -1,5 +1,8 @@
 """A loop's state between two calls of its program: each array costs a call some microseconds, so that the short ones
-travel as two vectors; long ones travel as they are, since to copy them costs more."""
+travel as two vectors; long ones travel as they are, since to copy them costs more.
+
+PyTorch's loops are not left between two calls.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Callbacks of an eager call: the host makes its turns one by one, and tells of each new iterate. The program that it
-runs is the one without reports, so that nothing is compiled for them."""
+runs is the one without reports, so that nothing is compiled for them.
+
+PyTorch's loops are Python's own, and report as they go.
+"""
 
 from __future__ import annotations
 

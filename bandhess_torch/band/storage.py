@@ -46,20 +46,21 @@ def _check_form(ab: Tensor, name: str) -> None:
     form begins with an unused cell, where lower form has the first diagonal entry, and ends with the diagonal, which is
     positive where H can be factored.
     """
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(ab):
+        return
     rows, n = ab.shape
     if (
         ab.dtype not in (torch.float32, torch.float64)
         or rows < 2
         or n < 2
-        or ab.device.type != "cpu"
+        or not ab.is_cpu
         or type(ab) not in (Tensor, Parameter)
     ):
         return
-    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(ab):
-        return
     # NumPy reads an entry ten times as fast, and cannot inside a transform, which wraps even what it does not touch.
-    inside = torch._C._functorch.maybe_current_level() is not None
-    values: Any = ab.detach() if inside else ab.detach().resolve_neg().numpy()
+    values: Any = ab.detach() if ab.requires_grad else ab
+    if torch._C._functorch.maybe_current_level() is None:
+        values = values.resolve_neg().numpy()
     last = values[-1, -1]
     if last == 0 or not math.isfinite(last):
         return

@@ -1,4 +1,7 @@
-"""How autograd records a function, and how what it recorded is read and pulled back through."""
+"""How autograd records a function, and how what it recorded is read and pulled back through.
+
+In JAX the same is read from jaxprs (`framework/programs`).
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ a GPU make the trip to the CPU and back. Derivative rules stand around these cal
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -55,7 +55,7 @@ def settle_heap() -> None:
 
 def _ready(t: Tensor) -> Tensor:
     """t contiguous, on the CPU: itself most often, which these questions show in a third of the time of the calls."""
-    if t.device.type == "cpu" and t.is_contiguous() and not t.is_neg():
+    if t.is_cpu and t.is_contiguous() and not t.is_neg():
         return t
     return resolved(t).cpu().contiguous()
 
@@ -65,10 +65,18 @@ def kernel(name: str, plain: Callable, *operands: Tensor, results: int | None = 
 
     All operands have the same batch in front. results: the first so many are wanted; by default all.
     """
-    first = operands[0]
-    if not served(first.dtype):
+    if not served(operands[0].dtype):
         found = plain(*operands, **options)
         return found if isinstance(found, Tensor) else found[0] if results == 1 else found[:results]
+    made = compiled(name, operands, results, options)[0]
+    return made[0] if len(made) == 1 else tuple(made)
+
+
+def compiled(
+    name: str, operands: Sequence[Tensor], results: int | None, options: dict[str, float]
+) -> tuple[list[Tensor], bool]:
+    """The results of a kernel that serves, and whether all matrices were positive definite that had to be."""
+    first = operands[0]
     settle_heap()
     on_cpu = [_ready(t) for t in operands]
     # Zeros where there is no system: the kernel then writes nothing, and info is 0.
@@ -77,7 +85,7 @@ def kernel(name: str, plain: Callable, *operands: Tensor, results: int | None = 
     made = [make(shape, dtype=torch.int32 if integers else first.dtype, device="cpu") for integers, shape in shapes]
     # What is short is done before threads that sleep are awake.
     threads = torch.get_num_threads() if first.numel() >= LONG else 1
-    call(name, list(map(view, on_cpu)), list(map(view, made)), threads=threads, **options)
-    if first.device.type != "cpu":
+    definite = call(name, [view(t) for t in on_cpu], [view(t) for t in made], threads=threads, **options)
+    if not first.is_cpu:
         made = [t.to(first.device) for t in made]
-    return made[0] if len(made) == 1 else tuple(made)
+    return made, definite

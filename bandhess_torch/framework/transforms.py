@@ -1,4 +1,7 @@
-"""Derivative rules (`torch.autograd.Function`) under torch.func's transforms, and what torch.compile leaves alone."""
+"""Derivative rules (`torch.autograd.Function`) under torch.func's transforms, and what torch.compile leaves alone.
+
+JAX' rules are made of functions that its transforms go through by themselves.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _reader = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", _loade
 
 
 IN_GRAPH: dict[str, Callable] = {}
-"""What a function is while a program is traced, by its name: such as operators of `torch.library` (linalg/ops)."""
+"""What a function is while a program is traced, by its name: such as operators of `torch.library` (linalg/in_graph)."""
 
 
 def in_graph(function: Callable) -> Callable:
@@ -38,9 +41,12 @@ def in_graph(function: Callable) -> Callable:
     return register
 
 
+_FAKE = torch._C._TorchDispatchModeKey.FAKE
+
+
 def _faked() -> bool:
     """Whether tensors have shapes alone: in a FakeTensorMode."""
-    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+    return torch._C._get_dispatch_mode(_FAKE) is not None
 
 
 def eager(function: Callable[P, R], traced: Any = NotImplemented) -> Callable[P, R]:
@@ -87,19 +93,21 @@ def recorded(*operands: Any) -> bool:
     return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in operands)
 
 
-_VMAP = torch._C._functorch.TransformType.Vmap  # read once: it takes microseconds
+_VMAP = torch._C._functorch.TransformType.Vmap.value  # a number: to compare members takes four times as long
 
 
 def differentiated(*operands: Tensor) -> bool:
     """True where a derivative of what is made of operands may be asked for: `recorded`, less vmap."""
     if forward_ad._current_level >= 0:
         return True
-    levels = torch._C._functorch.get_interpreter_stack()
-    if not levels:
-        return torch.is_grad_enabled() and any(t.requires_grad for t in operands)
-    if any(level.key() != _VMAP for level in levels):
-        return True
-    return torch.is_grad_enabled() and any(_lanes(t).requires_grad for t in operands)
+    for level in torch._C._functorch.get_interpreter_stack() or ():
+        if level.key().value != _VMAP:
+            return True
+    if torch.is_grad_enabled():
+        for t in operands:  # not any(): a generator takes as long as the questions
+            if _lanes(t).requires_grad:
+                return True
+    return False
 
 
 def _lanes(t: Tensor) -> Tensor:
@@ -112,7 +120,11 @@ def _lanes(t: Tensor) -> Tensor:
 class Lanes(NamedTuple):
     """What a Function's rule for vmap is told."""
 
-    batch_size: int
+    level: Any
+
+    @property
+    def batch_size(self) -> int:
+        return _LEVELS.CVmapInterpreterPtr(self.level).batchSize()
 
 
 _LEVELS: Any = torch._C._functorch
@@ -124,10 +136,16 @@ _KNOWN = all(hasattr(_LEVELS, name) for name in _STEPS)
 def apply(function: Any, *operands: Any) -> Any:
     """`function.apply(*operands)`, by less where nothing asks for all of it: outside transforms its forward alone,
     which saves some 30 us; in a vmap that nothing differentiates its rule for vmap, which saves 0.15 ms."""
-    if not recorded(*operands):
+    if differentiated(*(t for t in operands if isinstance(t, Tensor))):
+        return function.apply(*operands)
+    return undifferentiated(function, *operands)
+
+
+def undifferentiated(function: Any, *operands: Any) -> Any:
+    """The same for operands that are known not to be `differentiated`."""
+    if not torch._C._are_functorch_transforms_active():
         return function.forward(*operands)
-    tensors = [t for t in operands if isinstance(t, Tensor)]
-    if not _KNOWN or torch.compiler.is_compiling() or differentiated(*tensors) or has_torch_function(operands):
+    if not _KNOWN or torch.compiler.is_compiling() or has_torch_function(operands):
         return function.apply(*operands)
     return _in_lanes(function, operands)
 
@@ -136,16 +154,18 @@ def _in_lanes(function: Any, operands: tuple) -> Any:
     """What `function.apply(*operands)` does in a vmap: the function's rule, one level further down."""
     inner = _LEVELS.peek_interpreter_stack()
     level = inner.level()
-    pairs = [
-        _LEVELS._unwrap_batched(_LEVELS.unwrap_if_dead(t), level) if isinstance(t, Tensor) else (t, None)
-        for t in operands
-    ]
-    whole, dims = [t for t, _ in pairs], tuple(dim for _, dim in pairs)
+    whole, dims = zip(
+        *[
+            _LEVELS._unwrap_batched(_LEVELS.unwrap_if_dead(t), level) if isinstance(t, Tensor) else (t, None)
+            for t in operands
+        ],
+        strict=True,
+    )
     layer = _LEVELS.pop_dynamic_layer_stack()
     try:
-        if all(dim is None for dim in dims):  # lanes of another level, or none
+        if dims.count(None) == len(dims):  # lanes of another level, or none
             return apply(function, *whole)
-        out, out_dims = function.vmap(Lanes(_LEVELS.CVmapInterpreterPtr(inner).batchSize()), dims, *whole)
+        out, out_dims = function.vmap(Lanes(inner), dims, *whole)
     finally:
         _LEVELS.push_dynamic_layer_stack(layer)
     if isinstance(out, Tensor):
@@ -209,9 +229,9 @@ def batch(info: Any, in_dims: tuple, *operands: Tensor) -> tuple[Tensor, ...]:
 
 
 def vmap_solve(solve: Callable[..., Tensor], info: Any, in_dims: tuple, b: Tensor, *matrix: Tensor) -> tuple:
-    """The vmap of `solve(b, *matrix)`: one matrix takes all right-hand sides as columns."""
-    if all(dim is None for dim in in_dims[1:]):
-        wide = b.movedim(in_dims[0], -1)
-        x = solve(wide.flatten(-2), *matrix).unflatten(-1, wide.shape[-2:])
-        return x, x.ndim - 1
+    """The vmap of `solve(b, *matrix)`, for b `(..., n)` or `(..., n, k)`: one matrix takes all right-hand sides as
+    columns."""
+    if in_dims[1:].count(None) == len(matrix):
+        wide, k = b.movedim(in_dims[0], -1), matrix[0].ndim - 1
+        return solve(wide.flatten(k), *matrix).unflatten(-1, wide.shape[k:]), wide.ndim - 1
     return solve(*batch(info, in_dims, b, *matrix)), 0

@@ -8,6 +8,8 @@ A tangent obeys dP_{i+1} = dA_{i+1} - dB_i F_i^T - F_i dB_i^T + F_i dP_i F_i^T, 
 dP_i M_i^{-T}, dD_i = diag(X) and dM_i = M_i strict_lower(X) D_i^{-1} (as for the dense Cholesky: Murray 2016,
 arXiv:1602.07527). So all is batched over the blocks but the recurrence Z_{i+1} = P_{i+1} + F_i Z_i F_i^T, or with
 transposes from the last block to the first. That one has a derivative rule, which is the same recurrence again.
+
+Batches of blocks are what PyTorch's kernels want; XLA compiles the recurrence column by column, in JAX' `ldl`.
 """
 
 from __future__ import annotations

@@ -28,10 +28,9 @@ from torch.nn.functional import pad
 
 from ..band.ring import Arrow, closed, opened
 from ..band.structures import Structure, as_structure, as_vector
-from ..framework.kernels import kernel
 from ..framework.transforms import apply, differentiated, vmap_solve
 from . import lapack
-from .cholesky import raise_minor
+from .cholesky import definite, raise_minor
 from .triangular import columns
 
 
@@ -99,9 +98,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(b: Tensor, band: Tensor, border: Tensor, corner: Tensor) -> Tensor:
-        x, info = kernel("solve_bordered", _by_lapack, band, border, corner, b)
-        raise_minor(info)
-        return x
+        return definite("solve_bordered", _by_lapack, band, border, corner, b)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -6,13 +6,14 @@ derivatives of the factor are those of `linalg/ldl`: L = M sqrt(D).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..band.storage import as_band, clear_unused
-from ..framework.kernels import kernel
+from ..framework.kernels import compiled, kernel, served
 from ..framework.transforms import apply, eager, forward_rule
 from . import lapack
 from .blocks import pull, push
@@ -50,6 +51,17 @@ def raise_minor(info: Tensor) -> None:
         f"cholesky: the leading minor of order {int(info[where])} is not positive definite{matrix}; "
         "cholesky_ex reports it instead"
     )
+
+
+def definite(name: str, plain: Callable, *operands: Tensor) -> Tensor:
+    """The first result of a kernel whose second is info; LinAlgError where that is not 0, which only then is made."""
+    if served(operands[0].dtype):
+        (result,), fine = compiled(name, operands, 1, {})
+        if fine:
+            return result
+    result, info = kernel(name, plain, *operands, results=2)
+    raise_minor(info)
+    return result
 
 
 class _Cholesky(torch.autograd.Function):

@@ -14,9 +14,9 @@ from bandhess_common.checks import as_index
 from ..band.storage import as_band, as_rhs, clear_unused, product
 from ..band.structures import Structure
 from ..framework.kernels import kernel
-from ..framework.transforms import apply, batch, differentiated, eager, forward_rule, recorded, vmap_solve
+from ..framework.transforms import apply, batch, differentiated, eager, forward_rule, undifferentiated, vmap_solve
 from . import bordered, lapack, partition
-from .cholesky import cholesky_ex, raise_minor
+from .cholesky import cholesky_ex, definite, raise_minor
 from .ldl import raw_columns
 from .triangular import columns, outer_band
 
@@ -24,7 +24,7 @@ PARTITION_EVERYWHERE = False  # private: tests set it to run CUDA's path on a CP
 
 
 def partitioned(ab: Tensor) -> bool:
-    return PARTITION_EVERYWHERE or ab.device.type == "cuda"
+    return PARTITION_EVERYWHERE or ab.is_cuda
 
 
 class Way(NamedTuple):
@@ -74,44 +74,57 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, way: Way, *parts: Tensor) -> tuple:
-        def solve(b: Tensor, ab: Tensor, *parts: Tensor) -> Tensor:
-            return apply(_Solve, b, ab, way, *parts)
+        dims = (*in_dims[:2], *in_dims[3:])
+        return vmap_solve(lambda b, ab, *parts: apply(_Solve, b, ab, way, *parts), info, dims, b, ab, *parts)
 
-        return vmap_solve(solve, info, (*in_dims[:2], *in_dims[3:]), b, ab, *parts)
+
+class _Alone(torch.autograd.Function):
+    """H^-1 b, for b `(..., n)` or `(..., n, k)`, without derivative: a factor would be most of what is written."""
+
+    @staticmethod
+    def forward(b: Tensor, ab: Tensor) -> Tensor:
+        return definite("solve", lapack.solve, ab, b)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor) -> tuple:
+        return vmap_solve(partial(apply, _Alone), info, in_dims, b, ab)
 
 
 class _FactorSolve(torch.autograd.Function):
-    """`(H^-1 b, factor)` in one call, each system's while it is in cache; without keep, on b `(..., n)` too, `(H^-1 b,
-    info)`: in a batch the factor is the largest part of what is written."""
+    """`(H^-1 b, factor)` in one call, each system's while it is in cache."""
 
     @staticmethod
-    def forward(b: Tensor, ab: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-        x, info, *columns = kernel("solve", lapack.solve, ab, b, results=3 if keep else 2)
+    def forward(b: Tensor, ab: Tensor) -> tuple[Tensor, Tensor]:
+        x, info, columns = kernel("solve", lapack.solve, ab, b)
         raise_minor(info)
-        return x, columns[0] if keep else info
+        return x, columns
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        _Solve.setup_context(ctx, (*inputs[:2], Way(), output[1]), output[0])
+        _Solve.setup_context(ctx, (*inputs, Way(), output[1]), output[0])
         ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     @eager
     def backward(ctx: Any, cotangent: Tensor, _factor: Tensor) -> tuple[Tensor | None, ...]:
-        return *_Solve.backward(ctx, cotangent)[:2], None
+        return _Solve.backward(ctx, cotangent)[:2]
 
     @staticmethod
     @forward_rule
-    def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None, _keep: None) -> tuple[Tensor, None]:
+    def jvp(ctx: Any, db: Tensor | None, dab: Tensor | None) -> tuple[Tensor, None]:
         return _Solve.jvp(ctx, db, dab), None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor, keep: bool) -> tuple:
+    def vmap(info: Any, in_dims: tuple, b: Tensor, ab: Tensor) -> tuple:
         if in_dims[1] is None:  # one matrix takes all right-hand sides as columns
             wide, k = b.movedim(in_dims[0], -1), ab.ndim - 1
-            x, factor = apply(_FactorSolve, wide.flatten(k), ab, keep)
+            x, factor = apply(_FactorSolve, wide.flatten(k), ab)
             return (x.unflatten(-1, wide.shape[k:]), factor), (wide.ndim - 1, None)
-        return apply(_FactorSolve, *batch(info, in_dims[:2], b, ab), keep), (0, 0)
+        return apply(_FactorSolve, *batch(info, in_dims, b, ab)), (0, 0)
 
 
 class _Check(torch.autograd.Function):
@@ -279,17 +292,9 @@ def solve(ab: Tensor | Structure, b: Tensor, *, refine: int = 0) -> Tensor:
     b = as_rhs(b, ab)
     refine = refine if b.numel() else 0
     if not refine and not partitioned(ab):
-        if not recorded(b, ab):
-            return _FactorSolve.forward(b, ab, False)[0]
         if differentiated(b, ab):
-            return columns(lambda b: apply(_FactorSolve, b, ab, True)[0], b)
-        return apply(_FactorSolve, b, ab, False)[0]
-    constant = _unit_diagonal(ab.detach()) if refine else ab.detach()
-    if partitioned(ab):
-        parts, ok = partition.reduce(clear_unused(constant))
-        apply(_Check, ok, constant)
-    else:
-        pairs, info = raw_columns(constant)
-        apply(_Check, info == 0, constant)
-        parts = (pairs,)
-    return columns(lambda b: apply(_Solve, b, ab, Way(refine, raw=True), *parts), b)
+            return columns(lambda b: _FactorSolve.apply(b, ab)[0], b)
+        return undifferentiated(_Alone, b, ab)
+    constant = factor_band(_unit_diagonal(ab.detach()) if refine else ab.detach())
+    apply(_Check, constant.ok, constant.ab)
+    return columns(lambda b: apply(_Solve, b, ab, Way(refine, raw=True), *constant.parts), b)

@@ -1,4 +1,4 @@
-"""Newton's method with banded Hessians: minimisation by `trust_region`, differentiable by `implicit`."""
+"""Newton's method with banded Hessians: arguments and results. A call is in `solve`, the method in `trust_region`."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import NamedSharding
 
-from bandhess_common.status import Status
 from bandhess_common.stopping import UNSURE
 
 from ...band.stages import Layout
 from ...band.structures import diagonal, row_sums, shifted
 from ...extraction.products import Extraction, extract
 from ...linalg.solve import factor, solve
+from ..solved import one_where, solved
 from .split import split
 
 
@@ -76,16 +76,14 @@ def implicit_solution(
         fixed, one = lax.stop_gradient(ab), jnp.ones((), x.dtype)
         doubt = UNSURE * jnp.finfo(x.dtype).eps * jnp.abs(diagonal(fixed))
         regular = factor(shifted(fixed, -doubt), sharding=sharding).ok
-        found = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
-        # Factors, not choices: transposed, they must make cotangents NaN, too.
-        solved, unique = jnp.where(found, one, jnp.nan), jnp.where(regular, one, jnp.nan)
+        found, unique = one_where(solved(status), x.dtype), one_where(regular, x.dtype)
         # Where H has no inverse, another matrix stands in its place, so that a factor of 0 makes 0 of what it gives.
         repair = jnp.where(regular, 0, 1 + jnp.max(row_sums(fixed, sharding)))
         dgrad = jax.jvp(lambda consts: grad(x, consts, others), (consts,), (dconsts,))[1]
         dx = -solve(shifted(ab, repair), dgrad, sharding=sharding)
         # g, which is 0 but for the tolerance, takes off the error that x makes.
         partial = jax.jvp(lambda consts: value(x, consts, others), (consts,), (dconsts,))[1]
-        dvalue = solved * (partial + jnp.where(regular, one, 0) * jnp.vdot(grad(x, consts, others), dx))
-        return out, (solved * unique * dx, dvalue, *jax.tree.map(jnp.zeros_like, (status, *rest)))
+        dvalue = found * (partial + jnp.where(regular, one, 0) * jnp.vdot(grad(x, consts, others), dx))
+        return out, (found * unique * dx, dvalue, *jax.tree.map(jnp.zeros_like, (status, *rest)))
 
     return solution

@@ -26,6 +26,7 @@ from ...framework.jit import jit_call, prepare
 from ...framework.lanes import Loop, run
 from ...framework.packing import Packed, pack, unpack
 from ..reports import state_of, told
+from ..solved import differentiable_where, solved
 from .implicit import close, implicit_solution
 from .point import Functions, Options
 from .split import fill, split_stages
@@ -247,9 +248,9 @@ def _empty(problem: Problem, user: User, x0: Any) -> tuple:
     status = jnp.where(jnp.isfinite(value), Status.CONVERGED, Status.NONFINITE).astype(jnp.int32)
     history = _start(problem, user, x0).history
     if history is not None:
-        first = History(value, zero, zero, zero, zero, zero + jnp.nan)
+        first = History(lax.stop_gradient(value), zero, zero, zero, zero, zero + jnp.nan)
         history = jax.tree.map(lambda rows, a: rows.at[0].set(a), history, first)
-    return x0, value, zero, jnp.int32(0), status, history
+    return x0, differentiable_where(solved(status), value), zero, jnp.int32(0), status, history
 
 
 def solve(

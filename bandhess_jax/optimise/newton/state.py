@@ -1,6 +1,8 @@
 """What the trust-region method carries from turn to turn, and what a turn reads off it.
 
 XLA compiles a kernel per array that it forms, so numbers travel in packs.
+
+PyTorch's loop keeps it in local variables, in `trust_region`.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from bandhess_common.dogleg import SINGULAR
-from bandhess_common.status import Status
 
 from ...extraction.jacobian import Residuals, general_band, linearize_rows
 from ...linalg.lu import eliminate, solve_eliminated
+from ..solved import one_where, solved
 
 
 def implicit_root(
@@ -45,10 +45,8 @@ def implicit_root(
         fixed = lax.stop_gradient(ab)
         lu, eps = eliminate(fixed, *residuals.reach), float(jnp.finfo(x.dtype).eps)
         regular = jnp.all(jnp.abs(lu.upper[:, 0]) > SINGULAR * eps * jnp.max(jnp.abs(fixed), axis=0))
-        found = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
         dF = jax.jvp(lambda consts: rows(x, consts, others), (consts,), (dconsts,))[1]
-        # A factor, not a choice: transposed, it must make cotangents NaN, too.
-        dx = -jnp.where(found & regular, 1, jnp.nan).astype(x.dtype) * solve_eliminated(ab, lu, dF)
+        dx = -one_where(solved(status) & regular, x.dtype) * solve_eliminated(ab, lu, dF)
         return out, (dx, *jax.tree.map(jnp.zeros_like, (status, *rest)))
 
     return root

@@ -1,8 +1,7 @@
 """A solution as a function of what the problem depends on, never through the iterations.
 
-Of x and the multipliers `lax.custom_root` has the rule, by the implicit function theorem; here is what becomes of it
-where there is no solution. The least value has the derivative of the Lagrangian, x and multipliers held fast: the
-envelope theorem, which needs no inverse.
+Of x and the multipliers `lax.custom_root` has the rule, by the implicit function theorem. The least value has the
+derivative of the Lagrangian, x and multipliers held fast: the envelope theorem, which needs no inverse.
 """
 
 from __future__ import annotations
@@ -11,20 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
-
-
-@jax.custom_jvp
-def differentiable_where(ok: Array, v: Array) -> Array:
-    """v, whose derivative is NaN where not ok."""
-    return v
-
-
-@differentiable_where.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    ok, v = primals
-    return v, tangents[1] * jnp.where(ok, jnp.ones((), v.dtype), jnp.nan)  # a factor, so that the transpose keeps it
 
 
 def envelope(lagrangian: Callable[[Any, Any], Array], value: Array, at: Any, given: Any) -> Array:

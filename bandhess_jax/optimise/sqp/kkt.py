@@ -59,6 +59,8 @@ def implicit_solve(
 ) -> Triple:
     """v with K v = b, kkt being v -> K v. NaN where M is not positive definite, or the passes do not converge."""
     n, m = len(b[0]), len(b[1])
+    if n == 0:  # no multipliers are better than others
+        return b[0], jnp.nan * b[1], jnp.nan * b[2]
     none_x, none_y, none_z = (jnp.zeros_like(part) for part in b)
 
     def fixed(x: Array, y: Array, z: Array) -> Triple:  # the solver is a constant: derivatives go through K v

@@ -19,11 +19,12 @@ from ...framework.jit import jit_call, prepare
 from ...framework.lanes import Loop, run
 from ...framework.packing import contents, pack, unpack
 from ..reports import state_of, told
+from ..solved import differentiable_where, solved
 from .condensed import largest
-from .engine import COLD, MULTIPLIERS, WARM, Engine, Start, engine
-from .implicit import differentiable_where, envelope
+from .engine import COLD, MULTIPLIERS, WARM, Engine, Solution, Start, engine
+from .implicit import envelope
 from .kkt import conditions, implicit_solve
-from .loop import UNSEEN, End, Options, State, advance, blank, end_of, initial, is_open, turns
+from .loop import UNSEEN, End, Options, Seen, State, advance, blank, end_of, initial, is_open, turns
 from .problem import Data, Problem
 
 
@@ -98,6 +99,8 @@ def _problem(options: Options, user: User) -> tuple[Problem, Array]:
 
 def _run(options: Options, problem: Problem, callback: Callable | None, x: Array, start: Start) -> End:
     """From the start to the end."""
+    if options.objective.layout.n == 0:
+        return _without_variables(options, problem, x, start)
     kernels = _engine_of(options, problem)
 
     def loop(data: Data, x: Array, start: Start) -> Loop:
@@ -107,6 +110,21 @@ def _run(options: Options, problem: Problem, callback: Callable | None, x: Array
         return Loop(begin, functools.partial(is_open, kernels), turn, functools.partial(end_of, kernels))
 
     return run(loop, problem.data, x, start, plain=callback is not None)
+
+
+def _without_variables(options: Options, problem: Problem, x: Array, start: Start) -> End:
+    """Where there is nothing to choose: the constraints hold or they do not."""
+    value, h = problem.rows(x)
+    m, rows = problem.equalities.size, options.rows
+    violation = jnp.maximum(largest(h[:m]), jnp.max(-h[m:], initial=0))
+    status = jnp.where(jnp.isfinite(violation), Status.INFEASIBLE, Status.NONFINITE)
+    status = jnp.where(violation <= start.numbers[0] / 2, Status.CONVERGED, status)
+    zero, none = jnp.zeros((), h.dtype), jnp.int32(0)
+    history = None
+    if rows is not None:
+        first = SQPHistory(value, zero, violation, zero, zero, zero, zero)
+        history = jax.tree.map(lambda a: jnp.full(rows, jnp.nan if options.blank else 0, h.dtype).at[0].set(a), first)
+    return End(Solution(x, jnp.zeros_like(h), x, x, zero), Seen(value, zero, violation), none, status, none, history)
 
 
 def _triple(problem: Problem, end: End) -> tuple[Array, Array, Array]:
@@ -156,10 +174,9 @@ def _sqp(options: Options, *rest: Any) -> Parts:
     tangent_solve = functools.partial(implicit_solve, layout, options.extraction, problem.held)
     solution, end = lax.custom_root(optimality, guess, solve, tangent_solve, has_aux=True)
     end = end._replace(**{name: getattr(end, name).astype(jnp.int32) for name in ("steps", "status", "narrow")})
-    solved = (end.status == Status.CONVERGED) | (end.status == Status.PRECISION_FLOOR)
-    x, y, z = (differentiable_where(solved, part) for part in solution)
-
-    value = differentiable_where(solved, _least(problem, (x, y, z), end))
+    ok = solved(end.status)
+    x, y, z = (differentiable_where(ok, part) for part in solution)
+    value = differentiable_where(ok, _least(problem, (x, y, z), end))
     return _parts(problem, (x, y, z), value, end, user.functions[2] is not None)
 
 
@@ -200,26 +217,6 @@ def _turns(options: Options, *rest: Any) -> Piece:
     return Piece(pack(state), is_open(kernels, state), shown)
 
 
-def _without_variables(options: Options, *rest: Any) -> Parts:
-    """What `_sqp` returns where there is nothing to choose: the constraints hold or they do not."""
-    user, given = User(*rest[:-1]), rest[-1]
-    problem, x = _problem(options, user)
-    value, h = problem.rows(x)
-    m, rows = problem.equalities.size, options.rows
-    violation = jnp.maximum(largest(h[:m]), jnp.max(-h[m:], initial=0))
-    status = jnp.where(jnp.isfinite(violation), Status.INFEASIBLE, Status.NONFINITE)
-    status = jnp.where(violation <= given.numbers[0] / 2, Status.CONVERGED, status).astype(jnp.int32)
-    zero, none = jnp.zeros((), h.dtype), jnp.int32(0)
-    history = None
-    if rows is not None:
-        first = SQPHistory(value, zero, violation, zero, zero, zero, zero)
-        history = jax.tree.map(lambda a: jnp.full(rows, jnp.nan if options.blank else 0, h.dtype).at[0].set(a), first)
-    below = problem.inequalities.unravel(jnp.zeros_like(h[m:])) if user.functions[2] is not None else None
-    sides = None if user.bounds is None else (user.x0, user.x0)
-    y = problem.equalities.unravel(jnp.zeros_like(h[:m]))
-    return Parts(user.x0, value, zero, none, status, y, violation, history, sides, below, zero, none)
-
-
 def _given(like: tuple, numbers: tuple[float, int, bool], multipliers: Any, start: Any, dtype: np.dtype) -> Given:
     zeros = lambda tree: jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)  # noqa: E731
     y, z, x, *_ = like
@@ -249,9 +246,7 @@ def solve(
     like = piece.shape_of(_like)
     alone = options.rows is None and user.report is None
     given = _given(like, (*numbers, alone), multipliers, start, layout.dtype)
-    if layout.n == 0:
-        return jit_call(_without_variables, options, *user, given)
-    if max_seconds is not None or not (is_traced(operands) or piece.traced):
+    if layout.n and (max_seconds is not None or not (is_traced(operands) or piece.traced)):
         size = 16 * layout.n * layout.d * (options.extraction.bandwidth + 1)  # a turn factorises and multiplies often
         turns = lambda state, last: piece(state, more=(given, np.int32(last)), quick=True)  # noqa: E731
         if user.report is not None:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from bandhess_common.status import Status
 from bandhess_common.stopping import UNSURE
 
 from ...band.stages import Layout
@@ -23,6 +22,7 @@ from ...extraction.linearise import linearize_gradient
 from ...extraction.products import Extraction, extract
 from ...framework.transforms import eager, forward_rule
 from ...linalg.solve import factor
+from ..solved import one_where, solved
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,8 @@ class Implicit:
     def linearise(self, x: Tensor, status: Tensor, tensors: list[Tensor]) -> Linearised:
         grad, product, _ = linearize_gradient(lambda x: (self.value(x, tensors), None), x, self.layout.p)
         ab = extract(product, self.layout, self.extraction)
-        fixed, one, nan = tree_map(torch.detach, ab), x.new_ones(()), torch.nan
+        fixed, one = tree_map(torch.detach, ab), x.new_ones(())
         regular = factor(shifted(fixed, -UNSURE * torch.finfo(x.dtype).eps * diagonal(fixed).abs())).ok
-        solved = torch.where((status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR), one, nan)
         # Where H has no inverse, another matrix stands in its place, so that a factor of 0 makes 0 of what it gives.
         repair = torch.where(regular, 0 * one, 1 + row_sums(fixed).max())
         moving_ab = shifted(ab, repair)
@@ -60,8 +59,8 @@ class Implicit:
             return torch.func.grad_and_value(self.value)(x, every)
 
         pull = torch.func.vjp(both, *[tensors[i] for i in moving])[1]
-        unique, kept = torch.where(regular, one, nan), torch.where(regular, one, 0)
-        return Linearised(moving, grad, factored.solve, solved, unique, kept, pull)
+        found, kept = one_where(solved(status), x), torch.where(regular, one, 0)
+        return Linearised(moving, grad, factored.solve, found, one_where(regular, x), kept, pull)
 
 
 class Linearised(NamedTuple):
@@ -70,7 +69,7 @@ class Linearised(NamedTuple):
     moving: list[int]  # the tensors that have derivatives
     grad: Tensor  # g
     solve: Callable[[Tensor], Tensor]  # b -> H^-1 b
-    solved: Tensor  # 1, or NaN where x is no solution
+    found: Tensor  # 1, or NaN where x is no solution
     unique: Tensor  # 1, or NaN where H is singular to rounding: x has no derivative there
     kept: Tensor  # 1, or 0 there: the minimum has one, as g = 0 (the envelope theorem)
     pull: Callable  # (u, s) -> the transposed derivative of (g, f) with respect to the moving tensors
@@ -97,9 +96,9 @@ class _Solution(torch.autograd.Function):
         at = ctx.implicit.linearise(x, status, tensors)
         u, s = torch.zeros_like(x), x.new_zeros(())
         if dx is not None:
-            u = u - at.solved * at.unique * at.solve(dx)
+            u = u - at.found * at.unique * at.solve(dx)
         if dvalue is not None:  # g, which is 0 but for the tolerance, takes off the error that x makes
-            u, s = u - at.kept * at.solve(dvalue * at.grad), at.solved * dvalue
+            u, s = u - at.kept * at.solve(dvalue * at.grad), at.found * dvalue
         given = dict(zip(at.moving, at.pull((u, s)), strict=True))
         return (None, *[given.get(i) for i in range(len(tensors))])
 
@@ -112,7 +111,7 @@ class _Solution(torch.autograd.Function):
         moved = [torch.zeros_like(tensors[i]) if tangents[i] is None else tangents[i] for i in at.moving]
         dgrad, dvalue = push(tuple(moved))
         dx = -at.solve(dgrad)
-        return at.solved * at.unique * dx, at.solved * (dvalue + at.kept * (at.grad @ dx)), *[None] * ctx.rest
+        return at.found * at.unique * dx, at.found * (dvalue + at.kept * (at.grad @ dx)), *[None] * ctx.rest
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, implicit: Implicit, *tensors: Tensor) -> tuple:

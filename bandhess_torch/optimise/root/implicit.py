@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from bandhess_common.dogleg import SINGULAR
-from bandhess_common.status import Status
 
 from ...extraction.jacobian import Residuals, general_band, linearize_rows
 from ...framework.transforms import eager, forward_rule
 from ...linalg.lu import eliminate, pivots_of, solve_eliminated
+from ..solved import one_where, solved
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,6 @@ class Implicit:
         fixed = ab.detach()
         least = SINGULAR * torch.finfo(x.dtype).eps * fixed.abs().max(0).values
         regular = (pivots_of(parts, l, u).abs() > least).all()
-        found = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
         moving = [i for i, tensor in enumerate(tensors) if tensor.is_floating_point()]
 
         def rows(*moved: Tensor) -> Tensor:
@@ -47,7 +46,7 @@ class Implicit:
             return self.rows(x, every)
 
         pull_tensors = torch.func.vjp(rows, *[tensors[i] for i in moving])[1]
-        known = torch.where(found & regular, 1.0, torch.nan).to(x.dtype)
+        known = one_where(solved(status) & regular, x)
 
         def solve(b: Tensor, transpose: bool) -> Tensor:
             return -known * solve_eliminated(ab, parts, b, l, u, transpose)

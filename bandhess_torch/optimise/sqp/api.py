@@ -1,23 +1,21 @@
 """Minimisation under constraints that are local in stages: SQP on a condensed band, with an interior point.
 
-Here: arguments, results, and how x depends on them; the loop is in `loop.py`, derivatives of a step in
-`derivatives.py`, those of a solution in `implicit.py`.
+Here: arguments and results; a call is in `solve.py`, the loop in `loop.py`, derivatives of a step in `derivatives.py`,
+those of a solution in `implicit.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none, check_stages
-from bandhess_common.messages import sqp_message
 from bandhess_common.options import ProbingName
 from bandhess_common.progress import print_progress
 from bandhess_common.report import describe, succeeded
@@ -26,20 +24,14 @@ from bandhess_common.status import SQPHistory, Status, StepInfo
 from ...band.fold import Folded
 from ...band.noise import hash_noise
 from ...extraction.bandwidth import detect_bandwidth
-from ...extraction.objective import Objective, parameters, with_parameters
+from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
-from ...framework.kept import floating
 from ...framework.transforms import eager
 from .constraints import check_bounds
-from .engine import Start
-from .evaluations import User
-from .implicit import solution
-from .kkt import Implicit
-from .loop import Options, minimise
-from .problem import Problem, Setting, first_start, outside, warm_start
-
-Given = Callable[[Setting], Start]
+from .loop import Options
+from .problem import first_start, warm_start
+from .solve import Given, detached, solve
 
 
 class SQPResult(NamedTuple):
@@ -79,80 +71,6 @@ class SQPResult(NamedTuple):
 
     def __repr__(self) -> str:
         return describe(self)
-
-
-def _detach(tree: Any) -> Any:
-    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
-
-
-def _sqp(
-    options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, given: Given, report: Callable | None
-) -> Any:
-    layout = options.objective.layout
-    if layout.n == 0:
-        return _without_variables(options, funs, x0, bounds, args)
-    leaves, treedef = tree_flatten((args, bounds, [parameters(fun) for fun in funs]))
-    where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    first = Setting.of(options, funs, *_detach((x0, bounds, args)))
-    kind, *start = given(first)
-
-    def given_by(tensors: list[Tensor]) -> tuple:
-        """args, bounds, and modules' parameters, from the start and what of them is a tensor."""
-        every = dict(enumerate(leaves)) | dict(zip(where, tensors[len(start) :], strict=True))
-        return tree_unflatten(list(every.values()), treedef)
-
-    def setting(tensors: list[Tensor]) -> Setting:
-        args, bounds, given = given_by(tensors)
-        live = tuple(map(with_parameters, funs, given))
-        return Setting.of(options, live, layout.unravel(tensors[0]), bounds, args, first.problem)
-
-    def solve(tensors: list[Tensor]) -> tuple:
-        with torch.no_grad():
-            here, (args, _, given) = setting(tensors), given_by(tensors)
-            user = User(here.problem.joined, [part for part in funs if part is not None], floating((args, given)))
-            begin = Start(kind, *tensors[: len(start)])
-            end = minimise(options, user, here.task(options), begin, report)
-            z = here.multipliers(end.solution)
-        x, y, mu = end.solution.x, end.solution.y[: here.problem.equalities.size].clone(), end.solution.mu
-        status, *integers = (
-            torch.tensor(i, dtype=torch.int32, device=x.device) for i in (end.status, end.steps, end.outside)
-        )
-        value, *numbers = (x.new_tensor(number) for number in (end.value, end.grad_norm, end.violation))
-        rows = map(x.new_tensor, zip(*end.history, strict=True)) if options.history else ()
-        return x, y, z, status, value, *integers, *numbers, mu, *rows
-
-    tensors = [*start, *(leaves[i] for i in where)]
-    implicit = Implicit(solve, lambda tensors: setting(tensors).terms, layout, options.extraction)
-    x, y, z, status, value, steps, row, grad_norm, violation, mu, *rows = solution(implicit, tensors)
-    (problem, box, *_), sides = setting(tensors), None
-    if box is not None:
-        n, x = layout.n, box.fix(x)
-        sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
-    below = problem.inequalities.unravel(z) if funs[2] is not None else None
-    y, history, message = problem.equalities.unravel(y), SQPHistory(*rows) if rows else None, None
-    with suppress(RuntimeError):  # inside vmap values cannot be looked at
-        steps, status = int(steps), Status(int(status))
-        message = sqp_message(status, outside(problem, int(row)), options.extraction.bandwidth)
-    return SQPResult(
-        layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below, mu, message
-    )
-
-
-def _without_variables(options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple) -> SQPResult:
-    """What `_sqp` returns where there is nothing to choose: the constraints hold or they do not."""
-    functions, x, equalities, inequalities = Problem.of(options.objective, funs, x0, args)
-    value, c, g = functions(x)
-    violation = torch.cat([c.abs(), -g, c.new_zeros(1)]).max()
-    status = Status.CONVERGED if violation <= options.tol / 2 else Status.INFEASIBLE
-    if not violation.isfinite():
-        status = Status.NONFINITE
-    y = equalities.unravel(torch.zeros_like(c))
-    sides = None if bounds is None else (x0, x0)
-    below = inequalities.unravel(torch.zeros_like(g)) if funs[2] is not None else None
-    zero = violation.new_zeros(())
-    rows = (row.detach()[None] for row in (value, zero, violation, zero, zero, zero, zero))
-    history = SQPHistory(*rows) if options.history else None
-    return SQPResult(x0, value, zero, 0, status, y, violation, history, sides, below, zero)
 
 
 @eager
@@ -268,7 +186,7 @@ def sqp(
     if bandwidth is None:
         coupled = _couplings(fun, constraints, inequalities)
         detect = detect_bandwidth(coupled, stage_axes=stage_axes, periodic=periodic)
-        bandwidth = detect(_detach(x0), *_detach(args))
+        bandwidth = detect(detached(x0), *detached(args))
     if periodic:
         objective = objective._replace(layout=Folded(layout))  # type: ignore[arg-type]
     extraction = Extraction.of(bandwidth, probing, chunk_size)
@@ -281,10 +199,10 @@ def sqp(
             reporter(info)
 
     funs = (fun, constraints, inequalities)
-    given: Given = partial(first_start, multipliers=_detach(multipliers))
+    given: Given = partial(first_start, multipliers=detached(multipliers))
     if start is not None:
-        given = partial(warm_start, end=_detach(start))
-    return _sqp(options, funs, x0, bounds, args, given, report if reporters else None)
+        given = partial(warm_start, end=detached(start))
+    return SQPResult(*solve(options, funs, x0, bounds, args, given, report if reporters else None))
 
 
 def _couplings(fun: Callable, constraints: Callable | None, inequalities: Callable | None) -> Callable:

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bandhess_common.status import Status
-
 from ...framework.transforms import apply, eager, forward_rule
+from ..solved import one_where, solved
 from .kkt import Implicit, implicit_solve
 
 
@@ -102,7 +101,8 @@ class _Solution(torch.autograd.Function):
         *point, status = ctx.saved_tensors[:4]
         tensors = ctx.saved_tensors[4:]
         moving = [i for i, t in enumerate(tensors) if t.is_floating_point()]
-        u = _Solve.apply(ctx.implicit, _valid(status, point[0]) * torch.cat(cotangents[:3]), *point, *tensors)
+        b = one_where(solved(status), point[0]) * torch.cat(cotangents[:3])
+        u = _Solve.apply(ctx.implicit, b, *point, *tensors)
         pull = torch.func.vjp(_residuals_of(ctx.implicit, point, tensors, moving), *[tensors[i] for i in moving])[1]
         given = dict(zip(moving, pull(-u), strict=True))
         return None, *[given.get(i) for i in range(len(tensors))]
@@ -115,18 +115,13 @@ class _Solution(torch.autograd.Function):
         moving = [i for i, t in enumerate(tensors) if t.is_floating_point()]
         residuals = _residuals_of(ctx.implicit, point, tensors, moving)
         db = pushed(residuals, [tensors[i] for i in moving], [tangents[i] for i in moving])
-        dv = -_Solve.apply(ctx.implicit, _valid(status, point[0]) * db, *point, *tensors)
+        dv = -_Solve.apply(ctx.implicit, one_where(solved(status), point[0]) * db, *point, *tensors)
         return *dv.split([len(part) for part in point]), *[None] * ctx.rest
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, implicit: Implicit, *tensors: Tensor) -> tuple:
         out = tuple(map(torch.stack, zip(*lanes(_Solution, info, in_dims, implicit, *tensors), strict=True)))
         return out, (0,) * len(out)
-
-
-def _valid(status: Tensor, like: Tensor) -> Tensor:
-    solved = (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
-    return torch.where(solved, 1.0, torch.nan).to(like.dtype)
 
 
 def _residuals_of(implicit: Implicit, point: Any, tensors: Any, moving: list[int]) -> Callable[..., Tensor]:
@@ -153,7 +148,7 @@ class _Value(torch.autograd.Function):
         status, *point = ctx.saved_tensors
         lagrangian, moving = _lagrangian_of(ctx.implicit, point)
         pull = torch.func.vjp(lagrangian, *[point[i] for i in moving])[1]
-        given = dict(zip(moving, pull(_valid(status, dvalue) * dvalue), strict=True))
+        given = dict(zip(moving, pull(one_where(solved(status), dvalue) * dvalue), strict=True))
         return None, None, None, *[given.get(i) for i in range(len(point))]
 
     @staticmethod
@@ -162,7 +157,7 @@ class _Value(torch.autograd.Function):
         status, *point = ctx.saved_tensors
         lagrangian, moving = _lagrangian_of(ctx.implicit, point)
         moved = pushed(lagrangian, [point[i] for i in moving], [tangents[i] for i in moving])
-        return _valid(status, moved) * moved
+        return one_where(solved(status), moved) * moved
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, implicit: Implicit, *tensors: Tensor) -> tuple:

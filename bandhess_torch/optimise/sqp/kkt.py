@@ -85,6 +85,8 @@ def implicit_solve(implicit: Implicit, b: Tensor, x: Tensor, y: Tensor, z: Tenso
     which is what comes where nothing asks for derivatives of the solution."""
     if not bool(b.any()):
         return torch.zeros_like(b)
+    if implicit.layout.n == 0:  # no multipliers are better than others
+        return torch.full_like(b, torch.nan)
     functions, held, _, active = implicit.build([tensor.detach() for tensor in tensors])
     lin, sizes = linearise(functions, x, y, z), [len(x), len(y), len(z)]
     bounding = active & (z > 0)

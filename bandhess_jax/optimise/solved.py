@@ -1,0 +1,33 @@
+"""Which ends have derivatives: solutions. Those of any other end are NaN, which no caller takes for a slope."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from bandhess_common.status import Status
+
+
+def solved(status: Array) -> Array:
+    """Whether an optimiser ended at a solution."""
+    return (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
+
+
+def one_where(ok: Array, dtype: Any) -> Array:
+    """1 where ok, else NaN: a factor of derivatives, and no choice among them, so that cotangents get it, too."""
+    return jnp.where(ok, jnp.ones((), dtype), jnp.nan)
+
+
+@jax.custom_jvp
+def differentiable_where(ok: Array, v: Array) -> Array:
+    """v, whose derivative is NaN where not ok."""
+    return v
+
+
+@differentiable_where.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    ok, v = primals
+    return v, tangents[1] * one_where(ok, v.dtype)

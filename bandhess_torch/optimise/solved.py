@@ -1,0 +1,50 @@
+"""Which ends have derivatives: solutions. Those of any other end are NaN, which no caller takes for a slope."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bandhess_common.status import Status
+
+from ..framework.transforms import eager, forward_rule
+
+
+def solved(status: Tensor) -> Tensor:
+    """Whether an optimiser ended at a solution."""
+    return (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
+
+
+def one_where(ok: Tensor, like: Tensor) -> Tensor:
+    """1 where ok, else NaN: a factor of derivatives, and no choice among them, so that cotangents get it, too."""
+    return torch.where(ok, 1.0, torch.nan).to(like.dtype)
+
+
+class _Differentiable(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(ok: Tensor, v: Tensor) -> Tensor:
+        return v.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
+
+    @staticmethod
+    @eager
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor]:
+        return None, cotangent * one_where(ctx.saved_tensors[0], cotangent)
+
+    @staticmethod
+    @forward_rule
+    def jvp(ctx: Any, _ok: None, tangent: Tensor) -> Tensor:
+        return tangent * one_where(ctx.saved_tensors[0], tangent)
+
+
+def differentiable_where(ok: Tensor, v: Tensor) -> Tensor:
+    """v, whose derivative is NaN where not ok."""
+    return _Differentiable.apply(ok, v)

@@ -1,0 +1,102 @@
+"""Optimisers where there is nothing to choose: what they say, and what derivatives of that are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from backends import Backend
+
+PRICE = 3.0
+OFF = 0.5  # by so much the constraint is violated
+SIDES: dict[str, dict[str, Any]] = {"equality alone": {}, "bounds": {"bounds": (0, 1)}}
+
+
+def sqp_of(backend: Backend, price: Any, off: Any, **options: Any) -> Any:
+    """f = price, c = off and g = 1 - off, whatever x is."""
+    return backend.package.sqp(
+        lambda x, price, off: backend.xp.sum(x**2) + price,
+        lambda x, price, off: backend.xp.sum(x) + off,
+        backend.array(np.zeros((0, 2))),
+        1,
+        args=(price, off),
+        inequalities=lambda x, price, off: 1 - off - backend.xp.sum(x),
+        **options,
+    )
+
+
+def newton_of(backend: Backend, price: Any) -> Any:
+    """f = log(price)."""
+    x = backend.array(np.zeros((0, 2)))
+    return backend.package.newton(lambda x, price: backend.xp.sum(x**2) + backend.xp.log(price), x, 1, args=(price,))
+
+
+def slopes(backend: Backend, fun: Any, at: float) -> np.ndarray:
+    """In reverse and in forward mode."""
+    point, tangent = backend.array(at), backend.array(1.0)
+    return np.array([float(backend.grad(fun)(point)), float(backend.jvp(fun, (point,), (tangent,))[1])])
+
+
+@pytest.mark.parametrize("sides", SIDES)
+@pytest.mark.parametrize(
+    ("off", "status"), [(0.0, "CONVERGED"), (OFF, "INFEASIBLE"), (2.0, "INFEASIBLE"), (np.inf, "NONFINITE")]
+)
+def test_sqp(backend: Backend, sides: str, off: float, status: str) -> None:
+    p, options = backend.package, SIDES[sides]
+    result = sqp_of(backend, backend.array(PRICE), backend.array(off), history=True, **options)
+    assert (result.status, result.steps, float(result.value)) == (p.Status[status], 0, PRICE)
+    assert float(result.constraint_norm) == max(off, off - 1)
+    assert float(result.history.constraint_norm[0]) == off
+    assert (result.bound_multipliers is None) == (not options)
+    assert (backend.numpy(result.multipliers) == 0).all()
+    assert ("NaN" in result.message) == (status != "CONVERGED")
+    expected = 1.0 if status == "CONVERGED" else np.nan
+    np.testing.assert_array_equal(
+        slopes(backend, lambda price: sqp_of(backend, price, backend.array(off), **options).value, PRICE), expected
+    )
+    if off < np.inf:  # the value does not read it, but the problem does
+        np.testing.assert_array_equal(
+            slopes(backend, lambda off: sqp_of(backend, backend.array(PRICE), off, **options).value, off), 0 * expected
+        )
+    multiplier = slopes(backend, lambda off: sqp_of(backend, backend.array(PRICE), off, **options).multipliers, off)
+    assert np.isnan(multiplier).all()  # any other would do as well
+    norm = slopes(backend, lambda off: sqp_of(backend, backend.array(PRICE), off, **options).constraint_norm, off)
+    np.testing.assert_array_equal(norm, 0)
+
+
+@pytest.mark.parametrize(("price", "status"), [(PRICE, "CONVERGED"), (0.0, "NONFINITE"), (-1.0, "NONFINITE")])
+def test_newton(backend: Backend, price: float, status: str) -> None:
+    result = newton_of(backend, backend.array(price))
+    assert (result.status, result.steps) == (backend.package.Status[status], 0)
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(float(result.value), np.log(price), rtol=1e-15)
+    expected = 1 / price if status == "CONVERGED" else np.nan
+    np.testing.assert_allclose(slopes(backend, lambda price: newton_of(backend, price).value, price), expected)
+
+
+def test_root(backend: Backend) -> None:
+    y = backend.array(np.zeros((0, 2)))
+    result = backend.package.root(lambda y: 2 * y, y, 0, 0)
+    assert (result.status, result.steps, float(result.residual_norm)) == (backend.package.Status.CONVERGED, 0, 0.0)
+
+
+def test_lanes(backend: Backend) -> None:
+    """A lane that has no solution is NaN, and leaves the others alone."""
+    p = backend.package
+    offs = backend.array(np.array([0.0, OFF, 0.0]))
+    of = lambda price, off: sqp_of(backend, price, off).value  # noqa: E731
+    found = backend.vmap(lambda off: sqp_of(backend, backend.array(PRICE), off).status)(offs)
+    np.testing.assert_array_equal(backend.numpy(found), [p.Status.CONVERGED, p.Status.INFEASIBLE, p.Status.CONVERGED])
+    grads = backend.vmap(lambda off: backend.grad(lambda price: of(price, off))(backend.array(PRICE)))(offs)
+    np.testing.assert_array_equal(backend.numpy(grads), [1, np.nan, 1])
+    prices = backend.array(np.array([PRICE, 0.0]))
+    found = backend.vmap(backend.grad(lambda price: newton_of(backend, price).value))(prices)
+    np.testing.assert_allclose(backend.numpy(found), [1 / PRICE, np.nan])
+
+
+def test_neither_variables_nor_constraints(backend: Backend) -> None:
+    empty = backend.array(np.zeros((0, 2)))
+    result = backend.package.sqp(lambda x: backend.xp.sum(x**2), lambda x: x[:, 0], empty, 1)
+    assert (result.status, result.steps, float(result.value)) == (backend.package.Status.CONVERGED, 0, 0.0)
+    assert backend.numpy(result.multipliers).shape == (0,)
