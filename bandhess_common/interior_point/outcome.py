@@ -8,7 +8,7 @@ from .operations import Array
 from .requests import ask_derivatives, ask_values, ended
 from .restoration import back, entered
 from .scaling import clipped
-from .search import Trial, augmented, emptied, forgetful
+from .search import Trial, augmented, emptied, forgetful, watched_multipliers
 from .state import ESTIMATE, LINEARISE, SEARCH, TINY, After, Kit, State, Values, choose, exists
 
 
@@ -22,8 +22,9 @@ def accepted(k: Kit, s: State, t: Trial, v: Values) -> State:
     mode = forgetful(k, mode, u)
     mode = mode._replace(filter=augmented(k, mode.filter, u.theta, u.phi, t.augment))
     leaving, main_point, main_mode = back(k, point, mode, v)
+    mode, renewing = watched_multipliers(k, mode, u, y)
     after = After(choose(k, leaving, main_point, point), choose(k, leaving, main_mode, mode))
-    stage = ops.where(leaving, 0 * s.stage + ESTIMATE, LINEARISE)
+    stage = ops.where(leaving | renewing, 0 * s.stage + ESTIMATE, LINEARISE)
     return ask_derivatives(k, s._replace(pending=s.pending | True, after=after), stage, *after)
 
 

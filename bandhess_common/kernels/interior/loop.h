@@ -99,6 +99,7 @@ class Loop {
     reg_.fraction = alpha;
     reg_.shift = reg_.delta;
     search_.forget();
+    search_.count_short();
     if (reg_.augment > 0) augment(s_);
     std::copy_n(s_.x_trial, s_.n, s_.x);
     each(0, s_.r, [=, y = s_.y](Index i) { y[i] += alpha * step.y[i]; });

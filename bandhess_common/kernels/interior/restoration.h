@@ -112,7 +112,7 @@ void leave_restoration(const State<T>& s) {
   auto& reg = s.reg;
   reg.elastic = 0;
   reg.barrier = reg.main_barrier;
-  reg.theta_mark = 0;
+  reg.theta_mark = reg.short_row = reg.renewed = 0;
   T most = 0;
   s.pairs([&](const Pair<T>& p) {
     most = std::max(most, largest<T>(p.begin, p.end, [z = p.z](Index i) { return z[i]; }));
