@@ -115,3 +115,14 @@ def ridden(N: int) -> Trajectory:
 
     start = [2, 1 + 2 * t / 20, 2 - t / 20, 1 - 3 * t / 20, 0, 0]
     return trajectory(f, rows, start, N + 1, -INF, INF)
+
+
+def links(N: int) -> Trajectory:
+    """A hanging chain of straight links from a level start, where rows depend on each other: place, height, slope."""
+
+    def rows(z: torch.Tensor) -> tuple:
+        x, y, a = z.T
+        joined = [x[1:] - x[:-1] - 3.6 / N * torch.cos(a[1:]), y[1:] - y[:-1] - 3.6 / N * torch.sin(a[1:])]
+        return [*joined, x[0], y[0], x[-1] - 2, y[-1], a[0]], []
+
+    return trajectory(lambda z: z[:, 1].sum(), rows, [2 * np.arange(N + 1) / N, 0, 0], N + 1, -INF, INF)

@@ -8,7 +8,7 @@ import interior_driver
 import numpy as np
 import pytest
 import torch
-from interior_functions import brachistochrone, ridden
+from interior_functions import brachistochrone, links, ridden
 from interior_quadratics import run
 
 import bandhess_torch
@@ -24,7 +24,7 @@ class Steps(interior_driver.Engine):
     """Notes, of every step that was accepted outside restoration, alpha, the largest multiplier it leads to, and
     whether these are estimated there; what such an estimate is and what it is to be; the thetas of trials."""
 
-    steps: list[tuple[str, float, float, bool]]
+    steps: list[tuple[str, float, float, float, bool]]
     estimates: list[tuple[np.ndarray, np.ndarray]]
     trials: list[tuple[bool, float, bool]]
 
@@ -35,10 +35,10 @@ class Steps(interior_driver.Engine):
         if stepped:
             alpha = self.register("alpha")
             top = np.abs(self.vector("y") + alpha * self.vector("dy")).max()
-            self.steps.append(("step", alpha, top, estimate))
+            self.steps.append(("step", alpha, top, self.register("delta"), estimate))
         super().begin(f, h, gradient, rows, W, narrow)
         if leaving:
-            self.steps.append(("restored", 0.0, 0.0, False))
+            self.steps.append(("restored", 0.0, 0.0, 0.0, False))
         if stepped and estimate:
             self.estimates.append((self.vector("y"), self.least_squares(gradient, rows)))
 
@@ -83,12 +83,13 @@ def test_the_rule_of_renewal(engine: type[Steps]) -> None:
     end = interior_driver.solve(brachistochrone(20).dense())
     assert end.status is Status.CONVERGED
     row, renewed, seen = 0, False, 0
-    for kind, alpha, top, estimate in engine.steps:
+    for kind, alpha, top, shift, estimate in engine.steps:
         if kind == "restored":
             row, renewed = 0, False
             continue
         row = row + 1 if alpha < c.short_step else 0
         expected = row >= c.short_steps and top > c.multiplier_most and not renewed
+        expected |= shift > 0 and top > c.multiplier_far and not renewed
         assert estimate == expected
         renewed, seen = renewed or estimate, seen + estimate
     assert seen > 0
@@ -123,6 +124,17 @@ def test_from_rest_under_a_wall() -> None:
     assert end.registers["value"] == pytest.approx(0.82806376, rel=1e-6)
     assert float(other.report.value) == pytest.approx(0.82806376, rel=1e-6)
     assert abs(end.steps - int(other.steps)) <= 3
+
+
+@compiled
+def test_before_it_stalls() -> None:
+    """IPOPT 3.14 takes 68 steps. Multipliers run off at the start; without their renewal there is soon no step."""
+    p = links(30)
+    end, other = interior_driver.solve(p.dense(), max_steps=200), run("numpy", p, tol=1e-8, max_steps=200)
+    assert end.registers["last_renewals"] > 0
+    assert end.status is Status(int(other.status)) is Status.CONVERGED
+    assert end.registers["value"] == pytest.approx(-23.830986, rel=1e-7)
+    assert float(other.report.value) == pytest.approx(-23.830986, rel=1e-7)
 
 
 @compiled

@@ -129,7 +129,9 @@ class Constants(NamedTuple):
     vanishing: float = 1e-2  # an entry of J at the start below this part of what it is beside it tells no sizes
     # Multipliers that have run off: estimated anew, once between restorations, where they exceed multiplier_most after
     short_step: float = 0.1  # steps of less than this part of the whole one,
-    short_steps: int = 3  # so many in a row
+    short_steps: int = 3  # so many in a row,
+    multiplier_far: float = 1e8  # or this after any step with a shift;
+    last_renewals: int = 5  # and so often where no step serves at a feasible point
     # Quadratic programs, by predictor and corrector (Mehrotra, SIAM J. Optimization 2 (1992) 575)
     straight: float = (
         DOUBLE**0.75

@@ -107,6 +107,7 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
             none,
             none,
             no,
+            none,
         ),
     )
     state = State(

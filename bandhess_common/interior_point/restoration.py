@@ -35,7 +35,7 @@ def entered(k: Kit, s: State) -> State:
     mode = Mode(
         again | ~again, mu, ops.sqrt(mu), q.x, weight * weight, empty, main_mu, main, main_theta, entries, renewals,
         0 * mu, old.since_mark, old.quadratic, old.best_error, old.since_best,
-        old.barred_steps, old.forgotten, old.short_row, old.renewed,
+        old.barred_steps, old.forgotten, old.short_row, old.renewed, old.last_renewals,
     )  # fmt: skip
     return s._replace(point=new, mode=mode)
 

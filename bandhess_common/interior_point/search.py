@@ -126,13 +126,14 @@ def forgetful(k: Kit, mode: Mode, u: Search) -> Mode:
     )  # fmt: skip
 
 
-def watched_multipliers(k: Kit, mode: Mode, u: Search, y: Array) -> tuple[Mode, Array]:
+def watched_multipliers(k: Kit, mode: Mode, u: Search, y: Array, shift: Array) -> tuple[Mode, Array]:
     """Of the step that is taken, to multipliers y: whether these are to be estimated anew there. Those of rows that
     nearly depend on each other may have run off: the Lagrangian then bends so much, and asks for such shifts, that no
     step goes far."""
     ops, c = k.ops, k.c
     row = ops.where(u.tried_alpha < c.short_step, mode.short_row + 1, 0)
-    off = (row >= c.short_steps) & (ops.largest(y) > c.multiplier_most)
+    creeps = row >= c.short_steps
+    off = (ops.largest(y) > ops.where(creeps, c.multiplier_most, c.multiplier_far)) & (creeps | (shift > 0))
     off = off & ~mode.elastic & ~mode.quadratic & ~mode.renewed
     return mode._replace(short_row=ops.where(mode.elastic, mode.short_row, row), renewed=mode.renewed | off), off
 

@@ -132,6 +132,7 @@ class Mode(NamedTuple):
     forgotten: Array  # how often it forgot its entries
     short_row: Array  # short steps, the last ones
     renewed: Array  # bool: multipliers were estimated anew since the last restoration
+    last_renewals: Array  # of multipliers, where no step served
 
 
 class Residuals(NamedTuple):

@@ -20,7 +20,7 @@ class Search {
   // Asks for the first trial of a step that stands in `step()`.
   void begin() {
     look_here();
-    if (creeping()) return leave();
+    if (creeping(s_)) return leave();
     reg_.slope = direction_.slope(s_.step());
     if (uphill_by_noise()) find_without_noise();
     reg_.raised = 0;
@@ -113,18 +113,6 @@ class Search {
     const Point<T> here{s_.x, s_.h, s_.step(), T(0)};
     reg_.phi0 = phi(s_, here, reg_.f, reg_.barrier, main);
     reg_.theta0 = theta(s_, here, reg_.barrier, main);
-  }
-
-  // Far from feasible, and no nearer for long: multipliers may have run off, or there is no feasible point.
-  bool creeping() {
-    if (s_.elastic()) return false;
-    if (reg_.theta_mark == 0 || reg_.theta0 <= std::max(c_.creeping * reg_.theta_mark, s_.filter().theta_min)) {
-      reg_.theta_mark = reg_.theta0;
-      reg_.since_mark = 0;
-    } else {
-      reg_.since_mark += 1;
-    }
-    return reg_.since_mark >= c_.creeping_steps;
   }
 
   void whole_step() {
@@ -247,9 +235,11 @@ class Search {
   // Multipliers of rows that nearly depend on each other may have run off: the Lagrangian then bends so much, and asks for
   // such shifts, that no step goes far. Those that leave the least gradient begin anew.
   bool runs_off() const {
-    if (s_.elastic() || reg_.predicted > 0 || reg_.renewed > 0 || short_row() < c_.short_steps) return false;
+    if (s_.elastic() || reg_.predicted > 0 || reg_.renewed > 0) return false;
+    const bool creeps = short_row() >= c_.short_steps;
+    if (!creeps && reg_.delta == 0) return false;
     const T top = largest<T>(0, s_.r, [=, y = s_.y, dy = s_.dy, a = reg_.alpha](Index i) { return y[i] + a * dy[i]; });
-    return top > c_.multiplier_most;
+    return top > (creeps ? c_.multiplier_most : c_.multiplier_far);
   }
 
   void adopt(const Step<T>& from) {
@@ -290,8 +280,14 @@ class Search {
       reg_.renewals += 1;
       return start_restoration(s_);
     }
-    if (!(reg_.theta0 > std::max(c_.stalled * reg_.tol, reg_.theta_noise)))
-      return end(s_, at_floor(s_) ? kPrecisionFloor : kStalled, &system_);
+    if (!(reg_.theta0 > std::max(c_.stalled * reg_.tol, reg_.theta_noise))) {
+      if (at_floor(s_)) return end(s_, kPrecisionFloor, &system_);
+      const bool off = largest(s_.y, s_.r) > c_.multiplier_most;
+      if (!off || !(reg_.last_renewals < c_.last_renewals)) return end(s_, kStalled, &system_);
+      reg_.last_renewals += 1;
+      s_.filter().count = 0;
+      return estimate_here(s_);
+    }
     augment(s_);
     enter_restoration(s_);
   }
