@@ -115,17 +115,18 @@ def test_infeasible(dtype: str) -> None:
 
 
 def test_restoration_comes_back() -> None:
-    """Wächter and Biegler's example on the side where it has a solution, and where it has none."""
+    """Wächter and Biegler's example from either side, and with a bound beyond which its solution lies."""
 
     def h(x: np.ndarray) -> tuple:
         one = np.diag([2.0, 0, 0])
         return [x[0] ** 2 - x[1] - 1, x[0] - x[2] - 0.5], [[2 * x[0], -1, 0], [1, 0, -1]], [one, 0 * one]
 
     p = problem(lambda x: (x[0], [1, 0, 0], np.zeros((3, 3))), h, [-2, 3, 1], m=2, lower=[-INF, 0, 0])
-    assert solve(p).status is Status.INFEASIBLE  # a minimum of the violation, at x[0] = -1
-    end = solve(p, x0=[0.5, 3, 1])
-    assert end.status is Status.CONVERGED
-    np.testing.assert_allclose(end.x, [1, 0, 0.5], atol=1e-6)
+    assert solve(p._replace(upper=[0, INF, INF])).status is Status.INFEASIBLE
+    for start in ([0.5, 3, 1], [-2, 3, 1]):
+        end = solve(p, x0=start)
+        assert end.status is Status.CONVERGED
+        np.testing.assert_allclose(end.x, [1, 0, 0.5], atol=1e-6)
 
 
 @dtypes

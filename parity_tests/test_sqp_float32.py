@@ -60,9 +60,10 @@ def known(request: pytest.FixtureRequest) -> tuple[str, float]:
 
 
 def test_ill_conditioned_problems(known: tuple[str, float], backend: Backend) -> None:
+    """The glider takes 93 to 265 steps, as its N and rounding have it."""
     name, value = known
     with as_users(backend):
-        result = solve(backend, made(name, backend, "float32"), "float32", tol=1e-5, max_steps=200)
+        result = solve(backend, made(name, backend, "float32"), "float32", tol=1e-5, max_steps=400)
         status = backend.package.Status
         assert result.status in (status.CONVERGED, status.PRECISION_FLOOR)
         np.testing.assert_allclose(float(result.value), value, rtol=2e-4)

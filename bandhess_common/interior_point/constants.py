@@ -90,7 +90,7 @@ class Constants(NamedTuple):
     corrections: int = 4  # of second order (WB 3.4)
     barred: int = 5  # successive steps which the filter, at last, held back: it forgets,
     forgotten: int = 30  # so many times at most
-    correction_fall: float = 0.99
+    correction_fall: float = 0.5  # a correction is followed by another where it left this part of theta, at most
     tiny: float = 10.0  # a step of at most this many eps |x| shows nothing (WB 3.9)
     tiny_steps: int = 3
     # Restoration (WB 3.3)
@@ -127,6 +127,11 @@ class Constants(NamedTuple):
     unit_way: float = 32.0  # the common size is no less than this part of the way to where rows are met
     unit_most: float = 24.0
     vanishing: float = 1e-2  # an entry of J at the start below this part of what it is beside it tells no sizes
+    # Multipliers that have run off: estimated anew, once between restorations, where they exceed multiplier_most after
+    short_step: float = 0.1  # steps of less than this part of the whole one,
+    short_steps: int = 3  # so many in a row,
+    multiplier_far: float = 1e8  # or this after any step with a shift;
+    last_renewals: int = 5  # and so often where no step serves at a feasible point
     # Quadratic programs, by predictor and corrector (Mehrotra, SIAM J. Optimization 2 (1992) 575)
     straight: float = (
         DOUBLE**0.75

@@ -105,6 +105,9 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
             none,
             none,
             none,
+            none,
+            no,
+            none,
         ),
     )
     state = State(
@@ -224,5 +227,5 @@ def corrected(k: Kit, s: State, step: Step, res: Residuals, theta: Array, correc
     return u._replace(
         tried=step, tried_alpha=fraction(k, s.point.d, step.d, s.mode.mu),
         tried_alpha_z=fraction(k, s.point.z, step.z, s.mode.mu), residuals=res,
-        corrections=ops.where(correcting, u.corrections + 1, 1), theta_last=ops.where(correcting, theta, u.theta),
+        corrections=ops.where(correcting, u.corrections + 1, 1), theta_last=theta,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from .operations import Array
 from .requests import ask_derivatives, ask_values, ended
 from .restoration import back, entered
 from .scaling import clipped
-from .search import Trial, augmented, emptied, forgetful
+from .search import Trial, augmented, emptied, forgetful, watched_multipliers
 from .state import ESTIMATE, LINEARISE, SEARCH, TINY, After, Kit, State, Values, choose, exists
 
 
@@ -22,8 +22,9 @@ def accepted(k: Kit, s: State, t: Trial, v: Values) -> State:
     mode = forgetful(k, mode, u)
     mode = mode._replace(filter=augmented(k, mode.filter, u.theta, u.phi, t.augment))
     leaving, main_point, main_mode = back(k, point, mode, v)
+    mode, renewing = watched_multipliers(k, mode, u, y, s.system.shift)
     after = After(choose(k, leaving, main_point, point), choose(k, leaving, main_mode, mode))
-    stage = ops.where(leaving, 0 * s.stage + ESTIMATE, LINEARISE)
+    stage = ops.where(leaving | renewing, 0 * s.stage + ESTIMATE, LINEARISE)
     return ask_derivatives(k, s._replace(pending=s.pending | True, after=after), stage, *after)
 
 
@@ -61,6 +62,8 @@ def failed(k: Kit, s: State) -> State:
     small, _ = met(k, s, hidden(k, s.system.rows, s.point.x))
     # Of negative curvature nothing can be seen in f.
     flat = u.curved & feasible & small & (error(k, s.local, s.point, mode.elastic, 0.0) <= k.p.tol)
+    stops = ~tiny & u.finite & ~flat & feasible
+    off = stops & (ops.largest(s.point.y) > c.multiplier_most) & (mode.last_renewals < c.last_renewals)
     s = ended(
         k, s,
         [
@@ -68,11 +71,23 @@ def failed(k: Kit, s: State) -> State:
             (last, Status.STALLED),
             (~tiny & ~u.finite, Status.NONFINITE),
             (~tiny & flat, Status.PRECISION_FLOOR),
-            (~tiny & (spent | feasible), Status.STALLED),
+            (~tiny & (spent | (feasible & ~off)), Status.STALLED),
         ],
     )  # fmt: skip
     s = ops.when(tiny & ~last, lambda s: crept(k, s), s)
-    return ops.when(~tiny & (s.request != 0), lambda s: restored(k, s), s)
+    s = ops.when(~tiny & ~off & (s.request != 0), lambda s: restored(k, s), s)
+    return ops.when(off, lambda s: renewed_here(k, s), s)
+
+
+def renewed_here(k: Kit, s: State) -> State:
+    """Multipliers are estimated anew at the point, and the filter forgets."""
+    mode = s.mode._replace(
+        filter=emptied(k, s.mode.filter, s.mode.last_renewals >= 0), last_renewals=s.mode.last_renewals + 1
+    )
+    none = 0 * s.report.step
+    report = s.report._replace(step=none, fraction=none, shift=s.system.shift)
+    s = s._replace(mode=mode, steps=s.steps + 1, report=report)
+    return ask_derivatives(k, s, ESTIMATE, s.point, mode)
 
 
 def crept(k: Kit, s: State) -> State:

@@ -35,7 +35,7 @@ def entered(k: Kit, s: State) -> State:
     mode = Mode(
         again | ~again, mu, ops.sqrt(mu), q.x, weight * weight, empty, main_mu, main, main_theta, entries, renewals,
         0 * mu, old.since_mark, old.quadratic, old.best_error, old.since_best,
-        old.barred_steps, old.forgotten,
+        old.barred_steps, old.forgotten, old.short_row, old.renewed, old.last_renewals,
     )  # fmt: skip
     return s._replace(point=new, mode=mode)
 
@@ -67,5 +67,8 @@ def resumed(k: Kit, q: Point, old: Mode) -> tuple[Point, Mode]:
     z = ops.where(large, 1.0, q.z[:own])
     d = ops.join(q.d[:own], none + 1)
     z = ops.where(k.p.always, ops.join(z, none), 0.0)
-    mode = old._replace(elastic=old.elastic & False, mu=old.main_mu, zeta=0 * old.zeta, filter=old.main_filter)
+    mode = old._replace(
+        elastic=old.elastic & False, mu=old.main_mu, zeta=0 * old.zeta, filter=old.main_filter,
+        short_row=0 * old.short_row, renewed=old.renewed & False,
+    )  # fmt: skip
     return Point(q.x, 0 * q.y, d, z), mode

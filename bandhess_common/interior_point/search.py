@@ -126,8 +126,21 @@ def forgetful(k: Kit, mode: Mode, u: Search) -> Mode:
     )  # fmt: skip
 
 
+def watched_multipliers(k: Kit, mode: Mode, u: Search, y: Array, shift: Array) -> tuple[Mode, Array]:
+    """Of the step that is taken, to multipliers y: whether these are to be estimated anew there. Those of rows that
+    nearly depend on each other may have run off: the Lagrangian then bends so much, and asks for such shifts, that no
+    step goes far."""
+    ops, c = k.ops, k.c
+    row = ops.where(u.tried_alpha < c.short_step, mode.short_row + 1, 0)
+    creeps = row >= c.short_steps
+    off = (ops.largest(y) > ops.where(creeps, c.multiplier_most, c.multiplier_far)) & (creeps | (shift > 0))
+    off = off & ~mode.elastic & ~mode.quadratic & ~mode.renewed
+    return mode._replace(short_row=ops.where(mode.elastic, mode.short_row, row), renewed=mode.renewed | off), off
+
+
 def correction_wanted(k: Kit, s: State, t: Trial, correcting: Array) -> Array:
-    """Second-order correction (WB 3.4): theta of the full step is no smaller, and later falls from one to the next."""
+    """Second-order correction (WB 3.4): theta of the full step is no smaller, and later falls from one trial
+    to the next: what a step leaves of curved rows may take several to be no more than what phi gains."""
     u, c = s.search, k.c
     again = correcting & (t.theta <= c.correction_fall * u.theta_last) & (u.corrections < c.corrections)
     first = ~correcting & u.first & (t.theta >= u.theta) & t.finite & ~u.curved

@@ -130,6 +130,9 @@ class Mode(NamedTuple):
     since_best: Array  # steps since then
     barred_steps: Array  # that the filter cut short, the last ones
     forgotten: Array  # how often it forgot its entries
+    short_row: Array  # short steps, the last ones
+    renewed: Array  # bool: multipliers were estimated anew since the last restoration
+    last_renewals: Array  # of multipliers, where no step served
 
 
 class Residuals(NamedTuple):

@@ -7,6 +7,7 @@ import casadi as ca
 import numpy as np
 from cases import INF, Problem, make
 from control import bryson_denham, camshape, car, glider, hager2, rocket, steering, yao
+from fresh import fresh
 from small import smalls
 from trajectories import cart, masses, path, pendulum, quadrotor, race, sir
 
@@ -118,4 +119,4 @@ def convex() -> list[Problem]:
     return [masses(30), masses(300)]
 
 
-SETS = {"control": control, "equality": equality, "obstacles": obstacles, "others": others, "small": smalls, "scalings": scalings, "random": randoms, "convex": convex}  # fmt: skip
+SETS = {"control": control, "equality": equality, "obstacles": obstacles, "others": others, "small": smalls, "scalings": scalings, "random": randoms, "convex": convex, "fresh": fresh}  # fmt: skip

@@ -88,6 +88,7 @@ void begin_anew(const State<T>& s) {
   auto& reg = s.reg;
   reg.alone = reg.ahead = reg.quadratic = reg.start = reg.steps = 0;
   reg.last_shift = reg.shifted = reg.tiny_steps = reg.held = reg.theta_mark = reg.since_mark = 0;
+  reg.short_row = reg.renewed = reg.last_renewals = 0;
   reg.sigma = reg.f_scale = 1;
   std::fill_n(s.h_scale, s.r, T(1));
   std::fill_n(s.y_request, s.r, T(0));

@@ -89,7 +89,7 @@ class Loop {
       if (reg_.request == kValues) {
         reg_.f_new = follow_values(s_);
         search_.judge(reg_.f_new, s_.top);
-      } else if (reg_.request == kDerivatives && reg_.pending == kStepped) {
+      } else if (reg_.request == kDerivatives && reg_.pending == kStepped && reg_.stage == kLinearise) {
         follow_gradient(s_);
         take();
         reg_.steps += 1;
@@ -137,6 +137,7 @@ class Loop {
     reg_.fraction = alpha;
     reg_.shift = reg_.delta;
     search_.forget();
+    search_.count_short();
     if (reg_.augment > 0) augment(s_);
     std::copy_n(s_.x_trial, s_.n, s_.x);
     each(0, s_.r, [=, y = s_.y](Index i) { y[i] += alpha * step.y[i]; });

@@ -49,6 +49,21 @@ void lower_barrier(const State<T>& s) {
   s.filter().count = 0;
 }
 
+// Far from feasible, and no nearer for long: multipliers may have run off, or there is no feasible point.
+template <class T>
+bool creeping(const State<T>& s) {
+  const auto& c = s.constants();
+  auto& reg = s.reg;
+  if (s.elastic()) return false;
+  if (reg.theta_mark == 0 || reg.theta0 <= std::max(c.creeping * reg.theta_mark, s.filter().theta_min)) {
+    reg.theta_mark = reg.theta0;
+    reg.since_mark = 0;
+  } else {
+    reg.since_mark += 1;
+  }
+  return reg.since_mark >= c.creeping_steps;
+}
+
 // Elastic variables for the current point, whose derivatives it asks for anew.
 template <class T>
 void start_restoration(const State<T>& s) {
@@ -112,7 +127,7 @@ void leave_restoration(const State<T>& s) {
   auto& reg = s.reg;
   reg.elastic = 0;
   reg.barrier = reg.main_barrier;
-  reg.theta_mark = 0;
+  reg.theta_mark = reg.short_row = reg.renewed = 0;
   T most = 0;
   s.pairs([&](const Pair<T>& p) {
     most = std::max(most, largest<T>(p.begin, p.end, [z = p.z](Index i) { return z[i]; }));
@@ -134,12 +149,10 @@ void centre(const State<T>& s) {
   s.filter().count = 0;
 }
 
-// The problem again, from a feasible point that the filter bars: it forgets.
+// Multipliers at the point are to be estimated anew.
 template <class T>
-void take_up(const State<T>& s) {
+void estimate_here(const State<T>& s) {
   auto& reg = s.reg;
-  s.filter(true).count = 0;
-  leave_restoration(s);
   std::copy_n(s.x, s.n, s.x_trial);
   ask_at(s, s.x);
   std::fill_n(s.y, s.r, T(0));
@@ -148,6 +161,14 @@ void take_up(const State<T>& s) {
   reg.pending = kEntering;
   reg.stage = kEstimate;
   reg.request = kDerivatives;
+}
+
+// The problem again, from a feasible point that the filter bars: it forgets.
+template <class T>
+void take_up(const State<T>& s) {
+  s.filter(true).count = 0;
+  leave_restoration(s);
+  estimate_here(s);
 }
 
 }  // namespace bandhess::interior

@@ -20,7 +20,7 @@ class Search {
   // Asks for the first trial of a step that stands in `step()`.
   void begin() {
     look_here();
-    if (creeping()) return leave();
+    if (creeping(s_)) return leave();
     reg_.slope = direction_.slope(s_.step());
     if (uphill_by_noise()) find_without_noise();
     reg_.raised = 0;
@@ -68,6 +68,13 @@ class Search {
     reg_.slope = direction_.slope(s_.step());
   }
 
+  // Of the step that is taken: how many in a row were short, and whether multipliers are to be estimated anew after it.
+  void count_short() {
+    if (s_.elastic()) return;
+    reg_.short_row = short_row();
+    if (static_cast<int>(reg_.stage) == kEstimate) reg_.renewed = 1;
+  }
+
   // A point was turned down, or has no derivatives.
   void halve() {
     reg_.first = 0;
@@ -106,18 +113,6 @@ class Search {
     const Point<T> here{s_.x, s_.h, s_.step(), T(0)};
     reg_.phi0 = phi(s_, here, reg_.f, reg_.barrier, main);
     reg_.theta0 = theta(s_, here, reg_.barrier, main);
-  }
-
-  // Far from feasible, and no nearer for long: multipliers may have run off, or there is no feasible point.
-  bool creeping() {
-    if (s_.elastic()) return false;
-    if (reg_.theta_mark == 0 || reg_.theta0 <= std::max(c_.creeping * reg_.theta_mark, s_.filter().theta_min)) {
-      reg_.theta_mark = reg_.theta0;
-      reg_.since_mark = 0;
-    } else {
-      reg_.since_mark += 1;
-    }
-    return reg_.since_mark >= c_.creeping_steps;
   }
 
   void whole_step() {
@@ -209,7 +204,7 @@ class Search {
     add(s_.n, first ? s_.r_upper : s_.c_upper, s_.w2, s_.c_upper);
     add(s_.r, first ? s_.r_rows : s_.c_rows, s_.v1, s_.c_rows);
     reg_.corrections = first ? T(1) : reg_.corrections + 1;
-    reg_.theta_old = first ? reg_.theta0 : t;
+    reg_.theta_old = t;
     const Step<T> second = s_.correction();
     direction_.find(s_.c_lower, s_.c_upper, s_.c_rows, second);
     reg_.correction_alpha = fraction_d(s_, second);
@@ -225,13 +220,26 @@ class Search {
     }
     reg_.pending = kStepped;
     reg_.leaving = s_.elastic() && restored(s_, at, reg_.f_new);
-    const bool estimate = reg_.leaving > 0;
+    const bool estimate = reg_.leaving > 0 || runs_off();
     reg_.sigma = estimate || !s_.elastic() ? reg_.f_scale : T(0);
     each(0, s_.r, [=, y = s_.y, dy = s_.dy, scale = s_.h_scale, to = s_.y_request, a = reg_.alpha](Index i) {
       to[i] = estimate ? T(0) : scale[i] * (y[i] + a * dy[i]);
     });
     reg_.stage = estimate ? kEstimate : kLinearise;
     reg_.request = kDerivatives;
+  }
+
+  // With this step.
+  T short_row() const { return reg_.alpha < c_.short_step ? reg_.short_row + 1 : T(0); }
+
+  // Multipliers of rows that nearly depend on each other may have run off: the Lagrangian then bends so much, and asks for
+  // such shifts, that no step goes far. Those that leave the least gradient begin anew.
+  bool runs_off() const {
+    if (s_.elastic() || reg_.predicted > 0 || reg_.renewed > 0) return false;
+    const bool creeps = short_row() >= c_.short_steps;
+    if (!creeps && reg_.delta == 0) return false;
+    const T top = largest<T>(0, s_.r, [=, y = s_.y, dy = s_.dy, a = reg_.alpha](Index i) { return y[i] + a * dy[i]; });
+    return top > (creeps ? c_.multiplier_most : c_.multiplier_far);
   }
 
   void adopt(const Step<T>& from) {
@@ -272,8 +280,14 @@ class Search {
       reg_.renewals += 1;
       return start_restoration(s_);
     }
-    if (!(reg_.theta0 > std::max(c_.stalled * reg_.tol, reg_.theta_noise)))
-      return end(s_, at_floor(s_) ? kPrecisionFloor : kStalled, &system_);
+    if (!(reg_.theta0 > std::max(c_.stalled * reg_.tol, reg_.theta_noise))) {
+      if (at_floor(s_)) return end(s_, kPrecisionFloor, &system_);
+      const bool off = largest(s_.y, s_.r) > c_.multiplier_most;
+      if (!off || !(reg_.last_renewals < c_.last_renewals)) return end(s_, kStalled, &system_);
+      reg_.last_renewals += 1;
+      s_.filter().count = 0;
+      return estimate_here(s_);
+    }
     augment(s_);
     enter_restoration(s_);
   }
