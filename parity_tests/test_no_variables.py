@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+import torch
 from backends import Backend
 
 PRICE = 3.0
@@ -38,31 +40,47 @@ def slopes(backend: Backend, fun: Any, at: float) -> np.ndarray:
     return np.array([float(backend.grad(fun)(point)), float(backend.jvp(fun, (point,), (tangent,))[1])])
 
 
+def jacobians(backend: Backend) -> tuple:
+    """By both arguments, in reverse and in forward mode."""
+    if backend.name == "torch":
+        return torch.func.jacrev, torch.func.jacfwd
+    return jax.jacrev, jax.jacfwd
+
+
+ENDS = {0.0: "CONVERGED", OFF: "INFEASIBLE", 2.0: "INFEASIBLE", np.inf: "NONFINITE"}  # by how far it is off
+
+
 @pytest.mark.parametrize("sides", SIDES)
-@pytest.mark.parametrize(
-    ("off", "status"), [(0.0, "CONVERGED"), (OFF, "INFEASIBLE"), (2.0, "INFEASIBLE"), (np.inf, "NONFINITE")]
-)
-def test_sqp(backend: Backend, sides: str, off: float, status: str) -> None:
+def test_what_sqp_says(backend: Backend, sides: str) -> None:
     p, options = backend.package, SIDES[sides]
-    result = sqp_of(backend, backend.array(PRICE), backend.array(off), history=True, **options)
-    assert (result.status, result.steps, float(result.value)) == (p.Status[status], 0, PRICE)
-    assert float(result.constraint_norm) == max(off, off - 1)
-    assert float(result.history.constraint_norm[0]) == off
-    assert (result.bound_multipliers is None) == (not options)
-    assert (backend.numpy(result.multipliers) == 0).all()
-    assert ("NaN" in result.message) == (status != "CONVERGED")
-    expected = 1.0 if status == "CONVERGED" else np.nan
-    np.testing.assert_array_equal(
-        slopes(backend, lambda price: sqp_of(backend, price, backend.array(off), **options).value, PRICE), expected
-    )
-    if off < np.inf:  # the value does not read it, but the problem does
-        np.testing.assert_array_equal(
-            slopes(backend, lambda off: sqp_of(backend, backend.array(PRICE), off, **options).value, off), 0 * expected
-        )
-    multiplier = slopes(backend, lambda off: sqp_of(backend, backend.array(PRICE), off, **options).multipliers, off)
-    assert np.isnan(multiplier).all()  # any other would do as well
-    norm = slopes(backend, lambda off: sqp_of(backend, backend.array(PRICE), off, **options).constraint_norm, off)
-    np.testing.assert_array_equal(norm, 0)
+    for off, status in ENDS.items():
+        result = sqp_of(backend, backend.array(PRICE), backend.array(off), history=True, **options)
+        assert (result.status, result.steps, float(result.value)) == (p.Status[status], 0, PRICE)
+        assert float(result.constraint_norm) == max(off, off - 1)
+        assert float(result.history.constraint_norm[0]) == off
+        assert (result.bound_multipliers is None) == (not options)
+        assert (backend.numpy(result.multipliers) == 0).all()
+        assert ("NaN" in result.message) == (status != "CONVERGED")
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_derivatives_of_sqp(backend: Backend, sides: str) -> None:
+    """By the price, which the value reads, and by off, which it does not, but the problem does."""
+    fields = "value", "multipliers", "constraint_norm"
+
+    def found(price: Any, off: Any) -> list:
+        result = sqp_of(backend, price, off, **SIDES[sides])
+        return [backend.xp.sum(getattr(result, field)) for field in fields]
+
+    modes = [backend.jit(mode(found, (0, 1))) for mode in jacobians(backend)]
+    for off, status in ENDS.items():
+        for mode in modes:
+            rows = mode(*map(backend.array, (PRICE, off)))
+            value, multipliers, norm = np.array([list(map(float, row)) for row in rows])
+            known = [1, 0] if status == "CONVERGED" else [np.nan, np.nan]
+            np.testing.assert_array_equal(value[: 1 + (off < np.inf)], known[: 1 + (off < np.inf)])
+            assert np.isnan(multipliers[1])  # any others would do as well
+            np.testing.assert_array_equal(norm, 0)
 
 
 @pytest.mark.parametrize(("price", "status"), [(PRICE, "CONVERGED"), (0.0, "NONFINITE"), (-1.0, "NONFINITE")])
