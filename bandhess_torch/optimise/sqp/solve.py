@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,31 +25,14 @@ from .problem import Problem, Setting, outside
 Given = Callable[[Setting], Start]
 
 
-class Parts(NamedTuple):
-    """What a result is made of: `SQPResult`'s fields."""
-
-    x: Any
-    value: Tensor
-    grad_norm: Tensor
-    steps: int | Tensor
-    status: Status | Tensor
-    multipliers: Any
-    constraint_norm: Tensor
-    history: SQPHistory[Tensor] | None
-    bound_multipliers: tuple[Any, Any] | None
-    inequality_multipliers: Any
-    barrier: Tensor
-    message: str | None
-
-
 def detached(tree: Any) -> Any:
     return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, tree)
 
 
 def solve(
     options: Options, funs: tuple, x0: Any, bounds: Any, args: tuple, given: Given, report: Callable | None
-) -> Parts:
-    """The whole call, differentiable in all that the problem depends on."""
+) -> tuple:
+    """The whole call, differentiable in all that the problem depends on: what `SQPResult` is made of."""
     layout = options.objective.layout
     leaves, treedef = tree_flatten((args, bounds, [parameters(fun) for fun in funs]))
     where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
@@ -103,7 +86,7 @@ def _without_variables(options: Options, problem: Problem, x: Tensor) -> End:
     )
 
 
-def _parts(options: Options, setting: Setting, found: tuple, inequalities: bool) -> Parts:
+def _parts(options: Options, setting: Setting, found: tuple, inequalities: bool) -> tuple:
     x, y, z, status, value, steps, row, grad_norm, violation, mu, *rows = found
     (problem, box, *_), sides, layout = setting, None, options.objective.layout
     if box is not None:
@@ -114,4 +97,4 @@ def _parts(options: Options, setting: Setting, found: tuple, inequalities: bool)
     with suppress(RuntimeError):  # inside vmap values cannot be looked at
         steps, status = int(steps), Status(int(status))
         message = sqp_message(status, outside(problem, int(row)), options.extraction.bandwidth)
-    return Parts(layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below, mu, message)
+    return layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below, mu, message
