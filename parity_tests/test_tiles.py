@@ -28,7 +28,7 @@ def solve(ab: np.ndarray, b: np.ndarray, threads: int = 1, **room: float) -> tup
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("w", range(21))
+@pytest.mark.parametrize("w", range(34))
 def test_every_width_in_lanes_and_alone(w: int, dtype: str) -> None:
     """Less than a tile and more, a column more or less than whole blocks; less than a register of systems, one, two,
     more. What storage does not use is NaN and not read."""
