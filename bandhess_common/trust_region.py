@@ -13,3 +13,5 @@ TRIES = 60
 """Factorisations spent on one step before giving up."""
 ENOUGH = 1e-3
 """Of a step's decrease: a turn of refinement that adds less is the last."""
+REFINEMENTS = 100
+"""Products spent on refining one step."""

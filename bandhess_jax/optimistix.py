@@ -25,7 +25,6 @@ from bandhess_common.status import Status
 
 from .extraction.probing.protocol import Probing
 from .extraction.products import ChunkSize
-from .optimise.newton.state import State
 from .optimise.newton.turns import Turns
 
 __all__ = ["BandedNewton"]
@@ -90,19 +89,19 @@ class BandedNewton(optx.AbstractMinimiser):
 
     def init(
         self, fn: Any, y: Any, args: Any, options: Any, f_struct: Any, aux_struct: Any, tags: frozenset[object]
-    ) -> State:
+    ) -> Any:
         return self._turns(y).start(y)
 
     def step(
-        self, fn: Any, y: Any, args: Any, options: Any, state: State, tags: frozenset[object]
-    ) -> tuple[Any, State, Any]:
+        self, fn: Any, y: Any, args: Any, options: Any, state: Any, tags: frozenset[object]
+    ) -> tuple[Any, Any, Any]:
         turns = self._turns(y)
         state = turns.take(lambda y: fn(y, args)[0], state)
         y = turns.place(state)
         return y, state, fn(y, args)[1]
 
     def terminate(
-        self, fn: Any, y: Any, args: Any, options: Any, state: State, tags: frozenset[object]
+        self, fn: Any, y: Any, args: Any, options: Any, state: Any, tags: frozenset[object]
     ) -> tuple[Array, optx.RESULTS]:
         result: Any = optx.RESULTS.successful
         for status, name in RESULTS.items():
@@ -116,9 +115,9 @@ class BandedNewton(optx.AbstractMinimiser):
         aux: Any,
         args: Any,
         options: Any,
-        state: State,
+        state: Any,
         tags: frozenset[object],
         result: optx.RESULTS,
     ) -> tuple[Any, Any, dict[str, Any]]:
         status = jnp.where(state.open, jnp.int32(Status.MAX_STEPS), state.status)
-        return y, aux, {"status": status, "grad_norm": state.point.grad_norm, "accepted_steps": state.steps}
+        return y, aux, {"status": status, "grad_norm": state.grad_norm, "accepted_steps": state.steps}

@@ -14,6 +14,7 @@
 #include "helpers.h"
 #include "interior/state.h"
 #include "kernels.h"
+#include "newton/state.h"
 
 namespace bandhess {
 namespace {
@@ -103,7 +104,8 @@ extern "C" __attribute__((visibility("default"))) void bandhess_arithmetic(
   bandhess::arithmetic(operations, count, rows);
 }
 
-// The lists as they were compiled, a line a kernel, then arithmetic's operations and those of the interior point: Python
+// The lists as they were compiled, a line a kernel, then arithmetic's operations, and those of the interior point and
+// of Newton's method: Python
 // compares them with its own.
 #define BANDHESS_LINE(...) #__VA_ARGS__ "\n"
 #define BANDHESS_NAME(name) " " #name
@@ -115,7 +117,9 @@ extern "C" __attribute__((visibility("default"))) const char* bandhess_list() {
       "arithmetic:" BANDHESS_ARITHMETIC(BANDHESS_OPERATION) "\n"
       "constants:" BANDHESS_INTERIOR_CONSTANTS(BANDHESS_NAME) "\n"
       "registers:" BANDHESS_INTERIOR_REGISTERS(BANDHESS_NAME) "\n"
-      "vectors:" BANDHESS_INTERIOR_VECTORS(BANDHESS_N, BANDHESS_R) "\n";
+      "vectors:" BANDHESS_INTERIOR_VECTORS(BANDHESS_N, BANDHESS_R) "\n"
+      "newton head:" BANDHESS_NEWTON_HEAD(BANDHESS_NAME) "\n"
+      "newton settings:" BANDHESS_NEWTON_SETTINGS(BANDHESS_NAME) "\n";
 }
 #undef BANDHESS_LINE
 #undef BANDHESS_NAME

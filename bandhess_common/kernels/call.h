@@ -96,6 +96,12 @@ class Call {
     return batch_of(a, a.rank - 1);
   }
 
+  // Of a vector operand that may be left out: then it has no entries.
+  Index length(int i, Index n) const {
+    const Array& a = operands[i];
+    return a.rank > 0 && a.dims[a.rank - 1] == 0 ? 0 : n;
+  }
+
   // The k of an operand (..., n, k), or 1 for (..., n).
   Index right_hand_sides(int i) const {
     const Array& a = operands[i];

@@ -1,8 +1,6 @@
 // What the trust-region method knows of a point: the numbers of optimise/newton/point.py's `Facts`.
 #pragma once
 
-#include <cstring>
-
 #include "bands.h"
 
 namespace bandhess {
@@ -12,8 +10,6 @@ template <class T>
 struct Facts {
   T value, grad_length, length, slope, grad_norm, least, low, high, rounding;
 };
-
-constexpr Index kFacts = 9;
 
 // The largest f(i) of i < n, NaN where one is. By blocks, which the compiler turns into vectors.
 template <class T, class F>
@@ -82,24 +78,6 @@ Facts<T> facts_of(const Bands& s, const T* ab, const T* g, const T* x, const T* 
     found.rounding = std::numeric_limits<T>::epsilon() * largest_of<T>(s.n, [=](Index i) { return size[i]; });
   });
   return found;
-}
-
-// Kernel. ab (w + 1, n), g (n), x (n), p (n), value () -> facts (9).
-template <class T>
-void facts(Call& call) {
-  static_assert(sizeof(Facts<T>) == kFacts * sizeof(T));
-  const Bands s = band(call.matrices(0));
-  const T* ab = call.operand<T>(0, {s.rows, s.n});
-  const T* g = call.operand<T>(1, {s.n});
-  const T* x = call.operand<T>(2, {s.n});
-  const T* p = call.operand<T>(3, {s.n});
-  const T* value = call.operand<T>(4, {});
-  T* out = call.result<T>(0, {kFacts});
-  s.each<T, 1>(call.pool, 2 * s.n, [&](Index i, T* memory) {
-    const Index at = i * s.n;
-    const Facts<T> found = facts_of(s, ab + i * s.rows * s.n, g + at, x + at, p + at, value[i], memory);
-    std::memcpy(out + i * kFacts, &found, sizeof found);
-  });
 }
 
 }  // namespace bandhess

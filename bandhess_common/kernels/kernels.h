@@ -18,8 +18,9 @@
   KERNEL(lu, 1, 3, 3, "l")                                    \
   KERNEL(lu_solve, 4, 1, 1, "transpose")                      \
   KERNEL(subproblem, 4, 2, 2, "near", "hard", "grow", "tries") \
-  KERNEL(facts, 5, 1, 1)                                      \
-  KERNEL(refinement, 6, 3, 3, "enough")                       \
+  KERNEL(newton_start, 9, 5, 5)                               \
+  KERNEL(newton_trial, 4, 5, 5)                               \
+  KERNEL(newton_begin, 6, 5, 5)                               \
   KERNEL(symmetry, 1, 1, 1, "d")                              \
   KERNEL(interior_start, 10, 2, 2, "rows", "m", "shared")     \
   KERNEL(interior_begin, 8, 2, 2, "shared")                   \

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import interior
+from . import interior, newton
 from .table import KERNELS
 
 DTYPES = {"float32": 0, "float64": 1, "int32": 2}
@@ -43,7 +43,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         built = library.bandhess_list().decode().split("\n")
     except Exception as error:  # a file of another platform or of another version of this package
         return None, f"not usable: {error}"
-    if built[:-1] != [*(kernel.line(name) for name, kernel in KERNELS.items()), ARITHMETIC, *interior.lines()]:
+    if built[:-1] != [*(kernel.line(name) for name, kernel in KERNELS.items()), ARITHMETIC, *interior.lines(), *newton.lines()]:
         return None, "not usable: built from another version of the sources; build anew (make kernels, pip install)"
     return library, ""
 

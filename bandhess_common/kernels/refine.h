@@ -1,8 +1,6 @@
 // A turn of conjugate gradients on the trust-region step, as in optimise/newton/refinement.py, with its names.
 #pragma once
 
-#include <cstring>
-
 #include "trust_region.h"
 
 namespace bandhess {
@@ -64,34 +62,6 @@ bool refine(const Work<T>& to, Index n, const T* g, const T* z, const T* image, 
     to.residual[i] += a * to.image[i];
   }
   return along.inside && earned > enough * t.predicted;
-}
-
-// Kernel. work (4, n), g (n), z (n), image (n), whether z is new and the region may grow (2), answer (9), option enough
-// -> work (4, n), answer (9), whether to go on ().
-template <class T>
-void refinement(Call& call) {
-  const Matrices rows = call.matrices(0);
-  const Index n = rows.columns;
-  const Bands s(rows.batch, 1, n);
-  const T* work = call.operand<T>(0, {4, n});
-  const T* g = call.operand<T>(1, {n});
-  const T* z = call.operand<T>(2, {n});
-  const T* image = call.operand<T>(3, {n});
-  const T* numbers = call.operand<T>(4, {2});
-  const T* answers = call.operand<T>(5, {kAnswer});
-  T* out = call.result<T>(0, {4, n});
-  T* answers_out = call.result<T>(1, {kAnswer});
-  T* more = call.result<T>(2, {});
-  const T enough = static_cast<T>(call.options[0]);
-  s.each<T, 1>(call.pool, 0, [&](Index i, T*) {
-    Answer<T> t;
-    std::memcpy(&t, answers + i * kAnswer, sizeof t);
-    if (out != work) std::copy_n(work + 4 * i * n, 4 * n, out + 4 * i * n);
-    const Work<T> to(out + 4 * i * n, n);
-    const bool found = numbers[2 * i] > 0, grow = numbers[2 * i + 1] > 0;
-    run([&] { more[i] = T(refine(to, n, g + i * n, z + i * n, image + i * n, found, grow, enough, t)); });
-    std::memcpy(answers_out + i * kAnswer, &t, sizeof t);
-  });
 }
 
 }  // namespace bandhess

@@ -7,6 +7,7 @@ import math
 from typing import NamedTuple
 
 from .. import trust_region
+from .newton import NUMBERS, VECTORS, Settings
 
 GIVEN = math.nan  # which every kernel refuses
 
@@ -40,6 +41,8 @@ SEARCH: dict[str, float] = {
 # they fit the block of memory that stays between calls (dispatch.h).
 ROOM: dict[str, float] = {"room": 56 * 2**20}
 
+NEWTON_STATE = f"numbers ({NUMBERS})", f"vectors ({VECTORS}, n)", "band (r, n)"
+
 KERNELS = {
     # [d, d m] of H = M D M^T, column by column, for ab (w + 1, n); info: the first pivot that is not in (0, inf), or 0.
     "columns": Kernel(("ab (r, n)",), ("columns (n, r)", "info ()"), 1),
@@ -67,14 +70,26 @@ KERNELS = {
     ),
     # The trust-region step, for `Query` and `Answer` in a row (optimise/newton/subproblem.py).
     "subproblem": Kernel(("g (n)", "ab (r, n)", "start (n)", "query (9)"), ("p (n)", "answer (9)"), 2, SEARCH),
-    # What that method knows of a point x, reached by the step p, for `Facts` in a row (optimise/newton/point.py).
-    "facts": Kernel(("ab (r, n)", "g (n)", "x (n)", "p (n)", "value ()"), ("facts (9)",), 1),
-    # A turn of refinement (optimise/newton/refinement.py): whether z is new and the region may grow; whether to go on.
-    "refinement": Kernel(
-        ("work (4, n)", "g (n)", "z (n)", "image (n)", "numbers (2)", "answer (9)"),
-        ("work (4, n)", "answer (9)", "more ()"),
-        3,
-        {"enough": trust_region.ENOUGH},
+    # That method by requests (newton.py): a state, for the limits of `limits_of` (optimise/newton/state.py) and sizes of
+    # the variables and dummies where there are any; begun: the state before goes on. Something is asked for at x.
+    "newton_start": Kernel(
+        (
+            "x (n)",
+            "limits (3)",
+            f"settings ({len(Settings._fields)})",
+            "sizes (m)",
+            "dummies (d)",
+            "begun ()",
+            *NEWTON_STATE,
+        ),
+        (*NEWTON_STATE, "x (n)", "probe (n)"),
+        5,
+    ),
+    # After a request for f.
+    "newton_trial": Kernel((*NEWTON_STATE, "f ()"), (*NEWTON_STATE, "x (n)", "probe (n)"), 5),
+    # After one for derivatives: of H the band, and the products with the probe and with pi times it.
+    "newton_begin": Kernel(
+        (*NEWTON_STATE, "gradient (n)", "ab (r, n)", "products (2, n)"), (*NEWTON_STATE, "x (n)", "probe (n)"), 5
     ),
     # The band from the products of substitution's probes, with d scalars a stage.
     "symmetry": Kernel(("products (r, n)",), ("band (r, n)",), 1, {"d": GIVEN}),
@@ -131,7 +146,7 @@ KERNELS = {
         {"n": GIVEN, "r": GIVEN, "rows": GIVEN, "shared": GIVEN},
     ),
 }
-"""info, swaps and first are int32; all other arrays are float32, or all are float64. The interior point's state and
+"""info, swaps, first and begun are int32; all other arrays are float32, or all are float64. The interior point's state and
 constants are doubles for either: beside float32 they come as int32, two for each."""
 
 _INTEGERS = ("info", "swaps")

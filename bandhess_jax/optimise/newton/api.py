@@ -201,6 +201,7 @@ def newton(
         max_steps + 1 if history else 0,
         jax.config.jax_debug_nans,  # type: ignore[attr-defined]
         sharding,
+        kind == "given",
     )
     problem = Problem(objective, extraction, kind, options)
     callbacks = tuple(Host(each) for each in (print_progress if verbose else None, callback) if each)

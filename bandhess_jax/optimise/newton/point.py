@@ -20,7 +20,6 @@ from ...band.stages import Layout
 from ...band.structures import Bordered, Cyclic, Structure, diagonal, magnitude, matvec, shifted
 from ...band.structures import scaled as scaled_band
 from ...extraction.bandwidth import noise_pair, too_narrow
-from ...framework.kernels import kernel
 from .split import split
 
 
@@ -34,6 +33,7 @@ class Options(NamedTuple):
     rows: int  # of the history; 0 without one
     blank: bool  # where the history has no entry: NaN, or 0 under jax_debug_nans
     sharding: NamedSharding | None = None
+    given: bool = False  # the band is the user's
 
     @property
     def eps(self) -> float:
@@ -204,14 +204,7 @@ def visit(
 
 
 def facts(ab: Any, grad: Array, x: Array, p: Array, value: Array, sharding: NamedSharding | None = None) -> Array:
-    """`Facts`, packed."""
-    if isinstance(ab, Structure) or sharding is not None:
-        return _facts(ab, grad, x, p, value, sharding)
-    return kernel("facts", _facts, ab, grad, x, p, value)
-
-
-def _facts(ab: Any, grad: Array, x: Array, p: Array, value: Array, sharding: NamedSharding | None = None) -> Array:
-    """XLA makes kernels of every reduction, so that these are few."""
+    """`Facts`, packed. XLA makes kernels of every reduction, so that these are few."""
     low, high = gershgorin_discs(ab, sharding)
     rounding = float(jnp.finfo(x.dtype).eps) * matvec(magnitude(ab), jnp.abs(x), sharding=sharding)
     signs = np.array([1, -1, -1, 1, 1], grad.dtype)

@@ -17,14 +17,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import NamedSharding
 
 from bandhess_common.trust_region import ENOUGH
 
-from ...framework.kernels import kernel
-from .subproblem import Answer, Query, pack
+from .subproblem import Answer, Query
 
-TURNS = 100  # products spent on one step
+STEP, RESIDUAL, LAST, LAST_IMAGE, NEW, IMAGE, GRAD = range(7)  # rows of the vectors at hand
 
 
 class Work(NamedTuple):
@@ -61,30 +59,11 @@ def _length(
 
 
 def advance(
-    work: Array,
-    grad: Array,
-    z: Array,
-    image: Array,
-    found: Array,
-    grow: Array,
-    answer: Array,
-    sharding: NamedSharding | None = None,
+    work: Array, grad: Array, z: Array, image: Array, found: Array, grow: Array, answer: Array
 ) -> tuple[Array, Array, Array]:
     """`(work, answer, more)`, packed: a turn further, answer being what is known of the step so far; z and its image
     H z are new, where found says so. What cannot be used leaves the step as it was, and is the last turn."""
-    operands = work, grad, z, image, pack((found, grow), z.dtype), answer
-    if sharding is not None:
-        return _advance(*operands)
-    return kernel("refinement", _advance, *operands, results=3)
-
-
-STEP, RESIDUAL, LAST, LAST_IMAGE, NEW, IMAGE, GRAD = range(7)  # rows of the vectors at hand
-
-
-def _advance(
-    work: Array, grad: Array, z: Array, image: Array, numbers: Array, answer: Array
-) -> tuple[Array, Array, Array]:
-    (found, grow), t = numbers > 0, Answer(*answer)
+    t = Answer(*answer)
     rows = jnp.concatenate([work, jnp.stack([z, image, grad])])
     gram = jnp.matmul(rows, rows.T, precision="highest")
     # Conjugate to the last, whatever rounding did to the preconditioner: direction = z - beta last.

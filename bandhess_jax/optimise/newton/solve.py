@@ -24,15 +24,13 @@ from ...framework.checkpoint import digest, orbax, resumed
 from ...framework.clock import Piece, check_host, in_pieces, is_traced
 from ...framework.jit import jit_call, prepare
 from ...framework.lanes import Loop, run
-from ...framework.packing import Packed, pack, unpack
+from ...framework.packing import Packed, pack
 from ..reports import state_of, told
 from ..solved import differentiable_where, solved
+from . import compiled, state, trust_region
 from .implicit import close, implicit_solution
 from .point import Functions, Options
 from .split import fill, split_stages
-from .state import Search, State, initial
-from .subproblem import Answer
-from .trust_region import advance, turns
 
 
 class Problem(NamedTuple):
@@ -122,10 +120,31 @@ def functions_of(problem: Problem, user: User, x: Array) -> tuple[Callable, Call
     return functions, value, consts, given
 
 
-def _end(s: State) -> tuple:
+class Method(NamedTuple):
+    """The loop, by kernels or without: `initial` and `restored` give states, `turns` what leads from one to the next."""
+
+    initial: Callable[..., Any]
+    restored: Callable[..., Any]
+    turns: Callable[..., Callable]
+
+
+COMPILED = Method(compiled.initial, compiled.restored, compiled.turns)
+PORTABLE = Method(state.initial, state.restored, trust_region.turns)
+
+
+def method_of(options: Options) -> Method:
+    return COMPILED if compiled.serves(options) else PORTABLE
+
+
+def advance(turn: Callable, s: Any, last: Any) -> Any:
+    """Turn until the end, or until `last` turns have been made in all."""
+    return lax.while_loop(lambda s: s.open & (s.turns < last), turn, s)
+
+
+def _end(s: Any) -> tuple:
     """Numbers that tangents know of: steps and status become integers again in `_newton`."""
     integers = (a.astype(jnp.float32) for a in (s.status, s.steps))
-    return s.point.x, s.point.pack[0], *integers, s.point.grad_norm, s.history
+    return s.best, s.value, *integers, s.grad_norm, s.history
 
 
 def _newton(problem: Problem, user: User, x0: Any) -> tuple:
@@ -135,8 +154,9 @@ def _newton(problem: Problem, user: User, x0: Any) -> tuple:
     functions, value, consts, given = functions_of(problem, user, lax.stop_gradient(options.split(layout.ravel(x0))))
 
     def loop(consts: list[Array], given: Given) -> Loop:
-        turn = turns(options, functions(consts, given), given.scale, report, given.x0)
-        return Loop(lambda: initial(options, given.x0, given.limits), lambda s: s.open, turn, _end)
+        method, start = method_of(options), (given.x0, given.limits, given.scale)
+        turn = method.turns(options, functions(consts, given), given.scale, report, given.x0)
+        return Loop(lambda: method.initial(options, *start), lambda s: s.open, turn, _end)
 
     minimise = partial(run, loop, plain=report is not None or options.sharding is not None)
 
@@ -146,24 +166,29 @@ def _newton(problem: Problem, user: User, x0: Any) -> tuple:
     return x, f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
 
 
-def _start(problem: Problem, user: User, x0: Any) -> State:
-    x = lax.stop_gradient(problem.objective.layout.ravel(x0))
-    return initial(problem.options, x, jnp.asarray(user.limits))
+def _given(problem: Problem, user: User, x0: Any) -> tuple:
+    """What a state begins with."""
+    layout = problem.objective.layout
+    scale = None if user.scale is None else layout.ravel(user.scale)
+    return lax.stop_gradient((layout.ravel(x0), jnp.asarray(user.limits), scale))
+
+
+def _start(problem: Problem, user: User, x0: Any) -> Any:
+    return method_of(problem.options).initial(problem.options, *_given(problem, user, x0)).stored
 
 
 def _packed_start(problem: Problem, user: User, x0: Any) -> Packed:
     return problem.options.split(pack(_start(problem, user, x0)))
 
 
-def _turns(problem: Problem, user: User, x0: Any, state: Packed, last: Array) -> Piece:
-    layout, report = problem.objective.layout, user.report if user.callbacks else None
-    s = unpack(state, _start(problem, user, x0))
-    functions, _, consts, given = functions_of(problem, user, s.point.x)
-    s = advance(turns(problem.options, functions(consts, given), given.scale, report, s.point.x), s, last)
-    point = s.point
-    x = split_stages(layout, problem.options.sharding, layout.unravel(point.x))
-    shown = x, point.pack[0], point.grad_norm, s.steps, s.status, s.history
-    return Piece(problem.options.split(pack(s)), s.open, shown)
+def _turns(problem: Problem, user: User, x0: Any, packed: Packed, last: Array) -> Piece:
+    options, report = problem.options, user.report if user.callbacks else None
+    method, layout = method_of(options), problem.objective.layout
+    s = method.restored(options, packed, *_given(problem, user, x0))
+    functions, _, consts, given = functions_of(problem, user, s.best)
+    s = advance(method.turns(options, functions(consts, given), given.scale, report, s.best), s, last)
+    x = split_stages(layout, options.sharding, layout.unravel(s.best))
+    return Piece(options.split(pack(s.stored)), s.open, (x, s.value, s.grad_norm, s.steps, s.status, s.history))
 
 
 def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> tuple | None:
@@ -175,8 +200,8 @@ def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> 
     elif is_traced(operands) or piece.traced:
         return None
 
-    def turns(state: Packed, last: int) -> Piece:
-        return piece(state, more=(np.int32(last),), quick=True)
+    def turns(packed: Packed, last: int) -> Piece:
+        return piece(packed, more=(np.int32(last),), quick=True)
 
     size = problem.objective.layout.n * problem.options.width
     reporting = told(turns, partial(_info, piece.shape_of(_start)), user.report) if user.callbacks else turns
@@ -188,9 +213,8 @@ def _eager(problem: Problem, user: User, x0: Any, max_seconds: float | None) -> 
     return _shown(end)
 
 
-def _info(like: State, piece: Piece) -> StepInfo:
-    s, (_, value, grad_norm, steps, *_) = state_of(piece.state, like), piece.shown
-    return StepInfo(steps, value, grad_norm, Answer(*s.answer).shift, Search(*s.search).radius)
+def _info(like: Any, piece: Piece) -> StepInfo:
+    return state_of(piece.state, like).info
 
 
 def _shown(end: Piece) -> tuple:
@@ -208,7 +232,7 @@ def _resumed(problem: Problem, user: User, x0: Any, max_seconds: float | None, f
         )
     return _shown(
         resumed(
-            lambda state, last: piece(state, more=(np.int32(last),), quick=True),
+            lambda packed, last: piece(packed, more=(np.int32(last),), quick=True),
             prepare(_packed_start, problem, user, x0)(quick=True),
             lambda piece: piece.shown[3],
             folder,
@@ -236,6 +260,7 @@ def _about(problem: Problem, user: User, x0: Any, first: Piece) -> dict[str, str
         "stage_axes": layout.shared,
         "periodic": layout.periodic,
         "sharding": over,
+        "kernels": compiled.serves(options),
     }
     return {name: str(value) for name, value in told.items()}
 

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from bandhess_common.status import History
+from bandhess_common.status import History, StepInfo
 
+from ...framework.packing import Packed, unpack
 from .point import Facts, Options, Point
 from .refinement import Work
 from .subproblem import Answer
@@ -68,9 +69,31 @@ class State(NamedTuple):
     limits: Limits
     history: History | None
 
+    @property
+    def best(self) -> Array:
+        """The best point."""
+        return self.point.x
 
-def initial(options: Options, x: Array, limits: Array) -> State:
-    """Nothing is known yet: the first turn visits x. limits are as `limits_of` has them."""
+    @property
+    def value(self) -> Array:
+        return self.point.pack[0]
+
+    @property
+    def grad_norm(self) -> Array:
+        return self.point.grad_norm
+
+    @property
+    def info(self) -> StepInfo:
+        return StepInfo(self.steps, self.value, self.grad_norm, Answer(*self.answer).shift, Search(*self.search).radius)
+
+    @property
+    def stored(self) -> State:
+        """What a state goes on from."""
+        return self
+
+
+def initial(options: Options, x: Array, limits: Array, scale: Array | None) -> State:
+    """Nothing is known yet: the first turn visits x. limits are as `limits_of` has them; scale is not looked at yet."""
     dtype, n = options.layout.dtype, options.layout.n
     scale = jnp.ones(() if options.scale == "none" else n, dtype)
     grad, facts = jnp.zeros(n, dtype), jnp.zeros(len(Facts._fields), dtype)
@@ -82,6 +105,11 @@ def initial(options: Options, x: Array, limits: Array) -> State:
     work = jnp.zeros((len(Work._fields), n), dtype)
     state = State(point, work, search, answer, none, none, jnp.int32(RUNNING), jnp.bool_(True), given, history)
     return options.split(state)
+
+
+def restored(options: Options, packed: Packed, x: Array, limits: Array, scale: Array | None) -> State:
+    """The state that was packed; the initial one where none was yet."""
+    return unpack(packed, initial(options, x, limits, scale))
 
 
 class Outlook(NamedTuple):

@@ -4,6 +4,8 @@ A turn solves a subproblem, and then ends, or tries the step: accepting it renew
 the radius. Factorisations are cheap beside derivatives, so trial points cost the value only. The first turn, which
 knows nothing yet, and the last, which checks the band, visit a point for its derivatives alone, and so do the turns
 that refine a step by products; thus the program holds the derivatives once.
+
+`compiled` is the same method by kernels, where these serve.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from jax import Array, lax
 
 from bandhess_common.status import History, Status, StepInfo
 from bandhess_common.stopping import ACCEPT, CREEP, GOOD, SearchFacts, StepFacts, search_ends, step_ends
+from bandhess_common.trust_region import REFINEMENTS
 
 from ...band.noise import hash_noise
 from . import refinement
@@ -176,8 +179,8 @@ def _refine(options: Options, s: State, z: Array, answer: Array, image: Array) -
     noted = pack(t._replace(size=0, slope=0, predicted=0, settled=0), z.dtype)
     held, found = jnp.where(begins, noted, s.answer), ~begins & (t.found > 0)
     vectors = s.work, s.point.grad, z, image
-    work, held, more = refinement.advance(*vectors, found, at.grow > 0, held, options.sharding)
-    again = begins | ((more > 0) & (at.turns < refinement.TURNS))
+    work, held, more = refinement.advance(*vectors, found, at.grow > 0, held)
+    again = begins | ((more > 0) & (at.turns < REFINEMENTS))
     search = at._replace(
         phase=jnp.where(again, REFINE, jnp.where(Answer(*held).predicted > 0, TRY, PLAIN)),
         turns=at.turns + 1,
@@ -236,8 +239,3 @@ def turns(
         return options.split(out._replace(turns=s.turns + 1, open=(out.status == RUNNING) | again, limits=s.limits))
 
     return turn
-
-
-def advance(turn: Callable[[State], State], s: State, last: Any) -> State:
-    """Turn until the end, or until `last` turns have been made in all."""
-    return lax.while_loop(lambda s: s.open & (s.turns < last), turn, s)

@@ -21,9 +21,8 @@ from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
 from .point import Options
-from .solve import Problem, User, functions_of
-from .state import ENDLESS, State, initial, limits_of
-from .trust_region import advance, turns
+from .solve import Problem, User, advance, functions_of, method_of
+from .state import ENDLESS, limits_of
 
 
 class Turns(NamedTuple):
@@ -55,18 +54,21 @@ class Turns(NamedTuple):
         """To count the steps is the loop's owner's matter."""
         return jnp.asarray(limits_of(self.tol, ENDLESS, self.problem.objective.layout.dtype))
 
-    def start(self, y: Any) -> State:
+    def start(self, y: Any) -> Any:
         """At y, where nothing is known yet."""
-        return initial(self.problem.options, self.problem.objective.layout.ravel(y), self._limits())
+        options, layout = self.problem.options, self.problem.objective.layout
+        return method_of(options).initial(options, layout.ravel(y), self._limits(), None)
 
-    def take(self, fun: Callable[[Any], Any], state: State) -> State:
-        """The next turn: a step is tried, refined or turned down, or the end checked. Once `state.open` is False,
+    def take(self, fun: Callable[[Any], Any], state: Any) -> Any:
+        """The next turn: a step is tried, refined or turned down, or the end checked; by kernels, steps are tried until
+        one serves. Once `state.open` is False,
         `state.status` is a `Status` and nothing changes any more."""
         user = User(fun, (), "exact", None, (), self._limits())
-        functions, _, consts, given = functions_of(self.problem, user, state.point.x)
-        turn = turns(self.problem.options, functions(consts, given), None, None, state.point.x)
+        options, x = self.problem.options, state.best
+        functions, _, consts, given = functions_of(self.problem, user, x)
+        turn = method_of(options).turns(options, functions(consts, given), None, None, x)
         return advance(turn, state, state.turns + 1)
 
-    def place(self, state: State) -> Any:
+    def place(self, state: Any) -> Any:
         """The best point so far, in the structure of y."""
-        return self.problem.objective.layout.unravel(state.point.x)
+        return self.problem.objective.layout.unravel(state.best)

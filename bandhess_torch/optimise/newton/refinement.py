@@ -15,12 +15,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from bandhess_common.trust_region import ENOUGH
+from bandhess_common.trust_region import ENOUGH, REFINEMENTS
 
 from .point import Point
 from .subproblem import Query, minimise_model
-
-TURNS = 100  # products spent on one step
 
 
 class Refined(NamedTuple):
@@ -35,7 +33,7 @@ def refine(point: Point, start: Tensor, shift: float, radius: float, grow: bool)
     H + shift I positive definite."""
     step, residual, predicted = 0 * point.grad, point.grad, 0.0
     direction = image = step
-    for turn in range(TURNS):
+    for turn in range(REFINEMENTS):
         # A radius of 0 that may grow to the step: the step itself, by one factorisation.
         query = Query(0.0, shift, shift, shift, shift, shift, -1.0, True)
         z, answer = minimise_model(residual, point.ab, start, query)
