@@ -99,7 +99,7 @@ def test_evaluations(backend: Backend) -> None:
 
 
 def test_no_dense_matrix(backend: Backend) -> None:
-    n, w = 1009, 3
+    n, w = 1009, 5
     x0 = backend.array(reals(n, 0))
     fun = window(w)(backend.xp)
     largest = backend.largest_array(lambda x: backend.package.newton(fun, x, w, max_steps=2).x, x0)

@@ -100,8 +100,6 @@ class Loop {
 
   static T power(double exponent) { return static_cast<T>(std::pow(static_cast<double>(kEps), exponent)); }
 
-  bool ragged() const { return num_.ragged > 0; }
-
   static T norm(const Facts<T>& of) { return std::max(std::abs(of.low), std::abs(of.high)); }
 
   static bool finite(const Facts<T>& of) {
@@ -145,7 +143,7 @@ class Loop {
     Tried tried{look(), num_.trial, (before.value - num_.trial) / t.predicted, before.length};
     tried.first = num_.purpose == kFirst;
     if (tried.first) tried.ratio = 0;
-    const T* ab = visit_.cleaned(brought, ragged());
+    const T* ab = visit_.cleaned(brought);
     tried.narrow = num_.products > 0 && visit_.narrow(ab, products);
     const Found<T> found = visit_.measure(grad, ab, tried.first);
     const Facts<T>& then = found.facts;
@@ -158,7 +156,7 @@ class Loop {
     if (polish && !tried.bad && !(then.grad_norm <= before.grad_norm / 2)) {
       tried.floor = t.predicted <= 32 * kEps * tried.view.unit || (tried.view.small && !earned);
     }
-    if (tried.moved) visit_.take(found, ragged());
+    if (tried.moved) visit_.take(found);
     settle(tried);
   }
 

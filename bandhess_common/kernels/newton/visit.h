@@ -36,12 +36,8 @@ class Visit {
   static Index numbers(const Bands& s) { return (s.rows + 6) * s.n; }
 
   // H as it was brought, dummy variables without a diagonal.
-  const T* cleaned(const T* ab, bool ragged) {
-    if (!ragged) return ab;
-    const T* dummies = state_.dummies();
-    std::copy_n(ab, s_.rows * n_, cells_);
-    each(0, n_, [=, cells = cells_](Index i) { cells[i] -= dummies[i] * cells[i]; });
-    return cells_;
+  const T* cleaned(const T* ab) {
+    return state_.num.ragged > 0 ? copied(ab) : ab;
   }
 
   // Whether H has entries outside its band, by the products of noise and of pi times it.
@@ -58,7 +54,7 @@ class Visit {
 
   // H back in the variables of the user, for `narrow`.
   const T* unscaled() {
-    std::copy_n(state_.ab, s_.rows * n_, cells_);
+    copied(state_.ab);
     T* inverse = vectors_;
     const T* units = state_.units();
     each(0, n_, [=](Index i) { inverse[i] = 1 / units[i]; });
@@ -74,7 +70,7 @@ class Visit {
       return {grad, ab, old, facts_of(s_, ab, grad, x, p, state_.num.trial, memory)};
     }
     find_units(ab, units, first);
-    if (ab != cells_) std::copy_n(ab, s_.rows * n_, cells_);
+    if (ab != cells_) copied(ab);
     scale(cells_, units);
     each(0, n_, [=](Index i) {
       g[i] = units[i] * grad[i];
@@ -85,7 +81,7 @@ class Visit {
   }
 
   // The point becomes the state's.
-  void take(const Found<T>& found, bool ragged) {
+  void take(const Found<T>& found) {
     const T norm = std::max(std::abs(found.facts.low), std::abs(found.facts.high));
     const T doubt = state_.num.set.unsure * std::numeric_limits<T>::epsilon(), size = norm > 0 ? norm : T(1);
     std::copy_n(state_.trial(), n_, state_.x());
@@ -95,7 +91,7 @@ class Visit {
     T *main = state_.ab, *dummies = state_.dummies();
     each(0, n_, [=](Index i) { main[i] -= doubt * std::abs(main[i]); });
     // Dummy variables take the size of the rest, so that they change neither norm nor definiteness.
-    if (ragged) each(0, n_, [=](Index i) { main[i] += dummies[i] * size; });
+    if (state_.num.ragged > 0) each(0, n_, [=](Index i) { main[i] += dummies[i] * size; });
     state_.num.now = found.facts;
     state_.num.value = found.facts.value;
     const T *g = state_.grad(), *units = state_.units();
@@ -124,6 +120,14 @@ class Visit {
   T* const cells_;
   T* const vectors_;
 
+  const T* copied(const T* ab) {
+    std::copy_n(ab, s_.rows * n_, cells_);
+    T* main = cells_;
+    const T* dummies = state_.dummies();
+    if (state_.num.ragged > 0) each(0, n_, [=](Index i) { main[i] -= dummies[i] * main[i]; });
+    return cells_;
+  }
+
   void scale(T* ab, const T* units) const {
     for (Index d = 0; d < std::min(s_.rows, n_); ++d) {
       T* cells = ab + d * n_;
@@ -143,8 +147,8 @@ class Visit {
     least *= std::sqrt(std::numeric_limits<T>::epsilon());
     for (Index i = 0; i < n_; ++i) {
       const T size = std::max(std::abs(ab[i]), least);
-      const T unit = power_of_two(1 / std::sqrt(size > 0 ? size : T(1)));
-      units[i] = first ? unit : std::min(unit, old[i]);
+      const T unit = 1 / std::sqrt(size > 0 ? size : T(1));
+      units[i] = power_of_two(first ? unit : std::min(unit, old[i]));
     }
   }
 };
