@@ -109,15 +109,25 @@ def test_a_run_that_has_ended_makes_no_step(saves: list[int], tmp_path: Path) ->
     assert first.status == again.status
 
 
-def test_a_time_limit_is_an_end_to_go_on_from(saves: list[int], tmp_path: Path) -> None:
-    """Each call makes one turn at least, also where it is one whose step is turned down."""
-    parts = [run(tmp_path, max_seconds=1e-9) for _ in range(3)]
-    assert [part.status for part in parts] == [bj.Status.TIME_LIMIT] * 3
-    assert saves == [1, 2, 3, 4]
-    assert parts[0].steps == parts[1].steps
-    whole = run(tmp_path)
-    assert whole.steps > parts[-1].steps
-    np.testing.assert_array_equal(whole.x, bj.newton(path, start(), 2, args=(1.0,), history=True).x)
+@pytest.mark.parametrize("program", [contextlib.nullcontext, bj.portable])
+def test_a_time_limit_is_an_end_to_go_on_from(program: Callable, saves: list[int], tmp_path: Path) -> None:
+    """Each call makes one turn at least, in portable programs also where it is one whose step is turned down."""
+    with program():
+        parts = [run(tmp_path, max_seconds=1e-9) for _ in range(3)]
+        assert [part.status for part in parts] == [bj.Status.TIME_LIMIT] * 3
+        assert saves == [1, 2, 3, 4]
+        if program is bj.portable:
+            assert parts[0].steps == parts[1].steps
+        whole = run(tmp_path)
+        assert whole.steps > parts[-1].steps > parts[0].steps
+        np.testing.assert_array_equal(whole.x, bj.newton(path, start(), 2, args=(1.0,), history=True).x)
+
+
+def test_another_program_does_not_go_on(tmp_path: Path) -> None:
+    """Its states are others."""
+    run(tmp_path, max_seconds=1e-9)
+    with bj.portable(), pytest.raises(ValueError, match="differs in kernels"):
+        run(tmp_path)
 
 
 def test_killed_by_a_signal() -> None:

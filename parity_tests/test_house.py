@@ -49,6 +49,7 @@ ALONE = {
     "bandhess_jax/optax": "the ecosystem of JAX; PyTorch's is optim",
     "bandhess_jax/optimise/reports": "reports from between the pieces of a compiled loop; PyTorch's is in Python",
     "bandhess_jax/optimise/newton/state": "a compiled loop carries a packed state; PyTorch's has local variables",
+    "bandhess_jax/optimise/newton/compiled": "XLA compiles what a loop in Python merely runs: kernels take its place",
     "bandhess_jax/optimise/newton/turns": "the loop that optimistix owns",
     "bandhess_jax/optimise/sqp/callbacks": "the functions that IPOPT is given",
     "bandhess_torch/framework/autograd": "reading what autograd recorded, as framework/programs reads jaxprs",

@@ -125,7 +125,7 @@ def test_threads_do_not_change_bits() -> None:
 
 def good(name: str, dtype: str = "float64") -> tuple[list[np.ndarray], list[np.ndarray], dict[str, float]]:
     """Arrays that fit, by the shapes in the table."""
-    sizes = {"r": 3, "n": 8, "k": 2, "l": 1, "9": 9, "r - 1": 2, "2": 2, "4": 4, "5": 5, "t": 11}
+    sizes = {"r": 3, "n": 8, "k": 2, "l": 1, "r - 1": 2, "t": 11, "u": 8, "v": 8}
     sizes |= {
         "w": 1,
         "p": 2,
@@ -137,8 +137,8 @@ def good(name: str, dtype: str = "float64") -> tuple[list[np.ndarray], list[np.n
 
     def make(text: str) -> np.ndarray:
         what, shape = text.rstrip(")").split(" (")
-        whole = what in ("info", "swaps", "first")
-        return np.zeros([sizes[s] for s in shape.split(", ") if s], INT if whole else dtype)
+        whole = what in ("info", "swaps", "first", "begun")
+        return np.zeros([int(sizes.get(s, s)) for s in shape.split(", ") if s], INT if whole else dtype)
 
     options = {"raw": 1, "transpose": 0, "l": 1, "d": 1, "n": 8, "r": 3, "rows": 1, "m": 1, "shared": 0}
     kernel = KERNELS[name]

@@ -3,8 +3,7 @@
 // changes nothing.
 #pragma once
 
-#include <cmath>
-
+#include "region.h"
 #include "visit.h"
 
 namespace bandhess::newton {
@@ -37,7 +36,7 @@ class Loop {
     if (num_.request != kValue) return;
     num_.trial = f;
     if (num_.purpose == kFirst) return ask(kFirst);
-    const Outlook view = look();
+    const Outlook<T> view(num_);
     const Answer<T>& t = num_.answer;
     const T ratio = (num_.now.value - f) / t.predicted;
     num_.accepted = t.predicted > 0 && ratio >= num_.set.accept;
@@ -45,7 +44,7 @@ class Loop {
     // trapezoidal rule; Hager and Zhang 2005), or the gradient.
     const bool polish = t.shift <= view.soft && t.predicted <= view.noise && f <= num_.now.value + view.noise;
     if (num_.accepted || polish) return ask(kTrial);
-    Tried tried{view, f, ratio, num_.now.length};
+    Tried<T> tried{view, f, ratio, num_.now.length};
     tried.bad = !std::isfinite(f);
     num_.trial = 0;  // which may be NaN
     settle(tried);
@@ -65,58 +64,12 @@ class Loop {
   }
 
  private:
-  // What is read off the state before a step is tried.
-  struct Outlook {
-    T unit;    // the size of f
-    T noise;   // of differences of f
-    T soft;    // less curvature than this is lost to rounding
-    bool flat;  // max|g| <= tol G
-    bool small;  // the gradient is: flat, or at rounding level
-    T enough;  // a step that promises less is not worth making; negative where the gradient is not small
-  };
-
-  // A point that was tried, or x0.
-  struct Tried {
-    Outlook view;
-    T value;
-    T ratio;
-    T length;  // |x| before
-    bool first = false;
-    bool moved = false;
-    bool bad = false;    // f or a derivative is not finite
-    bool floor = false;  // differences of f are noise, and the step did not reduce the gradient by half
-    bool narrow = false;
-  };
-
-  static constexpr T kEps = std::numeric_limits<T>::epsilon();
-  static constexpr T kTiny = std::numeric_limits<T>::min();
-
   const Bands& s_;
   const State<T>& state_;
   Numbers<T>& num_;
   const Index n_;
   T* const scratch_;
   Visit<T> visit_;
-
-  static T power(double exponent) { return static_cast<T>(std::pow(static_cast<double>(kEps), exponent)); }
-
-  static T norm(const Facts<T>& of) { return std::max(std::abs(of.low), std::abs(of.high)); }
-
-  static bool finite(const Facts<T>& of) {
-    return std::isfinite(of.value) && std::isfinite(of.grad_norm) && std::isfinite(of.low) && std::isfinite(of.high);
-  }
-
-  Outlook look() const {
-    const Facts<T>& now = num_.now;
-    Outlook view;
-    view.unit = std::max(std::abs(now.value), num_.at.value_floor);
-    view.noise = std::max(power(0.6) * view.unit, 16 * kEps * num_.at.fall);
-    view.soft = std::max(num_.set.lost * kEps * norm(now), kTiny);
-    view.flat = now.grad_norm <= num_.limits.tol * num_.at.grad_unit;
-    view.small = view.flat || now.grad_norm <= 8 * now.rounding;
-    view.enough = view.small ? num_.limits.worth * view.unit : T(-1);
-    return view;
-  }
 
   void ask(Purpose purpose) {
     const bool checks = (purpose == kFirst || purpose == kClosing) && num_.set.checked > 0;
@@ -140,7 +93,7 @@ class Loop {
   void arrive(const T* grad, const T* brought, const T* products) {
     const Answer<T>& t = num_.answer;
     const Facts<T> before = num_.now;
-    Tried tried{look(), num_.trial, (before.value - num_.trial) / t.predicted, before.length};
+    Tried<T> tried{Outlook<T>(num_), num_.trial, (before.value - num_.trial) / t.predicted, before.length};
     tried.first = num_.purpose == kFirst;
     if (tried.first) tried.ratio = 0;
     const T* ab = visit_.cleaned(brought);
@@ -154,7 +107,7 @@ class Loop {
     const bool serves = num_.accepted > 0 || earned || then.grad_norm < before.grad_norm;
     tried.moved = tried.first || (!tried.bad && serves);
     if (polish && !tried.bad && !(then.grad_norm <= before.grad_norm / 2)) {
-      tried.floor = t.predicted <= 32 * kEps * tried.view.unit || (tried.view.small && !earned);
+      tried.floor = t.predicted <= 32 * kEps<T> * tried.view.unit || (tried.view.small && !earned);
     }
     if (tried.moved) visit_.take(found);
     settle(tried);
@@ -162,20 +115,20 @@ class Loop {
 
   // ---- After a step -------------------------------------------------------------------------------------------------
 
-  void settle(const Tried& tried) {
+  void settle(const Tried<T>& tried) {
     const Answer<T>& t = num_.answer;
     Region<T>& at = num_.at;
     const T begun = tried.first ? std::abs(tried.value) : t.predicted;
     if (num_.steps == 0) at.fall = std::max(at.fall, begun);
     if (tried.moved) {
-      go_on(tried);
+      go_on(num_, tried);
     } else {
-      turn_back(tried);
+      turn_back(num_, tried);
     }
-    const bool unseen = at.radius <= 4 * kEps * tried.length && t.predicted <= 32 * kEps * tried.view.unit;
-    const bool collapsed = !tried.moved && (unseen || at.radius <= std::sqrt(kTiny));
+    const bool unseen = at.radius <= 4 * kEps<T> * tried.length && t.predicted <= 32 * kEps<T> * tried.view.unit;
+    const bool collapsed = !tried.moved && (unseen || at.radius <= std::sqrt(kTiny<T>));
     const bool crept = at.crept >= num_.set.creep;
-    const bool falling = !tried.first && tried.value <= -power(-1.5) * at.fall;  // -inf included
+    const bool falling = !tried.first && tried.value <= -power<T>(-1.5) * at.fall;  // -inf included
     if (tried.moved) report(tried);
     if (tried.first && tried.bad) return end(kNonfinite);
     if (tried.narrow) return end(kBandTooNarrow);
@@ -187,52 +140,7 @@ class Loop {
     seek(true);
   }
 
-  void go_on(const Tried& tried) {
-    const Answer<T>& t = num_.answer;
-    const Facts<T>& then = num_.now;
-    Region<T>& at = num_.at;
-    const bool poor = !(tried.ratio > num_.set.good);
-    if (tried.first) {
-      at.radius = std::max(T(1), then.length);
-      at.value_floor = power(0.25) * std::min(T(1), std::abs(tried.value));
-      at.crept = 0;
-      num_.opening = 1;
-    } else {
-      at.radius = !poor && t.size >= T(0.8) * t.radius ? std::max(t.radius, 2 * t.size) : t.radius;
-      at.crept = t.size <= 128 * kEps * tried.length ? at.crept + T(tried.ratio <= num_.set.good) : T(0);
-    }
-    // At a new point the Newton step itself is tried first. Where that fails, a shift like the last one is; or, as where
-    // there is no curvature, |g| / radius.
-    bracket();
-    at.shift = at.low;
-    at.guess = t.shift > 0 ? t.shift / 3 : then.grad_length / at.radius;
-    at.grad_unit = std::max(at.grad_unit, then.grad_norm);
-  }
-
-  void turn_back(const Tried& tried) {
-    const Answer<T>& t = num_.answer;
-    Region<T>& at = num_.at;
-    const T curved = tried.value - num_.now.value - t.slope;
-    const T cut = -t.slope / (2 * curved);
-    at.radius = t.size * (std::isfinite(curved) && curved > 0 ? std::min(std::max(cut, T(0.1)), T(0.5)) : T(0.1));
-    bracket();
-    at.low = std::max(at.low, t.shift);  // which must grow
-    at.high = std::max(at.low, at.high);
-    const T inside = std::max(std::sqrt(at.low * at.high), at.low + T(0.01) * (at.high - at.low));
-    const T newton = t.shift + (t.length / at.radius - 1) * t.length * t.length / t.bend;
-    at.shift = t.shift > 0 ? std::min(2 * t.shift, at.high) : inside;
-    if (at.low < newton && newton < at.high) at.shift = newton;
-  }
-
-  // Bounds of the shift for the radius.
-  void bracket() {
-    const Facts<T>& now = num_.now;
-    const T wanted = now.grad_length / num_.at.radius;
-    num_.at.low = std::max(std::max(T(0), -now.least), wanted - norm(now));
-    num_.at.high = std::max(num_.at.low, wanted + std::max(T(0), -now.low));
-  }
-
-  void report(const Tried& tried) {
+  void report(const Tried<T>& tried) {
     const Answer<T>& t = num_.answer;
     if (!tried.first) num_.steps += 1;
     num_.fresh = 1;
@@ -263,12 +171,12 @@ class Loop {
 
   // refinable: not where refinement found nothing.
   void seek(bool refinable) {
-    const Outlook view = look();
+    const Outlook<T> view(num_);
     const Region<T>& at = num_.at;
     const bool opening = num_.opening > 0 && refinable;
     num_.opening = 0;
     Answer<T> t = search({at.radius, at.shift, at.low, at.high, at.guess, view.soft, view.enough, T(opening), 0});
-    if (!(refinable && kTiny < t.shift && t.shift <= view.soft && t.found > 0)) return decide(t);
+    if (!(refinable && kTiny<T> < t.shift && t.shift <= view.soft && t.found > 0)) return decide(t);
     t.size = t.slope = t.predicted = t.settled = 0;
     num_.answer = t;
     num_.turns = 1;
@@ -278,7 +186,7 @@ class Loop {
 
   // A turn of refinement asks for H z, z = -(H + shift I)^-1 residual by one factorisation.
   void solve_residual() {
-    const T shift = std::max(num_.answer.shift, look().soft);
+    const T shift = std::max(num_.answer.shift, Outlook<T>(num_).soft);
     num_.solved = search({0, shift, shift, shift, shift, shift, -1, 1, 0}).found;
     ask(kRefining);
   }
@@ -297,14 +205,14 @@ class Loop {
     }
     if (!(num_.answer.predicted > 0)) return seek(false);
     std::fill_n(state_.p(), n_, T(0));
-    num_.answer.settled = num_.answer.predicted <= look().enough;
+    num_.answer.settled = num_.answer.predicted <= Outlook<T>(num_).enough;
     decide(Answer<T>(num_.answer));
   }
 
   // Ends, or tries the step: p, with what refinement found.
   void decide(const Answer<T>& t) {
-    const Outlook view = look();
-    if (t.settled > 0) return end(t.shift <= kTiny && view.flat ? kConverged : kPrecisionFloor);
+    const Outlook<T> view(num_);
+    if (t.settled > 0) return end(t.shift <= kTiny<T> && view.flat ? kConverged : kPrecisionFloor);
     if (num_.steps >= num_.limits.steps) return end(kMaxSteps);
     if (!(t.found > 0)) return end(kStalled);
     num_.answer = t;
