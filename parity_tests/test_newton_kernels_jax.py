@@ -1,4 +1,4 @@
-"""What newton's loop in JAX leaves to kernels besides the search: a point's facts, and a turn of refinement."""
+"""Parts of newton's loop in JAX, a point's facts and a turn of refinement; the loop in kernels against the portable one."""
 
 import contextlib
 from typing import Any
@@ -40,20 +40,18 @@ def naive(ab: np.ndarray, g: np.ndarray, x: np.ndarray, p: np.ndarray) -> point.
     return point.Facts(1.5, *lengths, slope, max(map(abs, g)), min(np.diag(H)), low, high, rounding)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(("n", "w"), [(1, 0), (3, 5), (67, 2), (530, 1)])  # 530: two blocks of rows
-def test_facts(n: int, w: int, dtype: str, program: str) -> None:
+def test_facts(n: int, w: int, dtype: str) -> None:
     arrays = problem(n, w, dtype)
     with PROGRAMS[program]():
         found = facts(*arrays)
     np.testing.assert_allclose(found, naive(*arrays), rtol=100 * np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("i", [0, 66, 69])  # within a block of 64, and in what is left of it
-def test_facts_that_are_not_finite(i: int, bad: float, program: str) -> None:
+def test_facts_that_are_not_finite(i: int, bad: float) -> None:
     ab, g, x, p = problem(70, 2)
     g[i], ab[0, i] = bad, bad
     with PROGRAMS[program]():
@@ -82,8 +80,7 @@ def refined(H: np.ndarray, g: np.ndarray, radius: float, grow: bool, turns: int)
     return np.asarray(work), Answer(*np.asarray(answer)), goes_on
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_refinement_solves(program: str) -> None:
+def test_refinement_solves() -> None:
     n = 12
     H, g = definite(n)
     with PROGRAMS[program]():
@@ -97,9 +94,8 @@ def test_refinement_solves(program: str) -> None:
     assert not goes_on[-1]
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("sign", [1, -1])
-def test_refinement_ends_at_the_radius(sign: int, program: str) -> None:
+def test_refinement_ends_at_the_radius(sign: int) -> None:
     """The first turn follows -g as far as the region goes; with negative curvature in any region."""
     H, g = definite(12)
     radius = 0.01 if sign > 0 else 30.0
@@ -113,8 +109,7 @@ def test_refinement_ends_at_the_radius(sign: int, program: str) -> None:
     assert goes_on == [False]
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_refinement_leaves_what_it_cannot_use(program: str) -> None:
+def test_refinement_leaves_what_it_cannot_use() -> None:
     H, g = definite(12)
     with PROGRAMS[program]():
         work, answer, _ = refined(H, g, 1.0, True, 2)

@@ -43,7 +43,12 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         built = library.bandhess_list().decode().split("\n")
     except Exception as error:  # a file of another platform or of another version of this package
         return None, f"not usable: {error}"
-    if built[:-1] != [*(kernel.line(name) for name, kernel in KERNELS.items()), ARITHMETIC, *interior.lines(), *newton.lines()]:
+    if built[:-1] != [
+        *(kernel.line(name) for name, kernel in KERNELS.items()),
+        ARITHMETIC,
+        *interior.lines(),
+        *newton.lines(),
+    ]:
         return None, "not usable: built from another version of the sources; build anew (make kernels, pip install)"
     return library, ""
 

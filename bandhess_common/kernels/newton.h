@@ -70,8 +70,8 @@ void newton_start(Call& call) {
     std::memcpy(&state.num.set, settings + i * kSettings, sizeof state.num.set);
     std::memcpy(&state.num.limits, limits + i * kLimits, sizeof state.num.limits);
     state.num.ragged = masked > 0;
-    state.num.request = kValue;
-    state.num.status = kRunning;
+    state.num.request = kValues;
+    state.num.status = -1;
     for (Index j = 0; j < s.n; ++j) {
       const T dummy = masked ? dummies[i * s.n + j] : T(0);
       state.x()[j] = state.trial()[j] = x[i * s.n + j];

@@ -1,4 +1,4 @@
-"""What the kernels of the trust-region method take and show, as newton/state.h has it; `library.load` compares the lists.
+"""What the kernels of the trust-region method take and show, as newton/state.h has it; `library.load` compares these.
 
 A state is three arrays: numbers, of which the first are for callers, vectors `(VECTORS, n)`, and the band of H.
 """
@@ -9,15 +9,13 @@ from typing import NamedTuple
 
 from .. import stopping, trust_region
 
-HEAD = tuple("request products wants_band status steps value grad_norm fresh size shift radius ratio".split())
-"""The first of the numbers."""
+_HEAD = "request products wants_band status steps value grad_norm fresh size shift radius ratio"
+HEAD = tuple(_HEAD.split())
+"""The first of the numbers; `request` is one of those that the interior point makes (interior.py)."""
 
 NUMBERS = 64
 VECTORS = 11
 BEST = 0  # the vector that is the best point
-
-DONE, DERIVATIVES, VALUE = 0, 1, 2
-"""What the number `request` asks for."""
 
 SCALINGS = ("none", "diagonal", "given")
 

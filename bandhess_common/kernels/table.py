@@ -70,8 +70,8 @@ KERNELS = {
     ),
     # The trust-region step, for `Query` and `Answer` in a row (optimise/newton/subproblem.py).
     "subproblem": Kernel(("g (n)", "ab (r, n)", "start (n)", "query (9)"), ("p (n)", "answer (9)"), 2, SEARCH),
-    # That method by requests (newton.py): a state, for the limits of `limits_of` (optimise/newton/state.py) and sizes of
-    # the variables and dummies where there are any; begun: the state before goes on. Something is asked for at x.
+    # That method by requests (newton.py): a state, for the limits of `limits_of` (optimise/newton/state.py), and sizes
+    # of the variables and dummies where there are any; begun: the state before goes on. Something is asked for at x.
     "newton_start": Kernel(
         (
             "x (n)",
@@ -146,8 +146,8 @@ KERNELS = {
         {"n": GIVEN, "r": GIVEN, "rows": GIVEN, "shared": GIVEN},
     ),
 }
-"""info, swaps, first and begun are int32; all other arrays are float32, or all are float64. The interior point's state and
-constants are doubles for either: beside float32 they come as int32, two for each."""
+"""info, swaps, first and begun are int32; all other arrays are float32, or all are float64. The interior point's state
+and constants are doubles for either: beside float32 they come as int32, two for each."""
 
 _INTEGERS = ("info", "swaps")
 

@@ -8,17 +8,8 @@
 
 namespace bandhess::newton {
 
-// The codes of status.py.
-enum Status {
-  kRunning = -1,
-  kConverged = 0,
-  kPrecisionFloor = 1,
-  kMaxSteps = 2,
-  kStalled = 3,
-  kNonfinite = 4,
-  kBandTooNarrow = 5,
-  kUnbounded = 8,
-};
+using interior::kBandTooNarrow, interior::kConverged, interior::kMaxSteps, interior::kNonfinite;
+using interior::kPrecisionFloor, interior::kStalled, interior::kUnbounded, interior::Status;
 
 template <class T>
 class Loop {
@@ -33,7 +24,7 @@ class Loop {
 
   void trial(T f) {
     num_.fresh = 0;
-    if (num_.request != kValue) return;
+    if (num_.request != kValues) return;
     num_.trial = f;
     if (num_.purpose == kFirst) return ask(kFirst);
     const Outlook<T> view(num_);
@@ -222,7 +213,7 @@ class Loop {
       p[i] += step[i];
       to[i] = x[i] + units[i] * p[i];
     });
-    num_.request = kValue;
+    num_.request = kValues;
     num_.purpose = kTrial;
   }
 };

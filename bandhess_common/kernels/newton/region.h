@@ -78,6 +78,7 @@ void go_on(Numbers<T>& num, const Tried<T>& tried) {
   if (tried.first) {
     at.radius = std::max(T(1), num.now.length);
     at.value_floor = power<T>(0.25) * std::min(T(1), std::abs(tried.value));
+    num.opening = 1;
   } else {
     at.radius = good && t.size >= T(0.8) * t.radius ? std::max(t.radius, 2 * t.size) : t.radius;
     at.crept = is_short ? at.crept + T(tried.ratio <= num.set.good) : T(0);

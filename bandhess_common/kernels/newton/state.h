@@ -4,10 +4,11 @@
 #include <cstring>
 
 #include "../facts.h"
+#include "../interior/state.h"
 #include "../refine.h"
 #include "../trust_region.h"
 
-// What callers read, the first of the numbers: what is asked for (kDone, kDerivatives, kValue); with derivatives, how many
+// What callers read, the first of the numbers: what is asked for (kDone, kDerivatives, kValues); with derivatives, how many
 // products with the probe (the second of pi times it) and whether the band; the end, or -1; accepted steps; of the last
 // iterate f and max|g|, unscaled; whether the last call came to a new one; and of the step that led there size, shift,
 // the radius after it, and the actual over the predicted decrease.
@@ -23,7 +24,8 @@
 
 namespace bandhess::newton {
 
-enum Request { kDone, kDerivatives, kValue };
+using interior::kDerivatives, interior::kDone, interior::kValues;  // requests
+
 enum Purpose { kFirst, kTrial, kRefining, kClosing };  // of a visit: x0, a trial, a product with H, the last check
 enum Scaling { kNot, kByDiagonal, kGiven };
 

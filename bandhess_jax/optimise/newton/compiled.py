@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bandhess_common.kernels.newton import BEST, DERIVATIVES, DONE, HEAD, NUMBERS, VALUE, VECTORS, settings
+from bandhess_common.kernels.interior import DERIVATIVES, DONE, VALUES
+from bandhess_common.kernels.newton import BEST, HEAD, NUMBERS, VECTORS, settings
 from bandhess_common.status import History, StepInfo
 
 from ...framework.kernels import cpu_kernels
@@ -31,8 +32,8 @@ class State(NamedTuple):
     numbers: Array
     vectors: Array
     band: Array
-    x: Array | None  # where something is asked for; None where the state is stored
-    probe: Array | None  # what is multiplied by H
+    x: Any  # (n,) where something is asked for; None where the state is stored
+    probe: Any  # (n,) what is multiplied by H
     turns: Array
     history: History | None
 
@@ -90,7 +91,8 @@ def _blank(options: Options) -> State:
     zeros = (jnp.zeros(shape, layout.dtype) for shape in ((NUMBERS,), (VECTORS, layout.n), (options.width, layout.n)))
     rows = jnp.full(options.rows, 0 if options.blank else jnp.nan, layout.dtype)
     history = History(*[rows] * len(History._fields)) if options.rows else None
-    return State(*zeros, None, None, jnp.int32(0), history)
+    numbers, vectors, band = zeros
+    return State(numbers, vectors, band, None, None, jnp.int32(0), history)
 
 
 def _call(name: str, s: State, *operands: Any, before: tuple = ()) -> State:
@@ -103,7 +105,8 @@ def _call(name: str, s: State, *operands: Any, before: tuple = ()) -> State:
         vmap_method="broadcast_all",
         input_output_aliases={len(before) + i: i for i in range(3)},
     )
-    return State(*call(*before, *arrays, *operands), *s[5:])
+    numbers, vectors, band, x, probe = call(*before, *arrays, *operands)
+    return State(numbers, vectors, band, x, probe, s.turns, s.history)
 
 
 def _started(options: Options, x: Array, limits: Array, scale: Array | None, before: State, begun: Any) -> State:
@@ -115,7 +118,7 @@ def _started(options: Options, x: Array, limits: Array, scale: Array | None, bef
 
 
 def initial(options: Options, x: Array, limits: Array, scale: Array | None) -> State:
-    """Nothing is known yet. limits are as `limits_of` has them, scale `(n,)` are sizes of the variables, where given."""
+    """Nothing is known yet. limits are as `limits_of` has them, scale `(n,)` is sizes of the variables, where given."""
     return _started(options, x, limits, scale, _blank(options), 0)
 
 
@@ -132,7 +135,8 @@ def _noted(options: Options, callback: Callable | None, s: State) -> State:
     fresh, steps, history = s.number("fresh") > 0, s.steps, s.history
     if history is not None:
         ratio = jnp.where(steps == 0, 0 if options.blank else jnp.nan, s.number("ratio"))
-        row = History(*map(s.number, ("value", "grad_norm", "size", "shift", "radius")), ratio)
+        size, shift, radius = map(s.number, ("size", "shift", "radius"))
+        row = History(s.value, s.grad_norm, size, shift, radius, ratio)
         place = jnp.where(fresh, steps, options.rows)  # there is no such row
         history = jax.tree.map(lambda rows, a: rows.at[place].set(a, mode="drop"), history, row)
     if callback is not None:
@@ -150,7 +154,7 @@ def turns(
         return _call("trial", s, functions.value(s.x))
 
     def turn(s: State) -> State:
-        s = lax.while_loop(lambda s: s.number("request") == VALUE, trial, s)
+        s = lax.while_loop(lambda s: s.number("request") == VALUES, trial, s)
         # Where the trials came to the end, what follows is asked for by no one, and changes nothing.
         grad, product = functions.derivatives(s.x)
         wanted = (s.number("request") == DERIVATIVES) & (s.number("wants_band") > 0)

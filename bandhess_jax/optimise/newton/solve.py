@@ -121,7 +121,7 @@ def functions_of(problem: Problem, user: User, x: Array) -> tuple[Callable, Call
 
 
 class Method(NamedTuple):
-    """The loop, by kernels or without: `initial` and `restored` give states, `turns` what leads from one to the next."""
+    """The loop, by kernels or not: `initial` and `restored` give states, `turns` what leads from one to the next."""
 
     initial: Callable[..., Any]
     restored: Callable[..., Any]
