@@ -36,7 +36,8 @@ sanitize: $(VENV)/ready
 	    LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	    $(abspath $(RUN)) -m pytest -p no:cacheprovider \
 	    $(addprefix $(abspath parity_tests)/test_,$(addsuffix .py,cpu_kernels cpu_decoding border_kernel tiles \
-	        arithmetic_torch $(addprefix interior_,engine alone gram gain narrow scales shared certificates units)))
+	        arithmetic_torch newton_compiled_jax \
+        $(addprefix interior_,engine alone gram gain narrow scales shared certificates units)))
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff check .

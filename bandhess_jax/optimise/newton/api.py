@@ -141,7 +141,7 @@ def newton(
         any moment, and several processes share one folder. What another run has saved there is an error, which names
         what differs: options; x0, args and scale, whose values are hashed; fun, by its value and max|g| at x0, where
         each call begins. A turn is then a program's run, and a save takes some 40 ms, or 3 s for 10^8 numbers, of
-        which there are ((k + 1) d + 10) n. Outside jit, vmap and grad only.
+        which there are ((k + 1) d + 11) n. Outside jit, vmap and grad only.
 
     Returns: `NewtonResult`. CONVERGED is a proof. H(x), less 8 eps of its diagonal entries (what rounding may have
       added), is positive definite, and with it

@@ -1,6 +1,5 @@
-"""Parts of newton's loop in JAX, a point's facts and a turn of refinement; the loop in kernels against the portable one."""
+"""Parts of newton's portable loop in JAX: a point's facts, and a turn of refinement."""
 
-import contextlib
 from typing import Any
 
 import jax
@@ -9,11 +8,8 @@ import numpy as np
 import pytest
 from oracles import store, unstore
 
-import bandhess_jax
 from bandhess_jax.optimise.newton import point, refinement
 from bandhess_jax.optimise.newton.subproblem import Answer
-
-PROGRAMS = {"compiled": contextlib.nullcontext, "pure": bandhess_jax.portable}
 
 
 def problem(n: int, w: int, dtype: str = "float64") -> tuple[np.ndarray, ...]:
@@ -44,8 +40,7 @@ def naive(ab: np.ndarray, g: np.ndarray, x: np.ndarray, p: np.ndarray) -> point.
 @pytest.mark.parametrize(("n", "w"), [(1, 0), (3, 5), (67, 2), (530, 1)])  # 530: two blocks of rows
 def test_facts(n: int, w: int, dtype: str) -> None:
     arrays = problem(n, w, dtype)
-    with PROGRAMS[program]():
-        found = facts(*arrays)
+    found = facts(*arrays)
     np.testing.assert_allclose(found, naive(*arrays), rtol=100 * np.finfo(dtype).eps)
 
 
@@ -54,8 +49,7 @@ def test_facts(n: int, w: int, dtype: str) -> None:
 def test_facts_that_are_not_finite(i: int, bad: float) -> None:
     ab, g, x, p = problem(70, 2)
     g[i], ab[0, i] = bad, bad
-    with PROGRAMS[program]():
-        found = facts(ab, g, x, p)
+    found = facts(ab, g, x, p)
     assert not found.finite
     np.testing.assert_equal(found.grad_norm, abs(bad))
     assert np.isnan(found.high)  # the radius is inf - inf
@@ -83,8 +77,7 @@ def refined(H: np.ndarray, g: np.ndarray, radius: float, grow: bool, turns: int)
 def test_refinement_solves() -> None:
     n = 12
     H, g = definite(n)
-    with PROGRAMS[program]():
-        work, answer, goes_on = refined(H, g, 1e-3, True, n + 1)
+    work, answer, goes_on = refined(H, g, 1e-3, True, n + 1)
     p = -np.linalg.solve(H, g)
     np.testing.assert_allclose(work[0], p, rtol=1e-9)
     np.testing.assert_allclose(work[1], 0, atol=1e-9)
@@ -99,8 +92,7 @@ def test_refinement_ends_at_the_radius(sign: int) -> None:
     """The first turn follows -g as far as the region goes; with negative curvature in any region."""
     H, g = definite(12)
     radius = 0.01 if sign > 0 else 30.0
-    with PROGRAMS[program]():
-        work, answer, goes_on = refined(sign * H, g, radius, False, 1)
+    work, answer, goes_on = refined(sign * H, g, radius, False, 1)
     p = -radius * g / np.linalg.norm(g)
     np.testing.assert_allclose(work[0], p, rtol=1e-12)
     np.testing.assert_allclose(work[1], g + sign * H @ p, rtol=1e-9)
@@ -111,21 +103,9 @@ def test_refinement_ends_at_the_radius(sign: int) -> None:
 
 def test_refinement_leaves_what_it_cannot_use() -> None:
     H, g = definite(12)
-    with PROGRAMS[program]():
-        work, answer, _ = refined(H, g, 1.0, True, 2)
-        operands = jnp.asarray(work), jnp.asarray(g), jnp.asarray(g), jnp.asarray(H @ g)
-        then, end, more = refinement.advance(*operands, jnp.bool_(False), jnp.bool_(True), jnp.stack(answer))
+    work, answer, _ = refined(H, g, 1.0, True, 2)
+    operands = jnp.asarray(work), jnp.asarray(g), jnp.asarray(g), jnp.asarray(H @ g)
+    then, end, more = refinement.advance(*operands, jnp.bool_(False), jnp.bool_(True), jnp.stack(answer))
     np.testing.assert_array_equal(then[:2], work[:2])
     np.testing.assert_allclose(np.asarray(end), np.asarray(answer), rtol=1e-12)
     assert more == 0
-
-
-@pytest.mark.usefixtures("compiled_kernels")
-def test_kernels_serve() -> None:
-    """The programs hold them: two names would otherwise be tests of one."""
-    arrays = [jnp.asarray(a) for a in problem(8, 1)]
-    program = str(jax.make_jaxpr(point.facts)(*arrays, arrays[1][0]))
-    assert "bandhess_facts" in program
-    work, answer = refinement.begin(arrays[1]), jnp.zeros(9)
-    operands = work, *arrays[1:], jnp.bool_(True), jnp.bool_(True), answer
-    assert "bandhess_refinement" in str(jax.make_jaxpr(refinement.advance)(*operands))
