@@ -44,8 +44,9 @@ class BandedNewton(optx.AbstractMinimiser):
     """`bandhess_jax.newton` for `optimistix.minimise`: its trust region, stopping formula and check of the band.
 
     A step of optimistix is a turn of the trust region: a trial of a step, accepted or not, so `max_steps` bounds
-    factorisations rather than accepted steps (where compiled kernels serve, trials until a step is accepted). `solution.stats` has `status` (a `Status`, as an array), `grad_norm` and
-    `accepted_steps`. With throw=False, a wrong bandwidth shows there.
+    factorisations rather than accepted steps (where compiled kernels serve, trials until a step is accepted).
+    `solution.stats` has `status` (a `Status`, as an array), `grad_norm` and `accepted_steps`. With throw=False, a wrong
+    bandwidth shows there.
 
     >>> import jax.numpy as jnp, optimistix
     >>> from bandhess_jax.optimistix import BandedNewton

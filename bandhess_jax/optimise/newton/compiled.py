@@ -98,10 +98,10 @@ def _blank(options: Options) -> State:
 def _call(name: str, s: State, *operands: Any, before: tuple = ()) -> State:
     """The kernel's results in the place of the state, whose memory they take."""
     arrays = s.numbers, s.vectors, s.band
-    x = jax.ShapeDtypeStruct(s.vectors.shape[-1:], s.vectors.dtype)
+    vector = jax.ShapeDtypeStruct(s.vectors.shape[-1:], s.vectors.dtype)
     call = jax.ffi.ffi_call(
         f"bandhess_newton_{name}",
-        (*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays), x, x),
+        (*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays), vector, vector),
         vmap_method="broadcast_all",
         input_output_aliases={len(before) + i: i for i in range(3)},
     )
