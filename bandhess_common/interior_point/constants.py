@@ -41,9 +41,12 @@ class Constants(NamedTuple):
     scale_most: float = 100.0
     scale_least: float = 1e-2
     scale_grow: float = 1e8
+    scale_floor: float = 1e-8  # below it no size at the start brings a scale
     scale_far: float = 1e-2  # the second point lies this far from the start, in units of max(1, |x|)
     # Measures
     error_scale: float = 100.0  # s_max (WB 6)
+    dual_scale: float = 100.0  # the multipliers' mean, over error_scale, counts no more than this in CONVERGED
+    dual_hidden: float = DOUBLE ** (1 / 3)  # nor what rounding hides of J^T y
     rounding_rows: float = 16.0  # in units of eps |J| |x|: what rounding hides of a violation
     gap: float = 20.0  # of the complementarity, in units of tol
     unbounded: float = 1e20  # of -f / max(1, |f0|) or |x|; of both, its root
@@ -66,7 +69,7 @@ class Constants(NamedTuple):
     shift_fall: float = 3.0  # the first trial is last / fall
     shift_grow: float = 8.0
     shift_grow_first: float = 100.0
-    shift_most: float = 1e40
+    shift_most: float = 1e20
     raise_short: float = 0.05  # a step cut below this part of alpha_max asks for one larger shift
     raise_most: float = 30.0  # unless the shift is this many |W| already
     # Negative curvature
@@ -126,12 +129,15 @@ class Constants(NamedTuple):
     unit_common: float = 8.0  # and their mean is no farther from 2^0
     unit_way: float = 32.0  # the common size is no less than this part of the way to where rows are met
     unit_most: float = 24.0
+    unit_bound: float = 1e4  # a bound beyond it tells no size
     vanishing: float = 1e-2  # an entry of J at the start below this part of what it is beside it tells no sizes
     # Multipliers that have run off: estimated anew, once between restorations, where they exceed multiplier_most after
     short_step: float = 0.1  # steps of less than this part of the whole one,
     short_steps: int = 3  # so many in a row,
     multiplier_far: float = 1e8  # or this after any step with a shift;
     last_renewals: int = 5  # and so often where no step serves at a feasible point
+    lag: float = 0.5  # part of the last dual residual that a whole step leaves where they lag, `lag.py`,
+    lag_multiplier: float = 10.0  # and one is larger than this
     # Quadratic programs, by predictor and corrector (Mehrotra, SIAM J. Optimization 2 (1992) 575)
     straight: float = (
         DOUBLE**0.75
@@ -172,6 +178,7 @@ def _of_functions(eps: float) -> Constants:
         unbounded=1e12,
         centred=1e-5,
         dependent=dependent_rows(eps),
+        dual_hidden=eps ** (1 / 3),
         straight=eps**0.75,
         precision=eps,
     )

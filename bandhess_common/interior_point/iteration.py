@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..status import Status
-from .measures import error, gap, hidden, least_mu, localised, lower_mu, met, residuals, theta, value_size, violation
+from .lag import renewed_lagging, watched_lag
+from .measures import (
+    error,
+    gap,
+    held_violated,
+    hidden,
+    least_mu,
+    localised,
+    lower_mu,
+    met,
+    residuals,
+    theta,
+    value_size,
+    violation,
+)
 from .operations import Array
 from .outcome import restored
 from .predictor import begun_predictor, predicted, predictor_wanted, watched_predictor
@@ -36,8 +50,10 @@ def visited(k: Kit, s: State, a: Derivatives) -> State:
     fallen, far = -s.f / ops.maximum(s.value_unit, 1.0), ops.largest(q.x)
     far_off = (ops.maximum(fallen, far) > k.c.unbounded) | (ops.minimum(fallen, far) > k.c.unbounded**0.5)
     falling = far_off & (fallen > 0)
-    s = choose_reported(k, s, finite)
-    return ended(k, s, [(~finite, Status.NONFINITE), (falling & ~mode.elastic, Status.UNBOUNDED)])
+    s, lags = watched_lag(k, s)
+    s = ops.when(~lags, lambda s: choose_reported(k, s, finite), s)
+    s = ended(k, s, [(~finite, Status.NONFINITE), (falling & ~mode.elastic & ~lags, Status.UNBOUNDED)])
+    return ops.when(lags & running(s), lambda s: renewed_lagging(k, s), s)
 
 
 def choose_reported(k: Kit, s: State, finite: Array) -> State:
@@ -121,6 +137,7 @@ def judged(k: Kit, s: State) -> tuple[State, Curve, Verdict]:
     s = s._replace(local=localised(k, gradient, dual, s.local.residuals, q, elastic))
     settled = settled & (error(k, s.local, q, elastic, 0.0) <= tol)
     violated = ops.maximum(excess, violation(k, q.x, s.h, 1.0, 0 * q.x + 1, unseen)) > c.infeasible * tol
+    violated = violated & (held_violated(k, s) > tol)
     return s, bend, Verdict(settled, violated)
 
 

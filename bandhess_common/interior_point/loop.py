@@ -114,7 +114,8 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
         none, x, at_r, zero, none + RUNNING, none, none, zero, Report(*[zero] * len(Report._fields)),
         Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, x_start, at_x + 1, no,
         p.first, q, zero, at_r, zero, at_r, mode,
-        Local(at_x, at_x, res, zero, zero), system, search, no, After(q, mode), zero, zero, zero, none, none, none,
+        Local(at_x, at_x, res, zero, zero, zero), system, search, no, After(q, mode), zero, zero, zero,
+        none, none, none, zero, no,
     )  # fmt: skip
     return ask_derivatives(k, state, SCALE, q._replace(x=far_point(k, x)), mode)
 
@@ -146,7 +147,7 @@ def begin(ops: Operations, p: Problem, state: State, a: Derivatives) -> State:
         prepared = (stage == PLACE) | (stage == ESTIMATE)
         s = ops.when(prepared, lambda s: ask_derivatives(k, s, LINEARISE, s.point, s.mode), s)
         s = ops.when(stage == LINEARISE, lambda s: visited(k, s, a), s)
-        s = ops.when((stage == LINEARISE) & running(s), lambda s: advanced(k, s), s)
+        s = ops.when((stage == LINEARISE) & running(s) & ~s.fresh_y, lambda s: advanced(k, s), s)
         return concluded(k, s, stage == LINEARISE)
 
     return ops.when(state.request == DERIVATIVES, answered, state)

@@ -64,14 +64,17 @@ def localised(k: Kit, gradient: Array, dual: Array, res: Residuals, q: Point, el
     s_d = (ops.sum(abs(q.y)) + total) / ops.maximum(count + q.y.shape[0], 1.0)
     s_d = ops.maximum(s_d, k.c.error_scale) / k.c.error_scale
     s_c = ops.maximum(total / ops.maximum(count, 1.0), k.c.error_scale) / k.c.error_scale
-    return Local(gradient, dual, res, ops.maximum(ops.largest(dual), ops.largest(forces)) / s_d, s_c)
+    return Local(gradient, dual, res, ops.maximum(ops.largest(dual), ops.largest(forces)) / s_d, s_d, s_c)
+
+
+def primal_error(k: Kit, local: Local) -> Array:
+    """The largest residual."""
+    return k.ops.maximum(k.ops.largest(local.residuals.bounds), k.ops.largest(local.residuals.rows))
 
 
 def residual_error(k: Kit, local: Local) -> Array:
     """E(mu) without complementarity."""
-    ops = k.ops
-    primal = ops.maximum(ops.largest(local.residuals.bounds), ops.largest(local.residuals.rows))
-    return ops.maximum(local.dual_error, primal)
+    return k.ops.maximum(local.dual_error, primal_error(k, local))
 
 
 def error(k: Kit, local: Local, q: Point, elastic: Array, mu: Array | float) -> Array:
@@ -94,12 +97,29 @@ def hidden(k: Kit, rows: Array, x: Array) -> Array:
     return k.c.rounding_rows * k.eps * push(k, abs(rows), abs(x))
 
 
+def dual_met(k: Kit, s: State, enough: Array | float) -> Array:
+    """Whether the Lagrangian's gradient is at most `enough`, but for what rounding hides of J^T y: a mean of
+    multipliers that have run off is no measure for it."""
+    hidden = k.c.rounding_rows * k.eps * s.system.row_size * k.ops.largest(s.point.y)
+    return s.local.dual_error * s.local.s_d <= enough + k.ops.minimum(hidden, k.c.dual_hidden)
+
+
+def held_violated(k: Kit, s: State) -> Array:
+    """In restoration, the largest scaled violation of rows whose multipliers say that it can not be less: of others p
+    and n are no more than what mu leaves of them."""
+    ops = k.ops
+    left = ops.where(k.p.inequality, ops.maximum(-s.h, 0.0), abs(s.h))
+    return ops.largest(ops.where(abs(s.point.y) < k.c.rho / 2, 0.0, left))
+
+
 def met(k: Kit, s: State, unseen: Array) -> tuple[Array, Array]:
-    """Whether violation, gap and residuals, less what is `unseen` of rows, are small enough; and the violation."""
+    """Whether gradient, violation, gap and residuals, less what is `unseen` of rows, are small enough; and the
+    violation."""
     q, value = s.point, value_size(k, s.f, s.value_unit)
     excess = violation(k, q.x, s.h, s.h_scale, k.p.units, unseen)
     change = gap(k, q, s.mode.mu) + price(k, s.local, q, unseen)
-    return (excess <= k.p.tol / 2) & (change <= k.c.gap * k.p.tol * value), excess
+    small = (excess <= k.p.tol / 2) & (change <= k.c.gap * k.p.tol * value)
+    return small & dual_met(k, s, k.p.tol * k.ops.minimum(s.local.s_d, k.c.dual_scale)), excess
 
 
 def gap(k: Kit, q: Point, mu: Array) -> Array:

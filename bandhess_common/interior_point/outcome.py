@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..status import Status
-from .measures import error, hidden, least_mu, lower_mu, met, value_size
+from .measures import dual_met, error, hidden, least_mu, lower_mu, met, value_size
 from .operations import Array
 from .requests import ask_derivatives, ask_values, ended
 from .restoration import back, entered
@@ -55,7 +55,8 @@ def failed(k: Kit, s: State) -> State:
     ops, c, u, mode = k.ops, k.c, s.search, s.mode
     # theta_least is large after a start far off.
     near = (u.theta <= mode.filter.theta_least) & (mode.elastic | (s.report.violation <= c.infeasible * k.p.tol))
-    tiny = ~u.curved & near & (ops.largest(u.step.x / (1 + abs(s.point.x))) < c.tiny * k.eps)
+    solves = mode.elastic | dual_met(k, s, k.p.tol**0.5)  # a huge shift, too, leaves no step
+    tiny = ~u.curved & near & solves & (ops.largest(u.step.x / (1 + abs(s.point.x))) < c.tiny * k.eps)
     last = tiny & (s.tiny_steps >= c.tiny_steps)
     spent = mode.elastic & (mode.renewals >= c.renewals)
     feasible = ~mode.elastic & (u.theta <= c.stalled * k.p.tol)

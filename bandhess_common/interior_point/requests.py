@@ -46,7 +46,7 @@ def concluded(k: Kit, s: State, before: Array) -> State:
     """RANK_DEFICIENT in the place of an end that dependent rows may have brought about."""
     if not s.h.shape[0]:
         return s
-    doubtful = (s.status == Status.CONVERGED) | (s.status == Status.PRECISION_FLOOR) | (s.status == Status.STALLED)
+    doubtful = (s.status == Status.CONVERGED) | (s.status == Status.PRECISION_FLOOR)
 
     def rank(status: Array) -> Array:
         return k.ops.where(dependent(k, s.system), int(Status.RANK_DEFICIENT), status)

@@ -55,7 +55,7 @@ def scale(k: Kit, top: Array) -> Array:
     """For the largest entry of a gradient."""
     top = k.ops.maximum(top, k.least)
     grown = k.ops.minimum(k.ops.maximum(k.c.scale_least / top, 1.0), k.c.scale_grow)
-    return k.ops.minimum(k.c.scale_most / top, 1.0) * grown
+    return k.ops.maximum(k.ops.minimum(k.c.scale_most / top, 1.0), k.c.scale_floor) * grown
 
 
 def placed(k: Kit, s: State, a: Derivatives) -> State:
@@ -133,15 +133,21 @@ def clipped(k: Kit, z: Array, d: Array, mu: Array) -> Array:
 
 
 def estimated(k: Kit, s: State, a: Derivatives) -> State:
-    """Y that leaves the least gradient of the Lagrangian (WB 36), 0 where it is large."""
+    """Y that leaves the least gradient of the Lagrangian, 0 where it is large. The last shift was for others."""
     ops, q = k.ops, s.point
-    lower, upper, slack, *_ = k.split(q.z)
-    rows = masked(k, a.rows) * s.h_scale[:, None]
+    lower, upper, *_ = k.split(q.z)
+    y = least_gradient(k, s, masked(k, a.rows) * s.h_scale[:, None], s.f_scale * a.grad * k.p.free - lower + upper)
+    usable = ops.largest(y) <= k.c.multiplier_most
+    return s._replace(point=q._replace(y=ops.where(usable, y, 0.0)), last_shift=0 * s.last_shift)
+
+
+def least_gradient(k: Kit, s: State, rows: Array, gradient: Array) -> Array:
+    """Y that leaves the least of gradient + J^T y (WB 36)."""
+    ops, q = k.ops, s.point
     like = s.system._replace(
         band=0 * s.system.band, diagonal=0 * q.x + 1, rows=rows, e=ops.real(k.p.inequality, q.x), size=1 + 0 * s.f
     )
     system, _ = factored(k, condensed(k, like), 0 * s.f)
-    gradient = s.f_scale * a.grad * k.p.free - lower + upper
+    _, _, slack, *_ = k.split(q.z)
     y = solve(k, system, -gradient, slack, k.c.target)[1]
-    usable = ops.largest(y) <= k.c.multiplier_most
-    return s._replace(point=q._replace(y=ops.where(usable, y, 0.0)))
+    return ops.where(ops.isfinite(ops.sum(y)), y, 0.0)

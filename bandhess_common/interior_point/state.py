@@ -147,7 +147,8 @@ class Local(NamedTuple):
     dual: Array  # (n,) gradient of the Lagrangian in x
     residuals: Residuals
     dual_error: Array  # gradient of the Lagrangian in x and d, over s_d
-    s_c: Array  # scale of the complementarity (WB 6)
+    s_d: Array  # scales of the two (WB 6)
+    s_c: Array
 
 
 class System(NamedTuple):
@@ -264,6 +265,8 @@ class State(NamedTuple):
     shifted: Array  # successive shifted steps near the constraints
     tiny_steps: Array
     held: Array  # points that passed all tests but that of the step's gain
+    last_dual: Array  # the dual residual of the last visit, and
+    fresh_y: Array  # bool: whether that brought other multipliers
 
 
 def kit(ops: Operations, p: Problem) -> Kit:

@@ -97,8 +97,10 @@ def equilibrated(k: Kit, rows: Array) -> Array:
 
 
 def size_at_start(k: Kit, s: State) -> Array:
-    """What is known of each variable's size: |x|, or the bound next to 0; 0 where nothing is."""
+    """What is known of each variable's size: |x|, or the bound next to 0; 0 where nothing is. A bound that is very
+    large may stand for none."""
     ops, x = k.ops, abs(s.x_start)
-    low, high = halves(abs(k.p.edges))
+    edges = abs(k.p.edges)
+    low, high = halves(ops.where(edges <= k.c.unit_bound, edges, 0.0))
     near = ops.where((low > 0) & (high > 0), ops.minimum(low, high), ops.maximum(low, high))
     return ops.where(x > 0, x, near)

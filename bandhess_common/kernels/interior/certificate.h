@@ -29,10 +29,19 @@ T price(const State<T>& s, const T* sizes) {
   });
 }
 
-// Whether violation, gap and residuals are small enough.
+// Whether the Lagrangian's gradient is at most `enough`, but for what rounding hides of J^T y: a mean of multipliers that
+// have run off is no measure for it.
+template <class T>
+bool dual_met(const State<T>& s, T enough) {
+  const T hidden = s.constants().rounding_rows * s.constants().precision * s.reg.row_size * largest(s.y, s.r);
+  return s.reg.dual_max <= enough + std::min(hidden, s.constants().dual_hidden);
+}
+
+// Whether gradient, violation, gap and residuals are small enough.
 template <class T>
 bool met(const State<T>& s) {
   const auto& reg = s.reg;
+  if (!dual_met(s, reg.tol * std::min(reg.mean_d, s.constants().dual_scale))) return false;
   largest_product(s, s.x, s.v7);
   if (!(violation<T>(s, s.x, s.h, s.v7) <= reg.tol / 2)) return false;
   return reg.gap * reg.f_scale + price(s, s.v7) <= s.constants().gap * reg.tol * value_size(s);

@@ -41,7 +41,7 @@ bool dependent_rows(const State<T>& s, System<T>& system) {
 
 template <class T>
 void end(const State<T>& s, Status status, System<T>* system = nullptr) {
-  const bool solved = status == kConverged || status == kPrecisionFloor || status == kStalled;
+  const bool solved = status == kConverged || status == kPrecisionFloor;
   if (solved && system && dependent_rows(s, *system)) status = kRankDeficient;
   s.reg.status = static_cast<T>(status);
   s.reg.request = kDone;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "alone.h"
+#include "lag.h"
 #include "rounding.h"
 #include "search.h"
 #include "start.h"
@@ -59,6 +60,7 @@ class Loop {
       measure_columns(s_);
       if (reg_.measured == 0) equilibrate(s_);
     }
+    if (reg_.stage == kEstimate) reg_.last_shift = 0;  // it was for the multipliers before
     if (reg_.pending == kStepped) take();
     if (reg_.pending == kEntering) reg_.step = reg_.fraction = 0;
     if (reg_.pending != kNothing) reg_.steps += 1;
@@ -67,7 +69,7 @@ class Loop {
     if (reg_.stage == kLinearise) return linearise();
     if (starting && reg_.measured == 0 && choose_units(s_)) return place_start(s_);
     if (starting) start_point();
-    if (reg_.start == 0 || !starting) estimate_multipliers(s_, system_);
+    if (reg_.start == 0 || !starting) estimate_multipliers(s_, system_, c_.multiplier_most);
     if (starting) set_limits(s_, theta(s_, here(), reg_.barrier, true));
     ask_for_derivatives();
   }
@@ -181,6 +183,10 @@ class Loop {
     while (true) {
       measure(s_);
       find_noise(s_);
+      if (multipliers_lag(s_)) {
+        renew_lagging(s_, system_);
+        return ask_for_derivatives();
+      }
       report();
       const T size = error(s_, T(0));
       if (reg_.ahead > 0 && !(size > reg_.tol && reg_.steps < reg_.max_steps)) return ask_here();
@@ -274,7 +280,7 @@ class Loop {
   void end_in_restoration() {
     largest_product(s_, s_.x, s_.v7);
     const T most = std::max(violation<T>(s_, s_.x, s_.h, s_.v7), violation<T>(s_, s_.x, s_.h, s_.v7, true));
-    if (most > c_.infeasible * reg_.tol) return end(s_, kInfeasible, &system_);
+    if (most > c_.infeasible * reg_.tol && held_violated(s_) > reg_.tol) return end(s_, kInfeasible, &system_);
     if (reg_.entries > 2 * c_.restorations) return end(s_, kStalled, &system_);
     take_up(s_);
   }

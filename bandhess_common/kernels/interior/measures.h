@@ -135,6 +135,15 @@ T violation(const State<T>& s, const T* x, const T* h, const T* sizes, bool scal
   return most;
 }
 
+// In restoration, the largest scaled violation of rows whose multipliers say that it can not be less: of others p and n are
+// no more than what mu leaves of them.
+template <class T>
+T held_violated(const State<T>& s) {
+  const auto held = [=, y = s.y, rho = s.constants().rho](Index i, T left) { return std::abs(y[i]) < rho / 2 ? T(0) : left; };
+  const T most = largest<T>(0, s.m(), [=, h = s.h](Index i) { return held(i, std::abs(h[i])); });
+  return std::max(most, largest<T>(s.m(), s.r, [=, h = s.h](Index i) { return held(i, std::max(-h[i], T(0))); }));
+}
+
 // The sum of z times distance from the bound, relaxed; without p and n.
 template <class T>
 T gap(const State<T>& s, T barrier) {

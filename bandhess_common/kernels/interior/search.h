@@ -256,7 +256,8 @@ class Search {
     const T moved = largest<T>(0, s_.n, [x = s_.x, dx = s_.dx](Index j) { return dx[j] / (1 + std::abs(x[j])); });
     const bool near = reg_.theta0 <= s_.filter().theta_min &&
                       (s_.elastic() || reg_.violation <= c_.infeasible * reg_.tol);  // theta_min is large after a start far off
-    if (reg_.curved == 0 && moved < c_.tiny * c_.precision && near) {
+    const bool solves = s_.elastic() || dual_met(s_, std::sqrt(reg_.tol));  // a huge shift, too, leaves no step
+    if (reg_.curved == 0 && moved < c_.tiny * c_.precision && near && solves) {
       // Rounding hides any progress: take the step and lower mu.
       reg_.tiny_steps += 1;
       reg_.alpha = reg_.alpha_max;

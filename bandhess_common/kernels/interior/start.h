@@ -182,7 +182,7 @@ void set_scales(const State<T>& s) {
   const auto& c = s.constants();
   const auto scale = [&c](T top) {
     const T size = std::max(top, std::numeric_limits<T>::min());
-    return std::min(T(1), c.scale_most / size) * std::min(std::max(c.scale_least / size, T(1)), c.scale_grow);
+    return std::max(std::min(T(1), c.scale_most / size), c.scale_floor) * std::min(std::max(c.scale_least / size, T(1)), c.scale_grow);
   };
   each(0, s.r, [=](Index i) { s.h_scale[i] = scale(s.top[i]); });
   s.reg.f_scale = s.reg.value_unit > 0 ? scale(s.reg.value_unit) : T(1);
@@ -262,9 +262,9 @@ void start_warm(const State<T>& s) {
   for (Index i = s.m(); i < s.r; ++i) set(s.h[i] + relax, -s.y[i], s.d_rows + i, s.z_rows + i);
 }
 
-// Multipliers that leave the least gradient, 0 where they are large. Needs W = 0 and the gradient of f.
+// Multipliers that leave the least gradient, 0 where one is larger than `most`. Needs W = 0 and the gradient of f.
 template <class T>
-void estimate_multipliers(const State<T>& s, System<T>& system) {
+void estimate_multipliers(const State<T>& s, System<T>& system, T most) {
   const auto& c = s.constants();
   T* y = s.y;
   std::fill_n(y, s.r, T(0));
@@ -278,7 +278,7 @@ void estimate_multipliers(const State<T>& s, System<T>& system) {
   each(0, s.n, [=, b = s.b1, g = s.gradient, low = s.z_lower, up = s.z_upper](Index j) { b[j] = low[j] - up[j] - g[j]; });
   each(0, s.r, [=, b = s.b2, z = s.z_rows, m = s.m()](Index i) { b[i] = i < m ? T(0) : z[i]; });
   system.solve(s.b1, s.b2, c.target, s.dx, y);
-  if (!(largest(y, s.r) <= c.multiplier_most)) std::fill_n(y, s.r, T(0));
+  if (!(largest(y, s.r) <= most)) std::fill_n(y, s.r, T(0));
 }
 
 }  // namespace bandhess::interior

@@ -61,11 +61,13 @@ void equilibrate(const State<T>& s) {
   });
 }
 
-// What is known at the start of a variable's size: |x|, or the bound next to 0; 0 where nothing is.
+// What is known at the start of a variable's size: |x|, or the bound next to 0; 0 where nothing is. A bound that is very
+// large may stand for none.
 template <class T>
 T size_at_start(const State<T>& s, Index j) {
   if (s.x_r[j] != 0) return std::abs(s.x_r[j]);
-  const T low = std::abs(s.lower[j]), up = std::abs(s.upper[j]);
+  const auto size = [most = s.constants().unit_bound](T bound) { return std::abs(bound) <= most ? std::abs(bound) : T(0); };
+  const T low = size(s.lower[j]), up = size(s.upper[j]);
   return low > 0 && up > 0 ? std::min(low, up) : std::max(low, up);
 }
 
