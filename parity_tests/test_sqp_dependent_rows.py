@@ -134,9 +134,7 @@ def test_x_and_value_have_derivatives(backend: Backend, mode: str) -> None:
     jacobian = found(backend.name, mode)[:, TOGETHER]
     np.testing.assert_allclose(jacobian[PARTS["x"]], dense()[0][:, TOGETHER], rtol=1e-6, atol=1e-7)
     for part in ("x", "value"):
-        np.testing.assert_allclose(
-            jacobian[PARTS[part]], differences(backend.name)[PARTS[part]], rtol=1e-5, atol=1e-5
-        )
+        np.testing.assert_allclose(jacobian[PARTS[part]], differences(backend.name)[PARTS[part]], rtol=1e-5, atol=1e-5)
     assert np.abs(jacobian[PARTS["x"]]).max(0).min() > 0.1
 
 
@@ -172,9 +170,8 @@ def test_a_sum_of_multipliers_that_is_unique(backend: Backend) -> None:
 
 def test_second_derivatives_of_x(backend: Backend) -> None:
     """Of the first state, against differences of the first derivatives."""
-    slope_of = torch.func.grad if backend.name == "torch" else jax.grad
     first, direction, h = (lambda p: solve(backend, p).x[0, 0]), np.array([1.0, -2, 0.5, 0, 0]), 1e-4
-    slope = backend.jit(slope_of(first))
+    slope = backend.jit(backend.grad(first))
     ahead, behind = (backend.numpy(slope(backend.array(P + s * direction)))[TOGETHER] for s in (h, -h))
     expected = (ahead - behind) / (2 * h)
     twice = backend.jit(lambda p, along: backend.jvp(slope, (p,), (along,))[1])

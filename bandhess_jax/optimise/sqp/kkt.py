@@ -10,6 +10,10 @@ mu is what z G has come to. K is solved by `condensed.py`: a factorisation of M 
 B^T (D + gamma_b)^-1 B, which belongs to the matrix with -gamma and -gamma_b added on its lower right, and passes of
 refinement, which remove them again. Without gamma_b the entries of D, of rounding size where an inequality is active,
 would divide rounding errors.
+
+Active rows may depend on each other: N^T (A, B) = 0 for the active rows of B, whose D is 0. Then K has no inverse, but
+K v = b has solutions where b has no part along N, x is the same in all of them, and the passes converge to one: each
+takes from b what M reaches, and adds nothing along N. A part along N stays, and each pass divides it by gamma anew.
 """
 
 from __future__ import annotations

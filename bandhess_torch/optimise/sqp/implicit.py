@@ -88,8 +88,8 @@ def _with(every: list[Tensor], which: list[int], new: Any) -> list[Tensor]:
 
 
 class _Solution(torch.autograd.Function):
-    """(x, y, z), the status, (y, z) once more as results show them, and the rest. Derivatives of higher order go through
-    the first (y, z), of which there may be many; results show no derivative of what is not unique."""
+    """(x, y, z), the status, (y, z) once more as results show them, and the rest. Derivatives of higher order go
+    through the first (y, z), of which there may be many; results show no derivative of what is not unique."""
 
     @staticmethod
     def forward(implicit: Implicit, *tensors: Tensor) -> tuple:
