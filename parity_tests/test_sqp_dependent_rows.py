@@ -17,9 +17,11 @@ import scipy.linalg
 import torch
 from backends import BACKENDS, Backend
 
-T = 5
-DATA = np.array([0.2, 0.9, 1.1, 2.3, 2.4])
+T = 24
+STEP = 4 / T
+DATA = np.linspace(0.2, 2.4, T)
 P = np.array([1.1, 0.4, 2.0, 0.0, 0.0])  # of the data, the rates' bound, the limit; of one bound and one limit alone
+ROOM = {"bounded": np.inf, "fixed": 0.0}  # of the rates, below their bound
 TOGETHER, ALONE = slice(3), slice(3, 5)
 TIES = slice(T - 1, 2 * T - 2)  # in the multipliers
 
@@ -29,11 +31,11 @@ def functions(name: str) -> tuple:
     xp, data = BACKENDS[name].xp, BACKENDS[name].array(DATA)
 
     def cost(x: Any, p: Any) -> Any:
-        return ((x[:, 0] - p[0] * data) ** 2).sum() + 3 * ((x[:, 1] - 2) ** 2).sum() + (x[:, 2] ** 2).sum()
+        return ((x[:, 0] - p[0] * data) ** 2).sum() + 0.15 * ((x[:, 1] - 2) ** 2).sum() + (x[:, 2] ** 2).sum()
 
     def equalities(x: Any, p: Any) -> Any:
         s, r = x[:, 0], x[:, 1]
-        return xp.concatenate([s[1:] - s[:-1] - 0.1 * xp.sin(s[:-1]) - r[:-1] - x[:-1, 2], r[1:] - r[:-1]])
+        return xp.concatenate([s[1:] - s[:-1] - STEP * (0.1 * xp.sin(s[:-1]) + r[:-1] + x[:-1, 2]), r[1:] - r[:-1]])
 
     def inequalities(x: Any, p: Any) -> Any:
         limit = p[2] - x[-1, 0] - 0.1 * x[-1, 0] ** 2
@@ -48,17 +50,20 @@ def upper(backend: Backend, p: Any) -> Any:
     return backend.xp.stack([np.inf + 0 * one, p[1] + p[3] * one, np.inf + 0 * one], 1)
 
 
-def solve(backend: Backend, p: Any) -> Any:
+def solve(backend: Backend, p: Any, room: Any = np.inf) -> Any:
+    none = backend.array(np.full(T, -np.inf))
+    high = upper(backend, p)
+    bounds = backend.xp.stack([none, high[:, 1] - room, none], 1), high
     cost, equalities, inequalities = functions(backend.name)
     start = backend.array(np.stack([DATA, 0.3 + 0 * DATA, 0 * DATA], 1))
     return backend.package.sqp(
-        cost, equalities, start, 1, args=(p,), inequalities=inequalities, bounds=(None, upper(backend, p)), tol=1e-11
+        cost, equalities, start, 1, args=(p,), inequalities=inequalities, bounds=bounds, tol=1e-11
     )
 
 
-def outcome(backend: Backend, p: Any) -> Any:
+def outcome(backend: Backend, p: Any, room: Any) -> Any:
     """x, the value, multipliers of the equalities, the inequalities and the rates' bounds, in one vector."""
-    r = solve(backend, p)
+    r = solve(backend, p, room)
     parts = r.x.reshape(-1), r.value[None], r.multipliers, r.inequality_multipliers, r.bound_multipliers[1][:, 1]
     return backend.xp.concatenate(parts)
 
@@ -70,7 +75,7 @@ MULTIPLIERS = np.concatenate([PARTS["y"], PARTS["z"], PARTS["z_upper"]])
 
 @functools.cache
 def program(name: str, mode: str) -> Any:
-    """The outcome, or its Jacobian forward or in reverse, as a function of p."""
+    """The outcome, or its Jacobian forward or in reverse, as a function of p and the room below."""
     backend = BACKENDS[name]
     fun = functools.partial(outcome, backend)
     of = jax if name == "jax" else torch.func
@@ -78,16 +83,16 @@ def program(name: str, mode: str) -> Any:
 
 
 @functools.cache
-def found(name: str, mode: str) -> np.ndarray:
+def found(name: str, mode: str, rates: str = "bounded") -> np.ndarray:
     backend = BACKENDS[name]
-    return backend.numpy(program(name, mode)(backend.array(P)))
+    return backend.numpy(program(name, mode)(backend.array(P), backend.array(ROOM[rates])))
 
 
 @functools.cache
-def differences(name: str) -> np.ndarray:
+def differences(name: str, rates: str = "bounded") -> np.ndarray:
     """Of the outcome, by p where dependent rows move together."""
     backend, h = BACKENDS[name], 1e-5
-    at = lambda p: backend.numpy(program(name, "outcome")(backend.array(p)))  # noqa: E731
+    at = lambda p: backend.numpy(program(name, "outcome")(backend.array(p), backend.array(ROOM[rates])))  # noqa: E731
     return np.stack([(at(P + h * e) - at(P - h * e)) / (2 * h) for e in np.eye(5)[TOGETHER]], 1)
 
 
@@ -151,6 +156,16 @@ def test_multipliers_have_derivatives_where_they_are_unique(backend: Backend, mo
 def test_x_has_none_where_one_row_moves_alone(backend: Backend) -> None:
     """It follows the tighter bound, and no other."""
     assert np.isnan(found(backend.name, "forward")[PARTS["x"]][:, ALONE]).all()
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_rates_that_bounds_fix(backend: Backend, mode: str) -> None:
+    """Ties between fixed rates are rows of nothing: any multipliers will do. All else is as if there were no ties."""
+    jacobian, expected = found(backend.name, mode, "fixed")[:, TOGETHER], differences(backend.name, "fixed")
+    np.testing.assert_allclose(jacobian[PARTS["x"]], dense()[0][:, TOGETHER], rtol=1e-6, atol=1e-7)
+    for rows in (PARTS["x"], PARTS["value"], PARTS["y"][: T - 1]):
+        np.testing.assert_allclose(jacobian[rows], expected[rows], rtol=1e-4, atol=1e-4)
+    assert np.isnan(jacobian[PARTS["y"]][TIES]).all()
 
 
 def test_a_sum_of_multipliers_that_is_unique(backend: Backend) -> None:

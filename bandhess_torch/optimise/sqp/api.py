@@ -123,7 +123,7 @@ def sqp(
       multipliers: start of the constraints' multipliers, as a result holds them; None: least squares.
       start: a previous result, of this problem or one like it, from which to go on (full warm start): its x in the
         place of x0, all its multipliers, and its barrier. From its own solution that takes one step at most. It may
-        come from outside a function that is compiled or mapped: `vmap(lambda p, last: sqp(..., start=last), (0, None))`.
+        come from outside a function that is compiled or mapped: `vmap(lambda p, r: sqp(..., start=r), (0, None))`.
       tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
         In float32 the compiled kernels (CPU) round the three functions and x to float32 and nothing else, so that 1e-5
         is within reach; the portable ones (GPU) compute in float32, where badly conditioned problems may stall.
