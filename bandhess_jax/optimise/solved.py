@@ -22,13 +22,16 @@ def one_where(ok: Array, dtype: Any) -> Array:
 
 
 def nan_unless(ok: Array, t: Array) -> Array:
-    """A linear function of tangents: t where ok or where t is 0, else NaN. So is its transpose: of what nothing depends
-    on, no NaN comes back, as 0 times NaN would."""
+    """A linear function of tangents: t where ok, else NaN. Its transpose leaves cotangents of 0 as they are: of what
+    nothing depends on, no NaN comes back, as 0 times NaN would."""
 
-    def known(_: object, t: Array) -> Array:
+    def forward(_: object, t: Array) -> Array:
+        return jnp.where(ok, t, jnp.nan)
+
+    def reverse(_: object, t: Array) -> Array:
         return jnp.where(ok | (t == 0), t, jnp.nan)
 
-    return lax.custom_linear_solve(lambda t: t, t, known, symmetric=True)
+    return lax.custom_linear_solve(lambda t: t, t, forward, reverse)
 
 
 @jax.custom_jvp

@@ -49,8 +49,8 @@ class _Known(torch.autograd.Function):
 
 
 def nan_unless(ok: Tensor, t: Tensor) -> Tensor:
-    """A linear function of tangents: t where ok or where t is 0, else NaN. So is its transpose: of what nothing depends
-    on, no NaN comes back, as 0 times NaN would."""
+    """A linear function of cotangents: t where ok, or where t is 0, else NaN. Of what nothing depends on, no NaN comes
+    back, as 0 times NaN would."""
     return _Known.apply(ok, t)
 
 
@@ -74,7 +74,7 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     @forward_rule
     def jvp(ctx: Any, _ok: None, tangent: Tensor) -> Tensor:
-        return nan_unless(ctx.saved_tensors[0], tangent)
+        return tangent * one_where(ctx.saved_tensors[0], tangent)
 
 
 def differentiable_where(ok: Tensor, v: Tensor) -> Tensor:

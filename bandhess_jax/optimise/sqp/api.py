@@ -200,6 +200,7 @@ def sqp(
 
     A controller's next call begins where the last one ended:
 
+    >>> import jax
     >>> ends = lambda x, goal: jnp.stack([x[0] - 1, x[-1] - goal])
     >>> tick = jax.jit(lambda goal, last: sqp(lambda x, _: fun(x), ends, last.x, 1, args=(goal,), start=last))
     >>> result = tick(5.0, result)

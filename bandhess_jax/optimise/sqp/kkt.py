@@ -18,6 +18,7 @@ takes from b what M reaches, and adds nothing along N. A part along N stays, and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...extraction.products import Extraction
 from ...linalg.solve import factor
+from ..newton.implicit import close
 from ..solved import nan_unless
 from .condensed import Bands, Functions, extract_bands, largest
 
@@ -147,8 +149,10 @@ def implicit_solve(layout: Layout, extraction: Extraction, held: Array, jacobian
     def product(v: Triple) -> Triple:
         return jacobian((*v, *v[1:]))[:3]
 
-    # The solver is a constant: derivatives go through K v.
-    system = System.of(layout, extraction, held, lambda v: lax.stop_gradient(product(v)), m, len(b[2]))
+    # The solver is a constant, and so is all that it reads: derivatives go through K v.
+    closed, consts, others = close(lambda v: jnp.concatenate(product(split(v))), jnp.concatenate(b[:3]))
+    fixed = functools.partial(closed, consts=lax.stop_gradient(consts), fixed=others)
+    system = System.of(layout, extraction, held, lambda v: split(fixed(jnp.concatenate(v))), m, len(b[2]))
 
     # One vector, not three: custom_linear_solve cannot transpose where nothing depends on one of several parts.
     def flat_product(v: Array) -> Array:

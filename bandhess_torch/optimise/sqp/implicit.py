@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...framework.transforms import apply, eager, forward_rule
-from ..solved import nan_unless, solved
+from ..solved import nan_unless, one_where, solved
 from .kkt import Implicit, implicit_solve
 
 
@@ -125,7 +125,7 @@ class _Solution(torch.autograd.Function):
         moving = [i for i, t in enumerate(tensors) if t.is_floating_point()]
         residuals = _residuals_of(ctx.implicit, point, tensors, moving)
         db = pushed(residuals, [tensors[i] for i in moving], [tangents[i] for i in moving])
-        dv, _, unsure = _Solve.apply((ctx.implicit, True), nan_unless(solved(status), -db), *point, *tensors)
+        dv, _, unsure = _Solve.apply((ctx.implicit, True), -one_where(solved(status), point[0]) * db, *point, *tensors)
         sizes = [len(part) for part in point]
         shown = torch.where(unsure, torch.nan, 1.0).to(dv) * dv[sizes[0] :]
         return *dv.split(sizes), None, *shown.split(sizes[1:]), *[None] * ctx.rest
@@ -169,7 +169,7 @@ class _Value(torch.autograd.Function):
         status, *point = ctx.saved_tensors
         lagrangian, moving = _lagrangian_of(ctx.implicit, point)
         moved = pushed(lagrangian, [point[i] for i in moving], [tangents[i] for i in moving])
-        return nan_unless(solved(status), moved)
+        return one_where(solved(status), moved) * moved
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, implicit: Implicit, *tensors: Tensor) -> tuple:
