@@ -18,7 +18,6 @@ takes from b what M reaches, and adds nothing along N. A part along N stays, and
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,7 +31,6 @@ from ...band.noise import hash_noise
 from ...band.stages import Layout
 from ...extraction.products import Extraction
 from ...linalg.solve import factor
-from ..newton.implicit import close
 from ..solved import nan_unless
 from .condensed import Bands, Functions, extract_bands, largest
 
@@ -149,15 +147,13 @@ def implicit_solve(layout: Layout, extraction: Extraction, held: Array, jacobian
     def product(v: Triple) -> Triple:
         return jacobian((*v, *v[1:]))[:3]
 
-    # The solver is a constant, and so is all that it reads: derivatives go through K v.
-    closed, consts, others = close(lambda v: jnp.concatenate(product(split(v))), jnp.concatenate(b[:3]))
-    fixed = functools.partial(closed, consts=lax.stop_gradient(consts), fixed=others)
-    system = System.of(layout, extraction, held, lambda v: split(fixed(jnp.concatenate(v))), m, len(b[2]))
+    # The solver is a constant: derivatives go through K v.
+    system = System.of(layout, extraction, held, lambda v: lax.stop_gradient(product(v)), m, len(b[2]))
 
     # One vector, not three: custom_linear_solve cannot transpose where nothing depends on one of several parts.
     def flat_product(v: Array) -> Array:
         x, y, z = split(v)
-        minus_D = product((0 * x, 0 * y, jnp.ones_like(z)))[2]
+        minus_D = product((jnp.zeros_like(x), jnp.zeros_like(y), jnp.ones_like(z)))[2]
         Kx, Ky, Kz = product((x, y, z))
         return jnp.concatenate([Kx, Ky, Kz - system.tight * minus_D * z])
 
@@ -166,9 +162,13 @@ def implicit_solve(layout: Layout, extraction: Extraction, held: Array, jacobian
     def unique(_: Callable, u: Array) -> Array:
         return jnp.where(system.undetermined() & jnp.any(u != 0), jnp.nan, u)
 
+    def identity(u: Array) -> Array:
+        """By K in name, for JAX (0.10) cannot differentiate a solve whose solver alone reads what moves."""
+        return u + 0 * flat_product(jnp.concatenate([jnp.zeros_like(b[0]), u]))[n:]
+
     # Cotangents pass as they are: for those of what is not unique the solve with K does not converge.
     u = jnp.concatenate([b[3], b[4]]) + v[n:]
-    shown = lax.custom_linear_solve(lambda u: u, u, unique, lambda _, u: u)
+    shown = lax.custom_linear_solve(identity, u, unique, lambda _, u: u)
     return *split(v), shown[:m], shown[m:]
 
 
