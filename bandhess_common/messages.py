@@ -45,22 +45,21 @@ def newton_message(status: Status) -> str:
     return _with_derivatives(status, _NEWTON[status])
 
 
-def sqp_message(status: Status, outside: str, bandwidth: int) -> str:
+def sqp_message(status: Status, outside: str) -> str:
     """For an end of `sqp`; outside names the row of the constraints that BAND_TOO_NARROW comes from, "" for the Hessian
     of the Lagrangian."""
-    text = _too_narrow(outside, bandwidth) if status == Status.BAND_TOO_NARROW else _SQP[status]
+    text = _too_narrow(outside) if status == Status.BAND_TOO_NARROW else _SQP[status]
     return _with_derivatives(status, text)
 
 
-def _too_narrow(outside: str, bandwidth: int) -> str:
+def _too_narrow(outside: str) -> str:
     if not outside:
         return (
-            f"the Hessian of the Lagrangian couples stages further apart than the bandwidth, {bandwidth}: give a "
-            "larger one (bandwidth=None finds it), give periodic=True where the last stage meets the first, or reorder "
-            "the stages"
+            "the Hessian of the Lagrangian couples stages further apart than the bandwidth: give a larger one "
+            "(bandwidth=None finds it), give periodic=True where the last stage meets the first, or reorder the stages"
         )
     return (
-        f"{outside} touches stages further apart than the bandwidth, {bandwidth}: give a larger one (bandwidth=None "
-        "finds it), periodic=True where it joins the last stage to the first, or carry what it sums or remembers from "
+        f"{outside} touches stages further apart than the bandwidth: give a larger one (bandwidth=None finds it), "
+        "periodic=True where it joins the last stage to the first, or carry what it sums or remembers from "
         "stage to stage in a state of its own (an accumulator)"
     )

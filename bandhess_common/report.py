@@ -5,7 +5,7 @@ Numbers may be Python's, arrays of either framework, batches of a vmap, or trace
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from .status import Status
 def known(value: Any) -> np.ndarray | None:
     """The numbers, or None where they cannot be looked at: inside jit, vmap and other transformations."""
     try:
-        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        numbers = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        return None if numbers.dtype == object else numbers  # such as a shape alone
     except Exception:  # each framework, and each of its transformations, has an error of its own for this
         return None
 
@@ -27,12 +28,12 @@ def succeeded(status: Any) -> Any:
     return status == Status.CONVERGED if np.ndim(status) or known(status) is None else bool(status == Status.CONVERGED)
 
 
-def message_of(status: Any) -> str | None:
-    """What the end of `newton` means; of a batch, how often each end came. None where the status is traced."""
+def message_of(status: Any, text: Callable[[Status], str] = newton_message) -> str | None:
+    """What the end of an optimiser means; of a batch, how often each end came. None where the status is traced."""
     codes = known(status)
     if codes is None:
         return None
-    return newton_message(Status(int(codes))) if codes.ndim == 0 else tally(codes)
+    return text(Status(int(codes))) if codes.ndim == 0 else tally(codes)
 
 
 def tally(codes: np.ndarray) -> str:

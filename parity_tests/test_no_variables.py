@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+import torch
 from backends import Backend
 
 PRICE = 3.0
@@ -114,3 +116,18 @@ def test_neither_variables_nor_constraints(backend: Backend) -> None:
     result = backend.package.sqp(lambda x: backend.xp.sum(x**2), lambda x: x[:, 0], empty, 1)
     assert (result.status, result.steps, float(result.value)) == (backend.package.Status.CONVERGED, 0, 0.0)
     assert backend.numpy(result.multipliers).shape == (0,)
+
+
+@pytest.mark.parametrize("off", [0.0, 0.5])
+def test_one_reverse_pass_over_all(backend: Backend, off: float) -> None:
+    """What has no derivative leaves that of the rest as it is."""
+
+    def found(p: Any) -> Any:
+        result = sqp_of(backend, p[0], p[1])
+        return backend.xp.stack([result.value, backend.xp.sum(result.multipliers), p[0] * p[1]])
+
+    reverse = jax.jit(jax.jacrev(found)) if backend.name == "jax" else torch.func.jacrev(found)
+    value, multipliers, other = backend.numpy(reverse(backend.array([PRICE, off])))
+    np.testing.assert_array_equal(value, [1, 0] if off == 0 else [np.nan] * 2)
+    assert np.isnan(multipliers[1])
+    np.testing.assert_array_equal(other, [off, PRICE])

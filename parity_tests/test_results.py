@@ -31,7 +31,7 @@ def test_a_result_reads(backend: Backend) -> None:
     assert worse.success is False
     assert "detect_bandwidth" in worse.message
     assert str(worse).startswith("NewtonResult: BAND_TOO_NARROW after 1 step\n")
-    sqp = kind(backend, "SQPResult")(x["u"], 1.0, 0.0, 3, Status.INFEASIBLE, None, 0.25, message="the text")
+    sqp = kind(backend, "SQPResult")(x["u"], 1.0, 0.0, 3, Status.INFEASIBLE, None, 0.25)
     assert sqp.success is False
     assert str(sqp).splitlines()[0] == "SQPResult: INFEASIBLE after 3 steps"
     assert [line.split()[:2] for line in str(sqp).splitlines()[3:]] == [
@@ -46,7 +46,7 @@ NO_DERIVATIVES = "Derivatives of x and value are NaN"
 def test_the_message_says_why_derivatives_are_nan(status: Status) -> None:
     """Of all ends but two: of constraints outside the band, and of the Hessian, too."""
     solved = status in (Status.CONVERGED, Status.PRECISION_FLOOR)
-    texts = [sqp_message(status, outside, 1) for outside in ("", "constraints(x)[0]")]
+    texts = [sqp_message(status, outside) for outside in ("", "constraints(x)[0]")]
     if status not in (Status.INFEASIBLE, Status.RANK_DEFICIENT):
         texts.append(newton_message(status))
     assert all((NO_DERIVATIVES in text) != solved for text in texts)

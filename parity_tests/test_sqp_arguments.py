@@ -26,7 +26,7 @@ def test_vmap_keeps_lanes_apart() -> None:
     coefficients = jnp.asarray([c.array() for c, _ in ENDS.values()])
     starts = [np.zeros(6) if "later" in end else HERE for end in ENDS]
     results = batch(jnp.asarray(starts), coefficients)
-    assert results.status.dtype == results.steps.dtype == np.int32
+    assert results.status.dtype == results.steps.dtype == jnp.asarray(1).dtype  # as Python's
     for lane, (end, (c, status)) in enumerate(ENDS.items()):
         alone = in_yard(backend, c)
         assert int(results.status[lane]) == backend.package.Status[status], end

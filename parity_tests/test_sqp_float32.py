@@ -76,7 +76,7 @@ def test_results_and_warm_starts(backend: Backend) -> None:
         p = made("camshape", backend, "float32")
         end = solve(backend, p, "float32", history=True)
         assert end.success
-        reals = [leaf for leaf in backend.leaves(end._replace(message=None)) if backend.is_array(leaf)]
+        reals = [leaf for leaf in backend.leaves(end) if backend.is_array(leaf)]
         assert len(reals) == 18
         assert {str(leaf.dtype).removeprefix("torch.") for leaf in reals} == {"float32"}
         again = solve(backend, p, "float32", history=True, start=end)

@@ -122,5 +122,5 @@ def test_time_limit(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_result_fields(backend: Backend) -> None:
     assert backend.package.SQPResult._fields == (
         "x", "value", "grad_norm", "steps", "status", "multipliers", "constraint_norm", "history",
-        "bound_multipliers", "inequality_multipliers", "barrier", "message",
+        "bound_multipliers", "inequality_multipliers", "barrier", "outside",
     )  # fmt: skip

@@ -37,6 +37,21 @@ def test_no_constraints(backend: Backend) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_a_value_beside_what_has_no_derivative(backend: Backend) -> None:
+    """x0 and x1 are determined in their sum alone, and x has no derivative; in one reverse pass with it the value has
+    that of (p0 - p1)^2."""
+
+    def both(p: Any) -> Any:
+        fun = lambda x, p: (x[0] + x[1] - p[0]) ** 2 + (x[2] - p[1]) ** 2  # noqa: E731
+        start = backend.array([0.3, 0.1, 0.0])
+        result = backend.package.sqp(fun, lambda x, p: x[2:] - p[:1], start, 1, args=(p,))
+        return backend.xp.concatenate([result.value[None], result.x])
+
+    for found in both_modes(backend, both, P):
+        np.testing.assert_allclose(found[0], [2 * (P[0] - P[1]), 2 * (P[1] - P[0])], rtol=1e-6)
+        assert np.isnan(found[1:3]).any()
+
+
 @pytest.mark.parametrize("solver", ["newton", "sqp"])
 def test_a_singular_hessian(backend: Backend, solver: str) -> None:
     """x0 and x1 are determined in their sum alone. The value (p0 - p1)^2 / 2 has a derivative nevertheless."""

@@ -77,6 +77,34 @@ def test_message(end: str, words: str) -> None:
         assert "give a larger one" in result.message
 
 
+def test_results_pass_through_transformations() -> None:
+    """From a call outside into jit, vmap and scan, as `start` and as what a loop carries: a chain of calls outside."""
+    levels = np.array([1e-3, 2e-3, 3e-3])
+    problems = jnp.asarray([ENDS["capped and curved"][0]._replace(level=level).array() for level in levels])
+    first = in_yard(JAX, ENDS["capped and curved"][0])
+    assert first.message.startswith("converged")
+
+    def tick(last: Any, c: Any) -> tuple:
+        cost, constraints = YARD["jax"]
+        result = sqp(cost, constraints, last.x, 1, args=(c,), inequalities=yard_inequalities, start=last)
+        return result, (result.x, result.steps)
+
+    chain, last = [], first
+    for c in problems:
+        last, seen = tick(last, c)
+        chain.append(seen)
+    end, (x, steps) = jax.jit(lambda first: jax.lax.scan(tick, first, problems))(first)
+    np.testing.assert_allclose(x, [each for each, _ in chain], atol=1e-9)
+    np.testing.assert_array_equal(steps, [each for _, each in chain])
+    assert end.message == last.message
+    lanes = jax.jit(jax.vmap(tick, (None, 0)))(first, problems)[0]
+    assert lanes.message == "CONVERGED 3"
+    np.testing.assert_allclose(lanes.x[0], chain[0][0], atol=1e-9)
+    again = jax.jit(jax.vmap(tick))(lanes, problems)[0]
+    assert np.asarray(again.steps).max() <= 1
+    assert np.asarray(again.steps).shape == (3,)
+
+
 def test_no_message_inside_jit() -> None:
     cost, constraints = YARD["jax"]
     args = (jnp.asarray(Yard().array()),)

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from bandhess_common.status import Status
 
@@ -21,6 +21,19 @@ def one_where(ok: Array, dtype: Any) -> Array:
     return jnp.where(ok, jnp.ones((), dtype), jnp.nan)
 
 
+def nan_unless(ok: Array, t: Array) -> Array:
+    """A linear function of tangents: t where ok, else NaN. Its transpose leaves cotangents of 0 as they are: of what
+    nothing depends on, no NaN comes back, as 0 times NaN would."""
+
+    def forward(_: object, t: Array) -> Array:
+        return jnp.where(ok, t, jnp.nan)
+
+    def reverse(_: object, t: Array) -> Array:
+        return jnp.where(ok | (t == 0), t, jnp.nan)
+
+    return lax.custom_linear_solve(lambda t: t, t, forward, reverse)
+
+
 @jax.custom_jvp
 def differentiable_where(ok: Array, v: Array) -> Array:
     """v, whose derivative is NaN where not ok."""
@@ -30,4 +43,4 @@ def differentiable_where(ok: Array, v: Array) -> Array:
 @differentiable_where.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     ok, v = primals
-    return v, tangents[1] * one_where(ok, v.dtype)
+    return v, nan_unless(ok, tangents[1])

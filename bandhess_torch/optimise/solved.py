@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bandhess_common.status import Status
 
-from ..framework.transforms import eager, forward_rule
+from ..framework.transforms import batch, eager, forward_rule
 
 
 def solved(status: Tensor) -> Tensor:
@@ -20,6 +20,38 @@ def solved(status: Tensor) -> Tensor:
 def one_where(ok: Tensor, like: Tensor) -> Tensor:
     """1 where ok, else NaN: a factor of derivatives, and no choice among them, so that cotangents get it, too."""
     return torch.where(ok, 1.0, torch.nan).to(like.dtype)
+
+
+class _Known(torch.autograd.Function):
+    @staticmethod
+    def forward(ok: Tensor, t: Tensor) -> Tensor:
+        return torch.where(ok | (t == 0), t, torch.nan)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
+
+    @staticmethod
+    @eager
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor]:
+        return None, nan_unless(ctx.saved_tensors[0], cotangent)
+
+    @staticmethod
+    @forward_rule
+    def jvp(ctx: Any, _ok: None, tangent: Tensor) -> Tensor:
+        return nan_unless(ctx.saved_tensors[0], tangent)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, ok: Tensor, t: Tensor) -> tuple[Tensor, int]:
+        ok, t = batch(info, in_dims, ok, t)
+        return _Known.apply(ok.reshape(ok.shape + (1,) * (t.ndim - ok.ndim)), t), 0
+
+
+def nan_unless(ok: Tensor, t: Tensor) -> Tensor:
+    """A linear function of cotangents: t where ok, or where t is 0, else NaN. Of what nothing depends on, no NaN comes
+    back, as 0 times NaN would."""
+    return _Known.apply(ok, t)
 
 
 class _Differentiable(torch.autograd.Function):
@@ -37,7 +69,7 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     @eager
     def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor]:
-        return None, cotangent * one_where(ctx.saved_tensors[0], cotangent)
+        return None, nan_unless(ctx.saved_tensors[0], cotangent)
 
     @staticmethod
     @forward_rule

@@ -18,7 +18,7 @@ from bandhess_common.checks import as_index, as_positive, check_args, check_func
 from bandhess_common.messages import sqp_message
 from bandhess_common.options import ProbingName
 from bandhess_common.progress import print_progress
-from bandhess_common.report import describe, succeeded
+from bandhess_common.report import describe, message_of, succeeded
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.fold import Folded
@@ -37,11 +37,12 @@ from .solve import User, solve
 class SQPResult(NamedTuple):
     """x in the argument's structure, f(x), max|grad L|, accepted steps, a `Status`, multipliers in the structure of
     the constraints (L = f + multipliers . c), the largest violation, an `SQPHistory` if asked for, the multipliers
-    (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities, the barrier parameter at the end, and what
-    the status means, a text (None inside jit).
+    (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities, the barrier parameter at the end, and the
+    row of (constraints, inequalities) that BAND_TOO_NARROW comes from, -1 for none.
 
     Derivatives of x, value and multipliers are NaN where the status is neither CONVERGED nor PRECISION_FLOOR, as
-    `message` then says; those of x and multipliers also where the conditions at the solution are singular to rounding.
+    `message` then says; those of x and multipliers also where the conditions at the solution are singular to rounding,
+    and those of multipliers where active rows depend on each other, so that these are not unique.
 
     >>> fun, ends = lambda x: ((x[1:] - x[:-1]) ** 2).sum(), lambda x: jnp.stack([x[0] - 1, x[-1] - 4])
     >>> result = sqp(fun, ends, jnp.zeros(4), 1)
@@ -62,12 +63,17 @@ class SQPResult(NamedTuple):
     bound_multipliers: tuple[Any, Any] | None = None
     inequality_multipliers: Any = None
     barrier: Array | None = None
-    message: str | None = None
+    outside: int | Array = -1
 
     @property
     def success(self) -> bool | Array:
         """Whether the status is CONVERGED."""
         return succeeded(self.status)
+
+    @property
+    def message(self) -> str | None:
+        """What the status means, and what to do about it; of a batch, how often each came. None where it is traced."""
+        return message_of(self.status, lambda status: sqp_message(status, _outside(self)))
 
     def __repr__(self) -> str:
         return describe(self)
@@ -123,7 +129,8 @@ def sqp(
       multipliers: start of the constraints' multipliers, as a result holds them; None: least squares.
       start: the result of a call before, of a problem of this structure: x (x0 then gives the structure alone), all
         multipliers and the barrier parameter are where it ended. At its own solution that takes one step at most, after
-        a small change of the problem a few. `start._replace(x=...)` begins elsewhere.
+        a small change of the problem a few. `start._replace(x=...)` begins elsewhere. A result goes into jit and vmap
+        as it is, and through `lax.scan`, whether the call that it is from was inside or not (without history).
       tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
         In float32 the compiled kernels (CPU) round the three functions and x to float32 and nothing else, so that 1e-5
         is within reach; the portable ones (GPU) compute in float32, where badly conditioned problems may stall.
@@ -161,8 +168,8 @@ def sqp(
       MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
       INFEASIBLE (the violation's sum is locally least), RANK_DEFICIENT (the equalities' Jacobian has dependent rows, so
       that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. `message` says what to do. x is the last
-      point with finite derivatives. Status and steps are Python integers outside jit, integer arrays inside, where
-      message is None, and nothing is raised there.
+      point with finite derivatives. Status and steps are Python integers outside jit, integer arrays inside, and
+      nothing is raised there.
 
     Method: primal-dual interior point with a filter line search and a restoration phase (Wächter and Biegler,
       Mathematical Programming 106, 2006), each linear system condensed to one positive definite band, and
@@ -176,7 +183,10 @@ def sqp(
     differentiable with respect to args and bounds, to any order and in both modes, never through the iterations: x and
     multipliers by the implicit function theorem (one more linearisation and solve), value by the envelope theorem. A
     derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR; those of x and multipliers also where the
-    conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
+    conditions at the solution are singular to rounding (the Hessian on the null space of the constraints). Where active
+    rows depend on each other (a rate's copies, tied, each at its bound; a limit that stands there twice) multipliers
+    that are not unique have none, and x has them along what moves these rows together: along anything else it has none
+    (NaN in forward mode; in reverse mode the rows share, and their cotangents add up to what such a motion needs).
 
     Under vmap a problem that ends holds up no other, as in `newton`: on a CPU problems go one after another, on other
     devices in a pool of lanes; with callback or verbose side by side until the last has ended.
@@ -187,6 +197,15 @@ def sqp(
     <Status.CONVERGED: 0>
     >>> [f"{each:.3f}" for each in result.x]
     ['1.000', '2.000', '3.000', '4.000']
+
+    A controller's next call begins where the last one ended:
+
+    >>> import jax
+    >>> ends = lambda x, goal: jnp.stack([x[0] - 1, x[-1] - goal])
+    >>> tick = jax.jit(lambda goal, last: sqp(lambda x, _: fun(x), ends, last.x, 1, args=(goal,), start=last))
+    >>> result = tick(5.0, result)
+    >>> [f"{each:.3f}" for each in tick(6.0, result).multipliers]
+    ['3.333', '-3.333']
     """
     check_args(args)
     objective = Objective.of(fun, 0, False, (x0, *args), "x0", stage_axes=stage_axes, periodic=periodic)
@@ -216,20 +235,19 @@ def sqp(
     options = Options(objective, extraction, bool(check_band), max_steps + 1 if history else None, blank)
     reporters = tuple(Host(each) for each in (print_progress if verbose else None, callback) if each)
     user = User((fun, constraints, inequalities), x0, bounds, args, reporters)
-    *parts, narrow = solve(options, user, (tol, max_steps), multipliers, start, max_seconds)
-    result = SQPResult(*parts)
+    result = SQPResult(*solve(options, user, (tol, max_steps), multipliers, start, max_seconds))
     if isinstance(result.status, jax.core.Tracer):
         return result
     if reporters:
         jax.effects_barrier()
     steps, status = int(result.steps), Status(int(result.status))
     way = jax.tree.map(lambda rows: rows[: steps + 1], result.history)
-    message = sqp_message(status, _outside(result, int(narrow) - 2), bandwidth)
-    return result._replace(steps=steps, status=status, history=way, message=message)
+    return result._replace(steps=steps, status=status, history=way, outside=int(result.outside))
 
 
-def _outside(result: SQPResult, row: int) -> str:
-    """The name of a row of the constraints; "" where row is negative."""
+def _outside(result: SQPResult) -> str:
+    """The name of the row of the constraints that reaches outside the band; "" where none does."""
+    row = int(result.outside)
     if row < 0:
         return ""
     equalities = sum(leaf.size for leaf in jax.tree.leaves(result.multipliers))

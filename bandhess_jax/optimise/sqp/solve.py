@@ -67,7 +67,7 @@ class Given(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What a result is made of: `SQPResult`'s fields, but for the message."""
+    """What a result is made of: `SQPResult`'s fields."""
 
     x: Any
     value: Any
@@ -80,7 +80,7 @@ class Parts(NamedTuple):
     bound_multipliers: Any
     inequality_multipliers: Any
     barrier: Any
-    narrow: Any
+    outside: Any
 
 
 def _engine(options: Options, equalities: int, inequalities: int) -> Engine:
@@ -153,7 +153,8 @@ def _parts(problem: Problem, triple: tuple, value: Array, end: End, inequalities
     return Parts(
         layout.unravel(x if box is None else box.fix(x)), value, end.seen.grad_norm, end.steps, end.status,
         problem.equalities.unravel(y), end.seen.violation, end.history, sides,
-        problem.inequalities.unravel(below) if inequalities else None, end.solution.mu, end.narrow,
+        problem.inequalities.unravel(below) if inequalities else None, end.solution.mu,
+        jnp.maximum(end.narrow - 2, -1),
     )  # fmt: skip
 
 
@@ -165,19 +166,22 @@ def _sqp(options: Options, *rest: Any) -> Parts:
     start, data = given.start(problem), problem.data
     optimality = functools.partial(conditions, problem.parts, problem.held, problem.resting, problem.active)
 
-    def solve(_: Callable, guess: tuple[Array, Array, Array]) -> tuple:
+    def solve(_: Callable, guess: tuple) -> tuple:
         end = _run(options, problem.on(lax.stop_gradient(data)), user.report, guess[0], start)
+        x, y, z = _triple(problem, end)
         # custom_root wants floats.
-        return _triple(problem, end), jax.tree.map(lambda a: a.astype(layout.dtype), end)
+        return (x, y, z, y, z), jax.tree.map(lambda a: a.astype(layout.dtype), end)
 
-    guess = x0, jnp.zeros(problem.equalities.size, layout.dtype), jnp.zeros(len(problem.active), layout.dtype)
+    multipliers = (jnp.zeros(size, layout.dtype) for size in (problem.equalities.size, len(problem.active)))
+    guess = x0, *(2 * tuple(multipliers))
     tangent_solve = functools.partial(implicit_solve, layout, options.extraction, problem.held)
     solution, end = lax.custom_root(optimality, guess, solve, tangent_solve, has_aux=True)
-    end = end._replace(**{name: getattr(end, name).astype(jnp.int32) for name in ("steps", "status", "narrow")})
+    # Integers like Python's, so that a loop may carry a result that a call outside jit began with.
+    end = end._replace(**{name: getattr(end, name).astype(int) for name in ("steps", "status", "narrow")})
     ok = solved(end.status)
-    x, y, z = (differentiable_where(ok, part) for part in solution)
+    x, y, z, *shown = (differentiable_where(ok, part) for part in solution)
     value = differentiable_where(ok, _least(problem, (x, y, z), end))
-    return _parts(problem, (x, y, z), value, end, user.functions[2] is not None)
+    return _parts(problem, (x, *shown), value, end, user.functions[2] is not None)
 
 
 def _like(options: Options, *rest: Any) -> tuple:

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from bandhess_common.checks import as_index, as_positive, check_args, check_function_or_none, check_stages
+from bandhess_common.messages import sqp_message
 from bandhess_common.options import ProbingName
 from bandhess_common.progress import print_progress
-from bandhess_common.report import describe, succeeded
+from bandhess_common.report import describe, message_of, succeeded
 from bandhess_common.status import SQPHistory, Status, StepInfo
 
 from ...band.fold import Folded
@@ -28,7 +29,7 @@ from ...extraction.objective import Objective
 from ...extraction.probing.protocol import Probing
 from ...extraction.products import ChunkSize, Extraction
 from ...framework.transforms import eager
-from .constraints import check_bounds
+from .constraints import check_bounds, entry
 from .loop import Options
 from .problem import first_start, warm_start
 from .solve import Given, detached, solve
@@ -37,11 +38,12 @@ from .solve import Given, detached, solve
 class SQPResult(NamedTuple):
     """x in the argument's structure, f(x), max|grad L|, accepted steps, a `Status`, multipliers in the structure of
     the constraints (L = f + multipliers . c), the largest violation, an `SQPHistory` if asked for, the multipliers
-    (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities, the barrier parameter at the end, and what
-    the status means here (None inside torch.func.vmap).
+    (>= 0) of the bounds, `(lower, upper)` like x, and of the inequalities, the barrier parameter at the end, and the
+    row of (constraints, inequalities) that BAND_TOO_NARROW comes from, -1 for none.
 
     Derivatives of x, value and multipliers are NaN where the status is neither CONVERGED nor PRECISION_FLOOR, as
-    `message` then says; those of x and multipliers also where the conditions at the solution are singular to rounding.
+    `message` then says; those of x and multipliers also where the conditions at the solution are singular to rounding,
+    and those of multipliers where active rows depend on each other, so that these are not unique.
 
     >>> fun, ends = lambda x: ((x[1:] - x[:-1]) ** 2).sum(), lambda x: torch.stack([x[0] - 1, x[-1] - 4])
     >>> result = sqp(fun, ends, torch.zeros(4), 1)
@@ -62,12 +64,17 @@ class SQPResult(NamedTuple):
     bound_multipliers: tuple[Any, Any] | None = None
     inequality_multipliers: Any = None
     barrier: Tensor | None = None
-    message: str | None = None
+    outside: int | Tensor = -1
 
     @property
     def success(self) -> bool | Tensor:
         """Whether the status is CONVERGED."""
         return succeeded(self.status)
+
+    @property
+    def message(self) -> str | None:
+        """What the status means, and what to do about it; of a batch, how often each came. None inside vmap."""
+        return message_of(self.status, lambda status: sqp_message(status, _outside(self)))
 
     def __repr__(self) -> str:
         return describe(self)
@@ -115,7 +122,8 @@ def sqp(
         broadcast to x0's; infinite entries do not bound, equal ones fix a variable.
       multipliers: start of the constraints' multipliers, as a result holds them; None: least squares.
       start: a previous result, of this problem or one like it, from which to go on (full warm start): its x in the
-        place of x0, all its multipliers, and its barrier. From its own solution that takes one step at most.
+        place of x0, all its multipliers, and its barrier. From its own solution that takes one step at most. It may
+        come from outside a function that is compiled or mapped: `vmap(lambda p, r: sqp(..., start=r), (0, None))`.
       tol: relative tolerance, by default sqrt(eps): 1.5e-8 in float64, 3.5e-4 in float32.
         In float32 the compiled kernels (CPU) round the three functions and x to float32 and nothing else, so that 1e-5
         is within reach; the portable ones (GPU) compute in float32, where badly conditioned problems may stall.
@@ -159,7 +167,10 @@ def sqp(
     bounds, in autograd and `torch.func`, to any order and in both modes, by the implicit function theorem: one more
     linearisation and solve each time. The value's derivative is that of the Lagrangian (the envelope theorem). A
     derivative is NaN where the status is not CONVERGED or PRECISION_FLOOR, and, but for the value's, where the
-    conditions at the solution are singular to rounding (the Hessian on the null space of the constraints).
+    conditions at the solution are singular to rounding (the Hessian on the null space of the constraints). Where active
+    rows depend on each other (a rate's copies, tied, each at its bound; a limit that stands there twice) multipliers
+    that are not unique have none, and x has them along what moves these rows together: along anything else it has none
+    (NaN in forward mode; in reverse mode the rows share, and their cotangents add up to what such a motion needs).
     `torch.func.vmap` solves one problem after another, on a GPU, too.
 
     >>> fun, ends = lambda x: ((x[1:] - x[:-1]) ** 2).sum(), lambda x: torch.stack([x[0] - 1, x[-1] - 4])
@@ -203,6 +214,17 @@ def sqp(
     if start is not None:
         given = partial(warm_start, end=detached(start))
     return SQPResult(*solve(options, funs, x0, bounds, args, given, report if reporters else None))
+
+
+def _outside(result: SQPResult) -> str:
+    """The name of the row of the constraints that reaches outside the band; "" where none does."""
+    row = int(result.outside)
+    if row < 0:
+        return ""
+    equalities = sum(leaf.numel() for leaf in tree_leaves(result.multipliers))
+    if row < equalities:
+        return f"constraints(x){entry(result.multipliers, row)}"
+    return f"inequalities(x){entry(result.inequality_multipliers, row - equalities)}"
 
 
 def _couplings(fun: Callable, constraints: Callable | None, inequalities: Callable | None) -> Callable:

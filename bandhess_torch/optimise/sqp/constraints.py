@@ -58,20 +58,20 @@ class Outputs(NamedTuple):
             )
         return torch.cat([leaf.to(self.like).reshape(-1) for leaf in leaves]) if leaves else self.like.new_zeros(0)
 
-    def entry(self, i: int) -> str:
-        """Where entry i of the vector stands in the tree, as an expression after the tree's name."""
-        paths, _ = tree_flatten_with_path(self.unravel(self.like.new_zeros(self.size)))
-        for path, leaf in paths:
-            if i < leaf.numel():
-                place = torch.unravel_index(torch.tensor(i), leaf.shape)
-                return keystr(path) + (f"[{', '.join(str(int(axis)) for axis in place)}]" if leaf.ndim else "")
-            i -= leaf.numel()
-        raise IndexError(i)
-
     def unravel(self, flat: Tensor) -> Any:
         parts = flat.split([math.prod(shape) for shape in self.shapes]) if self.shapes else []
         leaves = [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
         return tree_unflatten(leaves, self.treedef)
+
+
+def entry(tree: Any, i: int) -> str:
+    """Where entry i of the ravelled tree stands, as an expression after the tree's name; "" beyond its end."""
+    for path, leaf in tree_flatten_with_path(tree)[0]:
+        if i < leaf.numel():
+            place = torch.unravel_index(torch.tensor(i), leaf.shape)
+            return keystr(path) + (f"[{', '.join(str(int(axis)) for axis in place)}]" if leaf.ndim else "")
+        i -= leaf.numel()
+    return ""
 
 
 class Bounds(NamedTuple):

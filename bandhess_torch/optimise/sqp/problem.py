@@ -127,15 +127,3 @@ def warm_start(setting: Setting, end: Any) -> Start:
     z = problem.inequalities.ravel(below, "inequality_multipliers")
     lower, upper = (0 * x, 0 * x) if end.bound_multipliers is None else map(layout.ravel, end.bound_multipliers)
     return Start(WARM, x, torch.cat([y, -z]), lower, upper, torch.as_tensor(end.barrier).to(x))
-
-
-def outside(problem: Problem, row: int) -> str:
-    """The name of a row of the constraints; "" where row is negative."""
-    m = problem.equalities.size
-    if row < 0:
-        return ""
-    return (
-        f"constraints(x){problem.equalities.entry(row)}"
-        if row < m
-        else (f"inequalities(x){problem.inequalities.entry(row - m)}")
-    )

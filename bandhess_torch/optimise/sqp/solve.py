@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from bandhess_common.messages import sqp_message
 from bandhess_common.status import SQPHistory, Status
 
 from ...extraction.objective import parameters, with_parameters
@@ -20,7 +19,7 @@ from .evaluations import User
 from .implicit import solution
 from .kkt import Implicit
 from .loop import End, Options, minimise
-from .problem import Problem, Setting, outside
+from .problem import Problem, Setting
 
 Given = Callable[[Setting], Start]
 
@@ -87,14 +86,13 @@ def _without_variables(options: Options, problem: Problem, x: Tensor) -> End:
 
 
 def _parts(options: Options, setting: Setting, found: tuple, inequalities: bool) -> tuple:
-    x, y, z, status, value, steps, row, grad_norm, violation, mu, *rows = found
+    x, y, z, status, value, steps, outside, grad_norm, violation, mu, *rows = found
     (problem, box, *_), sides, layout = setting, None, options.objective.layout
     if box is not None:
         n, x = layout.n, box.fix(x)
         sides, z = (layout.unravel(z[:n]), layout.unravel(z[n : 2 * n])), z[2 * n :]
     below = problem.inequalities.unravel(z) if inequalities else None
-    y, history, message = problem.equalities.unravel(y), SQPHistory(*rows) if rows else None, None
+    y, history = problem.equalities.unravel(y), SQPHistory(*rows) if rows else None
     with suppress(RuntimeError):  # inside vmap values cannot be looked at
-        steps, status = int(steps), Status(int(status))
-        message = sqp_message(status, outside(problem, int(row)), options.extraction.bandwidth)
-    return layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below, mu, message
+        steps, status, outside = int(steps), Status(int(status)), int(outside)
+    return layout.unravel(x), value, grad_norm, steps, status, y, violation, history, sides, below, mu, outside
