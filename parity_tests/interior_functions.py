@@ -65,11 +65,12 @@ class Trajectory(NamedTuple):
 def trajectory(f: Callable, rows: Callable, start: list, T: int, lower: Any, upper: Any) -> Trajectory:
     z = np.stack([np.broadcast_to(np.asarray(a, float), (T,)) for a in start], 1)
     d = len(start)
-    p = Trajectory(f, rows, z, lower, upper, 2 * d - 1, np.zeros(0, np.int32), 0)
+    w = min(2 * d, z.size) - 1
+    p = Trajectory(f, rows, z, lower, upper, w, np.zeros(0, np.int32), 0)
     beside = p.x0 + 1e-2 * np.random.default_rng(0).normal(size=T * d)
     m = sum(torch.atleast_1d(a).numel() for a in rows(torch.tensor(beside.reshape(z.shape)))[0])
     J = p.whole(beside, 1.0, np.ones(1000))[-1]
-    return p._replace(m=m, first=windows(J, 2 * d)[0])
+    return p._replace(m=m, first=windows(J, w + 1)[0])
 
 
 def trapezoid(a: torch.Tensor, slope: torch.Tensor, h: Any) -> torch.Tensor:
@@ -126,3 +127,27 @@ def links(N: int) -> Trajectory:
         return [*joined, x[0], y[0], x[-1] - 2, y[-1], a[0]], []
 
     return trajectory(lambda z: z[:, 1].sum(), rows, [2 * np.arange(N + 1) / N, 0, 0], N + 1, -INF, INF)
+
+
+def squared(start: list) -> Trajectory:
+    """min x0 + (x1 - 1)^2 with (x0 - 1)^2 = 0 beside x0 + x1 + x2 = 3 x2^2: one stage, whose first row has no gradient
+    where it is met."""
+
+    def rows(z: torch.Tensor) -> tuple:
+        x = z[0]
+        return [(x[:1] - 1) ** 2, x[:1] + x[1:2] + x[2:] - 3 * x[2:] ** 2], []
+
+    return trajectory(lambda z: z[0, 0] + (z[0, 1] - 1) ** 2, rows, start, 1, -INF, INF)
+
+
+def disc_and_wave() -> Trajectory:
+    """The nearest point to another outside a disc, on a circle with waves whose equation is squared."""
+
+    def square(x: torch.Tensor, *centre: float) -> torch.Tensor:
+        return ((x - torch.tensor(centre, dtype=x.dtype)) ** 2).sum().reshape(1)
+
+    def rows(z: torch.Tensor) -> tuple:
+        wave = square(z[0], 0, 0) - 0.4 + 0.4 * torch.sin(1.6 * z[0, :1])
+        return [wave**2], [square(z[0], 0.6, -1.3) - 0.5]
+
+    return trajectory(lambda z: square(z[0], -1.5, 1.5)[0], rows, [1.0, -0.6], 1, -INF, INF)
