@@ -12,8 +12,8 @@ _SQP = {
     Status.NONFINITE: "a value or derivative is NaN or infinite, at the start or all around the point reached",
     Status.INFEASIBLE: "the constraints cannot be met from here: their violation is locally least, but not 0; if they "
     "can be met at all, then from another start",
-    Status.RANK_DEFICIENT: "rows of the constraints' Jacobian are linearly dependent, so that multipliers are not "
-    "unique: is a constraint there twice, or implied by the others?",
+    Status.RANK_DEFICIENT: "x is a solution, but rows of the constraints' Jacobian are linearly dependent, so that "
+    "multipliers are not unique: is a constraint there twice, or implied by the others?",
     Status.UNBOUNDED: "the objective falls without end",
     Status.TIME_LIMIT: "max_seconds have passed; go on from here with start=result",
 }

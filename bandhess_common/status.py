@@ -32,7 +32,8 @@ class Status(IntEnum):
     INFEASIBLE = 6
     """The constraints cannot be met, as far as can be seen from here (`newton` has none)."""
     RANK_DEFICIENT = 7
-    """The constraints' gradients are linearly dependent."""
+    """What would be CONVERGED or PRECISION_FLOOR, but the equalities' gradients are linearly dependent there, so that
+    multipliers are not unique."""
     UNBOUNDED = 8
     """The objective falls without end."""
     TIME_LIMIT = 9

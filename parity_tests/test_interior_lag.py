@@ -1,7 +1,8 @@
-"""Multipliers that lag behind feasible points are estimated anew, and what CONVERGED says does not hang on their mean."""
+"""Multipliers that lag behind feasible points are estimated anew; what CONVERGED says does not hang on their mean."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import interior_driver
@@ -69,7 +70,7 @@ def test_the_rule(visits: list[dict[str, Any]]) -> None:
     end = interior_driver.solve(plain().dense())
     assert end.status.name in SOLVED
     assert any(v["lagged"] for v in visits)
-    for before, v in zip(visits[:-1], visits[1:], strict=True):
+    for before, v in itertools.pairwise(visits):
         expected = v["whole"] and v["feasible"] and v["top"] > c.lag_multiplier and not before["lagged"]
         if v["lagged"]:
             assert expected
@@ -128,7 +129,7 @@ def test_rows_whose_gradient_vanishes_are_not_in_the_way(backend: Backend, also:
 def test_a_bound_that_stands_for_none_is_no_size(backend: Backend, large: float) -> None:
     """The start was pushed to a hundredth of the bound, and f's size there hid what was left of it: 13.29 for 12.5."""
     bounds = (backend.array([0.0, -np.inf]), backend.array([large, np.inf]))
-    cost, row = lambda x: ((x - 3) ** 2).sum(), lambda x: x[:1] + x[1:] - 1  # noqa: E731
+    cost, row = lambda x: ((x - 3) ** 2).sum(), lambda x: x[:1] + x[1:] - 1
     end = backend.package.sqp(cost, row, backend.array([0.0, 0.0]), 1, bounds=bounds)
     assert end.status.name == "CONVERGED"
     assert float(end.value) == pytest.approx(12.5, rel=1e-8)

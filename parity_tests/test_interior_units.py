@@ -88,8 +88,9 @@ def by_definition(p: Problem, points: list[np.ndarray]) -> np.ndarray:
         column = np.array([np.sqrt(c / d) if d > 0 else 0.0 for c, d in zip(column, down, strict=True)])
         row = np.array([np.sqrt(b / a) if a > 0 else 0.0 for b, a in zip(row, across, strict=True)])
     relative = np.sqrt(column)
+    # A larger one may stand for none.
     bounds = [[abs(b) for b in pair if abs(b) <= 1e4] for pair in zip(p.lower, p.upper, strict=True)]
-    known = [abs(a) or min(b, default=0.0) for a, b in zip(p.x0, bounds, strict=True)]  # a larger one may stand for none
+    known = [abs(a) or min(b, default=0.0) for a, b in zip(p.x0, bounds, strict=True)]
     sizes = np.array([a / c for a, c in zip(known, relative, strict=True) if a > 0 and c > 0])
     ways = [abs(a) / max(abs(line * relative)) for a, line in zip(h, J, strict=True)]
     with np.errstate(divide="ignore"):

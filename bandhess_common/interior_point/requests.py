@@ -43,7 +43,7 @@ def ended(k: Kit, s: State, ends: list[tuple[Array, Status]]) -> State:
 
 
 def concluded(k: Kit, s: State, before: Array) -> State:
-    """RANK_DEFICIENT in the place of an end that dependent rows may have brought about."""
+    """RANK_DEFICIENT in the place of a solution at which rows are dependent."""
     if not s.h.shape[0]:
         return s
     doubtful = (s.status == Status.CONVERGED) | (s.status == Status.PRECISION_FLOOR)

@@ -159,17 +159,18 @@ def sqp(
           max|grad L| <= tol s_d,   |(c, g - d)| <= tol,   |d z| <= tol s_c,   violation <= tol / 2 unscaled, and
           d . z + |y| . |(c, g - d)| <= 20 tol F,   |grad L . p| <= tol^1.5 F,   F = max(|f(x)|, eps^0.25 min(1, |f0|)),
 
-      s_d and s_c being the mean multiplier over 100, at least 1, and |f0| the larger of |f| at x0 and beside it. The
-      last line holds whatever the units of x: the largest entry alone hides what small columns may gain.
+      s_d and s_c being the mean multiplier over 100, at least 1, s_d at most 100 but for the rounding of J^T y, and
+      |f0| the larger of |f| at x0 and beside it. The last line holds whatever the units of x: the largest entry alone
+      hides what small columns may gain.
       (Scales make no entry of a gradient near x0 larger than 100, and those of constraints no smaller than 0.01.)
       Other ends: PRECISION_FLOOR (steps at rounding level bring nothing more, or twenty points passed all but the last
       line, lacked the positive curvature, or, in float32, were further off by no more than rounding hides; one is
       enough where neither a step nor negative curvature promises tol F),
       MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW,
-      INFEASIBLE (the violation's sum is locally least), RANK_DEFICIENT (the equalities' Jacobian has dependent rows, so
-      that multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. `message` says what to do. x is the last
-      point with finite derivatives. Status and steps are Python integers outside jit, integer arrays inside, and
-      nothing is raised there.
+      INFEASIBLE (the violation's sum is locally least), RANK_DEFICIENT (what would be CONVERGED or
+      PRECISION_FLOOR, but the equalities' Jacobian has dependent rows, so that multipliers are not unique),
+      UNBOUNDED, TIME_LIMIT. `message` says what to do. x is the last point with finite derivatives. Status and steps
+      are Python integers outside jit, integer arrays inside, and nothing is raised there.
 
     Method: primal-dual interior point with a filter line search and a restoration phase (Wächter and Biegler,
       Mathematical Programming 106, 2006), each linear system condensed to one positive definite band, and

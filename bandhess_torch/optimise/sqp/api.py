@@ -149,16 +149,17 @@ def sqp(
           max|grad L| <= tol s_d,   |c|, -g <= tol / 2,   max s z <= tol s_c   and
           s . z + |y| . |(c, g - s)| <= 20 tol F,   |grad L . p| <= tol^1.5 F,   F = max(|f(x)|, eps^0.25 min(1, |f0|)),
 
-      s being the slacks of bounds and inequalities, s_d = max(1, mean(|y|, z) / 100), s_c = max(1, mean(z) / 100), y
-      and z the multipliers, and |f0| the larger of |f| at x0 and beside it. The last line holds whatever the units of
-      x: the largest entry alone hides what small columns may gain. Here f and each constraint are scaled so
-      that their gradients at the start are at most 100; the second test holds for the constraints as they are, too,
-      less 16 eps |J| |x|, which is rounding. Other ends: PRECISION_FLOOR (steps at rounding level bring nothing more,
-      or twenty points passed all but the last line, lacked the positive curvature, or, in float32, were further off by
-      no more than rounding hides; one is enough where neither a step nor negative curvature promises tol of f),
-      MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW (`message` names what lies outside),
-      INFEASIBLE (the violation is stationary), RANK_DEFICIENT (the constraints' Jacobian has dependent rows, so that
-      multipliers are not unique; x may be fine), UNBOUNDED, TIME_LIMIT. x is the last point with finite derivatives.
+      s being the slacks of bounds and inequalities, s_d = max(1, mean(|y|, z) / 100), but for the rounding of J^T y at
+      most 100, s_c = max(1, mean(z) / 100), y and z the multipliers, and |f0| the larger of |f| at x0 and beside it.
+      The last line holds whatever the units of x: the largest entry alone hides what small columns may gain. Here f and
+      each constraint are scaled so that their gradients at the start are at most 100; the second test holds for the
+      constraints as they are, too, less 16 eps |J| |x|, which is rounding. Other ends: PRECISION_FLOOR (steps at
+      rounding level bring nothing more, or twenty points passed all but the last line, lacked the positive curvature,
+      or, in float32, were further off by no more than rounding hides; one is enough where neither a step nor negative
+      curvature promises tol of f), MAX_STEPS, STALLED, NONFINITE, BAND_TOO_NARROW (`message` names what lies outside),
+      INFEASIBLE (the violation is stationary), RANK_DEFICIENT (what would be CONVERGED or PRECISION_FLOOR, but the
+      equalities' Jacobian has dependent rows, so that multipliers are not unique), UNBOUNDED, TIME_LIMIT. x is the last
+      point with finite derivatives.
 
     Cost: a step takes one linearisation, (2k + 1) d + 1 products with it, one more for each shared variable, and about
     one banded factorisation. In a quadratic program (linear rows, a quadratic objective) the compiled method goes on by
