@@ -153,3 +153,18 @@ def test_no_derivative(backend: Backend, case: str) -> None:
     assert np.isnan(backend.numpy(backend.grad(value)(c))).all()
     _, tangent = backend.jvp(value, (c,), (c,))
     assert np.isnan(float(tangent))
+
+
+def test_the_value_beside_an_x_that_moves_freely() -> None:
+    """In one reverse pass over both, too: the minimum has its derivative, df/dc, where H is singular and x has none."""
+    backend = BACKENDS["jax"]
+
+    def both(c: Any) -> Any:
+        fun = lambda x, c: ((x[1:] - x[:-1] - c[1:] * c[:-1]) ** 2).sum() + c @ c  # noqa: E731
+        end = backend.package.newton(fun, backend.array(np.zeros(N)), 1, args=(c,))
+        return end.value, end.x
+
+    c = backend.array(C)
+    value, x = jax.jacrev(both)(c)
+    np.testing.assert_allclose(value, 2 * C, rtol=1e-12)
+    assert np.isnan(backend.numpy(x)).all()

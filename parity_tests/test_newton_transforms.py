@@ -1,5 +1,7 @@
 """Newton's method under jit, vmap and autograd. The derivatives of the solution are in `test_implicit.py`."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +26,24 @@ def test_jit() -> None:
         c, x0, status = ENDS[end]
         result = solve(jnp.asarray(x0), jnp.asarray(c.array()))
         assert int(result.status) == backend.package.Status[status]
-        assert result.status.dtype == result.steps.dtype == np.int32
+        assert result.status.dtype == result.steps.dtype == jnp.asarray(0).dtype
         np.testing.assert_array_equal(backend.numpy(result.x), on_landscape(backend, x0, c).x)
+
+
+def test_a_scan_carries_a_result() -> None:
+    """One from a call outside jit, whose status and steps are Python's, goes in as what those inside come out as."""
+    backend = BACKENDS["jax"]
+
+    def solve(x0: jax.Array, c: jax.Array) -> Any:
+        return backend.package.newton(lambda x, c: jnp.sum(c * (x - 1) ** 2 + (x - c) ** 4), x0, 0, args=(c,))
+
+    problems = jnp.asarray([[1.0, 2.0, 3.0], [2.0, 1.0, 2.5]])
+    first = solve(jnp.zeros(3), problems[0])
+    end, steps = jax.lax.scan(lambda last, c: (new := solve(last.x, c), new.steps), first, problems)
+    one = solve(first.x, problems[0])
+    other = solve(one.x, problems[1])
+    np.testing.assert_array_equal(steps, [one.steps, other.steps])
+    np.testing.assert_allclose(end.x, other.x, rtol=1e-12)
 
 
 def test_reports_under_jit(capsys: pytest.CaptureFixture) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -14,11 +12,6 @@ from bandhess_common.status import Status
 def solved(status: Array) -> Array:
     """Whether an optimiser ended at a solution."""
     return (status == Status.CONVERGED) | (status == Status.PRECISION_FLOOR)
-
-
-def one_where(ok: Array, dtype: Any) -> Array:
-    """1 where ok, else NaN: a factor of derivatives, and no choice among them, so that cotangents get it, too."""
-    return jnp.where(ok, jnp.ones((), dtype), jnp.nan)
 
 
 def nan_unless(ok: Array, t: Array) -> Array:

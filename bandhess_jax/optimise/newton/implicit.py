@@ -20,7 +20,7 @@ from ...band.stages import Layout
 from ...band.structures import diagonal, row_sums, shifted
 from ...extraction.products import Extraction, extract
 from ...linalg.solve import factor, solve
-from ..solved import one_where, solved
+from ..solved import nan_unless, solved
 from .split import split
 
 
@@ -73,17 +73,21 @@ def implicit_solution(
         grad = jax.grad(value)
         product = jax.linearize(lambda x: grad(x, consts, others), x)[1]
         ab = split(layout, sharding, extract(product, layout, extraction))
-        fixed, one = lax.stop_gradient(ab), jnp.ones((), x.dtype)
+        fixed = lax.stop_gradient(ab)
         doubt = UNSURE * jnp.finfo(x.dtype).eps * jnp.abs(diagonal(fixed))
         regular = factor(shifted(fixed, -doubt), sharding=sharding).ok
-        found, unique = one_where(solved(status), x.dtype), one_where(regular, x.dtype)
+        found = solved(status)
         # Where H has no inverse, another matrix stands in its place, so that a factor of 0 makes 0 of what it gives.
         repair = jnp.where(regular, 0, 1 + jnp.max(row_sums(fixed, sharding)))
         dgrad = jax.jvp(lambda consts: grad(x, consts, others), (consts,), (dconsts,))[1]
         dx = -solve(shifted(ab, repair), dgrad, sharding=sharding)
         # g, which is 0 but for the tolerance, takes off the error that x makes.
         partial = jax.jvp(lambda consts: value(x, consts, others), (consts,), (dconsts,))[1]
-        dvalue = found * (partial + jnp.where(regular, one, 0) * jnp.vdot(grad(x, consts, others), dx))
-        return out, (found * unique * dx, dvalue, *jax.tree.map(jnp.zeros_like, (status, *rest)))
+        dvalue = partial + jnp.where(regular, jnp.vdot(grad(x, consts, others), dx), 0)
+        return out, (
+            nan_unless(found & regular, dx),
+            nan_unless(found, dvalue),
+            *jax.tree.map(jnp.zeros_like, (status, *rest)),
+        )
 
     return solution

@@ -163,7 +163,7 @@ def _newton(problem: Problem, user: User, x0: Any) -> tuple:
     solution = implicit_solution(minimise, value, layout, problem.extraction, options.sharding) if consts else minimise
     x, f, status, steps, grad_norm, history = solution(consts, given)
     x = split_stages(layout, options.sharding, layout.unravel(x))
-    return x, f, grad_norm, steps.astype(jnp.int32), status.astype(jnp.int32), history
+    return x, f, grad_norm, steps.astype(int), status.astype(int), history
 
 
 def _given(problem: Problem, user: User, x0: Any) -> tuple:
@@ -270,7 +270,7 @@ def _empty(problem: Problem, user: User, x0: Any) -> tuple:
     fun = squared(user.fun) if problem.hessian == "gauss_newton" else user.fun
     value = jnp.asarray(fun(x0, *user.args))
     zero = jnp.zeros_like(value)
-    status = jnp.where(jnp.isfinite(value), Status.CONVERGED, Status.NONFINITE).astype(jnp.int32)
+    status = jnp.where(jnp.isfinite(value), Status.CONVERGED, Status.NONFINITE).astype(int)
     history = _start(problem, user, x0).history
     if history is not None:
         first = History(lax.stop_gradient(value), zero, zero, zero, zero, zero + jnp.nan)

@@ -16,7 +16,7 @@ from bandhess_common.dogleg import SINGULAR
 
 from ...extraction.jacobian import Residuals, general_band, linearize_rows
 from ...linalg.lu import eliminate, solve_eliminated
-from ..solved import one_where, solved
+from ..solved import nan_unless, solved
 
 
 def implicit_root(
@@ -46,7 +46,7 @@ def implicit_root(
         lu, eps = eliminate(fixed, *residuals.reach), float(jnp.finfo(x.dtype).eps)
         regular = jnp.all(jnp.abs(lu.upper[:, 0]) > SINGULAR * eps * jnp.max(jnp.abs(fixed), axis=0))
         dF = jax.jvp(lambda consts: rows(x, consts, others), (consts,), (dconsts,))[1]
-        dx = -one_where(solved(status) & regular, x.dtype) * solve_eliminated(ab, lu, dF)
+        dx = nan_unless(solved(status) & regular, -solve_eliminated(ab, lu, dF))
         return out, (dx, *jax.tree.map(jnp.zeros_like, (status, *rest)))
 
     return root
