@@ -137,7 +137,8 @@ class Constants(NamedTuple):
     multiplier_far: float = 1e8  # or this after any step with a shift;
     last_renewals: int = 5  # and so often where no step serves at a feasible point
     lag: float = 0.5  # part of the last dual residual that a whole step leaves where they lag, `lag.py`,
-    lag_multiplier: float = 10.0  # and one is larger than this
+    lag_growth: float = 0.9  # the largest being at least so many of the last, and
+    lag_multiplier: float = 10.0  # larger than this
     # Quadratic programs, by predictor and corrector (Mehrotra, SIAM J. Optimization 2 (1992) 575)
     straight: float = (
         DOUBLE**0.75

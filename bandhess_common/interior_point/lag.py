@@ -16,14 +16,16 @@ from .state import LINEARISE, Kit, State
 
 
 def watched_lag(k: Kit, s: State) -> tuple[State, Array]:
-    """After a step: whether multipliers lag; and the state with what the next one needs to know."""
+    """After a step: whether multipliers lag; and the state with what the next one needs to know. Compared are what two
+    of Newton's steps leave, and how large their multipliers are: these do not shrink where they lag."""
     ops, c, local, mode, u = k.ops, k.c, s.local, s.mode, s.search
-    dual, enough = local.dual_error * local.s_d, c.mu_error * mode.mu
-    whole = (s.report.fraction == 1) & (u.tried_alpha_z == 1)
-    stays = (dual > c.lag * s.last_dual) & (local.dual_error > enough) & (primal_error(k, local) <= enough)
-    lags = whole & stays & (ops.largest(s.point.y) > c.lag_multiplier)
-    lags = lags & ~s.fresh_y & ~mode.elastic & ~mode.quadratic & running(s)
-    return s._replace(last_dual=dual, fresh_y=lags), lags
+    dual, top, enough = local.dual_error * local.s_d, ops.largest(s.point.y), c.mu_error * mode.mu
+    first = (s.steps == 0) | mode.elastic
+    whole = (s.report.fraction == 1) & (u.tried_alpha_z == 1) & ~first & ~mode.quadratic & ~s.fresh_y
+    stays = (dual > c.lag * s.last_dual) & (top > c.lag_growth * s.last_top) & (top > c.lag_multiplier)
+    lags = whole & stays & (local.dual_error > enough) & (primal_error(k, local) <= enough) & running(s)
+    last_dual = ops.where(s.fresh_y, s.last_dual, ops.where(first, float("inf"), dual))
+    return s._replace(last_dual=last_dual, last_top=ops.where(s.fresh_y, s.last_top, top), fresh_y=lags), lags
 
 
 def renewed_lagging(k: Kit, s: State) -> State:

@@ -115,7 +115,7 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
         Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, x_start, at_x + 1, no,
         p.first, q, zero, at_r, zero, at_r, mode,
         Local(at_x, at_x, res, zero, zero, zero), system, search, no, After(q, mode), zero, zero, zero,
-        none, none, none, zero, no,
+        none, none, none, zero, zero, no,
     )  # fmt: skip
     return ask_derivatives(k, state, SCALE, q._replace(x=far_point(k, x)), mode)
 

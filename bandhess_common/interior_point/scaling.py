@@ -138,7 +138,9 @@ def estimated(k: Kit, s: State, a: Derivatives) -> State:
     lower, upper, *_ = k.split(q.z)
     y = least_gradient(k, s, masked(k, a.rows) * s.h_scale[:, None], s.f_scale * a.grad * k.p.free - lower + upper)
     usable = ops.largest(y) <= k.c.multiplier_most
-    return s._replace(point=q._replace(y=ops.where(usable, y, 0.0)), last_shift=0 * s.last_shift)
+    none = 0 * s.last_shift
+    point = q._replace(y=ops.where(usable, y, 0.0))
+    return s._replace(point=point, last_shift=none, last_dual=none + float("inf"), last_top=none + float("inf"))
 
 
 def least_gradient(k: Kit, s: State, rows: Array, gradient: Array) -> Array:

@@ -265,8 +265,9 @@ class State(NamedTuple):
     shifted: Array  # successive shifted steps near the constraints
     tiny_steps: Array
     held: Array  # points that passed all tests but that of the step's gain
-    last_dual: Array  # the dual residual of the last visit, and
-    fresh_y: Array  # bool: whether that brought other multipliers
+    last_dual: Array  # the dual residual and the largest multiplier that Newton's last step left
+    last_top: Array
+    fresh_y: Array  # bool: others have been taken since
 
 
 def kit(ops: Operations, p: Problem) -> Kit:

@@ -21,7 +21,7 @@ theta_old dual_max product_max product_min mean_d mean_z main_theta_max main_the
 own_theta_min own_count entries
 renewals theta_mark since_mark quadratic predicted best_error since_best diagonals held
 theta_noise phi_noise hidden_primal hidden_dual dual_rows measured lone_count barred barred_steps forgotten flat
-alone ahead short_row renewed last_renewals last_dual fresh_y
+alone ahead short_row renewed last_renewals last_dual last_top fresh_y
 """
 REGISTERS = tuple(_REGISTERS.split())
 """The first entries of the state; those up to `narrow` are for callers."""

@@ -17,7 +17,7 @@
   C(rounding_matrix) C(gain_power) C(held) \
   C(null_turns) C(dependent) C(warm) C(precision) C(damping) \
   C(unit_sweeps) C(unit_spread) C(unit_common) C(unit_way) C(unit_most) C(unit_bound) C(vanishing) \
-  C(short_step) C(short_steps) C(multiplier_far) C(last_renewals) C(lag) C(lag_multiplier) C(straight) C(predictor_z) C(predictor_d) C(predictor_power) C(predictor_steps)
+  C(short_step) C(short_steps) C(multiplier_far) C(last_renewals) C(lag) C(lag_growth) C(lag_multiplier) C(straight) C(predictor_z) C(predictor_d) C(predictor_power) C(predictor_steps)
 
 namespace bandhess::interior {
 

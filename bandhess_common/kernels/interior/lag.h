@@ -11,18 +11,30 @@
 
 namespace bandhess::interior {
 
-// After a step, with the residuals and measures of the point; notes what it needs for the next one.
+// After a step, with the residuals and measures of the point. Compared are what two of Newton's steps leave, and how large
+// their multipliers are: these do not shrink where they lag.
 template <class T>
 bool multipliers_lag(const State<T>& s) {
   auto& reg = s.reg;
   const auto& c = s.constants();
-  const T last = reg.last_dual, enough = c.mu_error * reg.barrier;
-  const bool fresh = reg.fresh_y > 0, whole = reg.fraction == 1 && reg.alpha_z == 1;
-  reg.fresh_y = 0;
-  reg.last_dual = reg.dual_max;
-  if (s.elastic() || reg.quadratic > 0 || fresh || !whole || !(reg.dual_max > c.lag * last)) return false;
-  if (!(reg.dual_max / reg.mean_d > enough && primal_error(s) <= enough)) return false;
-  return largest(s.y, s.r) > c.lag_multiplier;
+  if (reg.fresh_y > 0) {
+    reg.fresh_y = 0;
+    return false;
+  }
+  const T top = largest(s.y, s.r), enough = c.mu_error * reg.barrier;
+  const bool stays = reg.dual_max > c.lag * reg.last_dual && top > c.lag_growth * reg.last_top;
+  const bool whole = reg.fraction == 1 && reg.alpha_z == 1, first = reg.steps == 0 || s.elastic();
+  reg.last_dual = first ? std::numeric_limits<T>::infinity() : reg.dual_max;
+  reg.last_top = top;
+  if (first || reg.quadratic > 0 || !whole || !stays || !(top > c.lag_multiplier)) return false;
+  return reg.dual_max / reg.mean_d > enough && primal_error(s) <= enough;
+}
+
+// What was of multipliers before others are estimated: the shift that they asked for, too.
+template <class T>
+void forget_multipliers(const State<T>& s) {
+  s.reg.last_shift = 0;
+  s.reg.last_dual = s.reg.last_top = std::numeric_limits<T>::infinity();
 }
 
 // The point is to be visited once more with these.

@@ -60,7 +60,7 @@ class Loop {
       measure_columns(s_);
       if (reg_.measured == 0) equilibrate(s_);
     }
-    if (reg_.stage == kEstimate) reg_.last_shift = 0;  // it was for the multipliers before
+    if (reg_.stage == kEstimate) forget_multipliers(s_);
     if (reg_.pending == kStepped) take();
     if (reg_.pending == kEntering) reg_.step = reg_.fraction = 0;
     if (reg_.pending != kNothing) reg_.steps += 1;

@@ -21,7 +21,7 @@
   R(entries) R(renewals) R(theta_mark) R(since_mark) R(quadratic) R(predicted) R(best_error) R(since_best) R(diagonals) \
   R(held) R(theta_noise) R(phi_noise) R(hidden_primal) R(hidden_dual) R(dual_rows) R(measured) R(lone_count) \
   R(barred) R(barred_steps) R(forgotten) R(flat) R(alone) R(ahead) R(short_row) R(renewed) R(last_renewals) \
-  R(last_dual) R(fresh_y)
+  R(last_dual) R(last_top) R(fresh_y)
 
 // With the number of entries: N of variables, R of rows. Those of variables are followed by zeros.
 #define BANDHESS_INTERIOR_VECTORS(N, R)                                                                           \
