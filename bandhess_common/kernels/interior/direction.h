@@ -97,7 +97,8 @@ class Direction {
             bool rough = false) {
     products_ = products;
     right_hand_side(r_lower, r_upper, r_rows);
-    const bool fine = s_.elastic() || reg_.quadratic > 0;
+    const bool newton = reg_.steps == 0 && s_.count() == 0;  // linear rows under a quadratic objective end with this step
+    const bool fine = s_.elastic() || reg_.quadratic > 0 || newton;
     const T target = rough ? c_.target_predictor : fine ? c_.target_fine : c_.target;
     system_.solve(s_.b1, s_.b2, target, to.x, to.y);
     const T *dx = to.x, *dy = to.y;
