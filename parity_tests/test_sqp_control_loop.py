@@ -33,12 +33,12 @@ def functions(name: str) -> tuple[Callable, Callable]:
     return cost, dynamics
 
 
-def plan(backend: Backend, state: Any, p: Any, **options: Any) -> Any:
+def plan(backend: Backend, state: Any, p: Any, x0: Any = None, **options: Any) -> Any:
     box = np.array([LIMIT, np.inf, np.inf])
     bounds = backend.array(-box), backend.array(box)
+    x0 = backend.array(np.zeros((T, 3))) if x0 is None else x0
     return backend.package.sqp(
-        *functions(backend.name), backend.array(np.zeros((T, 3))), 1, args=(state, p), bounds=bounds, max_steps=200,
-        **options,
+        *functions(backend.name), x0, 1, args=(state, p), bounds=bounds, max_steps=200, **options
     )  # fmt: skip
 
 
