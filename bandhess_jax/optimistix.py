@@ -120,5 +120,5 @@ class BandedNewton(optx.AbstractMinimiser):
         tags: frozenset[object],
         result: optx.RESULTS,
     ) -> tuple[Any, Any, dict[str, Any]]:
-        status = jnp.where(state.open, jnp.int32(Status.MAX_STEPS), state.status)
-        return y, aux, {"status": status, "grad_norm": state.grad_norm, "accepted_steps": state.steps}
+        status = jnp.where(state.open, jnp.int32(Status.MAX_STEPS), state.status).astype(int)  # as `newton` gives it
+        return y, aux, {"status": status, "grad_norm": state.grad_norm, "accepted_steps": state.steps.astype(int)}
