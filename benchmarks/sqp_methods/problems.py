@@ -8,6 +8,7 @@ import numpy as np
 from cases import INF, Problem, make
 from control import bryson_denham, camshape, car, glider, hager2, rocket, steering, yao
 from fresh import fresh
+from plane import plane
 from small import smalls
 from trajectories import cart, masses, path, pendulum, quadrotor, race, sir
 
@@ -119,4 +120,4 @@ def convex() -> list[Problem]:
     return [masses(30), masses(300)]
 
 
-SETS = {"control": control, "equality": equality, "obstacles": obstacles, "others": others, "small": smalls, "scalings": scalings, "random": randoms, "convex": convex, "fresh": fresh}  # fmt: skip
+SETS = {"control": control, "equality": equality, "obstacles": obstacles, "others": others, "small": smalls, "scalings": scalings, "random": randoms, "convex": convex, "fresh": fresh, "plane": plane}  # fmt: skip
