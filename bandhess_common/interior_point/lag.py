@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from .measures import primal_error
 from .operations import Array
-from .requests import ask_derivatives, running
+from .requests import ask_derivatives
 from .scaling import least_gradient
 from .state import LINEARISE, Kit, State
 
@@ -23,7 +23,7 @@ def watched_lag(k: Kit, s: State) -> tuple[State, Array]:
     first = (s.steps == 0) | mode.elastic
     whole = (s.report.fraction == 1) & (u.tried_alpha_z == 1) & ~first & ~mode.quadratic & ~s.fresh_y
     stays = (dual > c.lag * s.last_dual) & (top > c.lag_growth * s.last_top) & (top > c.lag_multiplier)
-    lags = whole & stays & (local.dual_error > enough) & (primal_error(k, local) <= enough) & running(s)
+    lags = whole & stays & (local.dual_error > enough) & (primal_error(k, local) <= enough)
     last_dual = ops.where(s.fresh_y, s.last_dual, ops.where(first, float("inf"), dual))
     return s._replace(last_dual=last_dual, last_top=ops.where(s.fresh_y, s.last_top, top), fresh_y=lags), lags
 

@@ -22,10 +22,8 @@ def one_where(ok: Tensor, like: Tensor) -> Tensor:
     return torch.where(ok, 1.0, torch.nan).to(like.dtype)
 
 
-class _Known(torch.autograd.Function):
-    @staticmethod
-    def forward(ok: Tensor, t: Tensor) -> Tensor:
-        return torch.where(ok | (t == 0), t, torch.nan)
+class _Where(torch.autograd.Function):
+    """Of (ok, t), whose cotangents are NaN where not ok."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -36,6 +34,12 @@ class _Known(torch.autograd.Function):
     @eager
     def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor]:
         return None, nan_unless(ctx.saved_tensors[0], cotangent)
+
+
+class _Known(_Where):
+    @staticmethod
+    def forward(ok: Tensor, t: Tensor) -> Tensor:
+        return torch.where(ok | (t == 0), t, torch.nan)
 
     @staticmethod
     @forward_rule
@@ -54,22 +58,12 @@ def nan_unless(ok: Tensor, t: Tensor) -> Tensor:
     return _Known.apply(ok, t)
 
 
-class _Differentiable(torch.autograd.Function):
+class _Differentiable(_Where):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(ok: Tensor, v: Tensor) -> Tensor:
         return v.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
-        ctx.save_for_forward(inputs[0])
-
-    @staticmethod
-    @eager
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor]:
-        return None, nan_unless(ctx.saved_tensors[0], cotangent)
 
     @staticmethod
     @forward_rule

@@ -141,9 +141,6 @@ def implicit_solve(layout: Layout, extraction: Extraction, held: Array, jacobian
         y, z = (nan_unless(jnp.bool_(False), part) for part in b[1:3])
         return b[0], y, z, b[3] + y, b[4] + z
 
-    def split(v: Array) -> Triple:
-        return v[:n], v[n : n + m], v[n + m :]
-
     def product(v: Triple) -> Triple:
         return jacobian((*v, *v[1:]))[:3]
 
@@ -152,7 +149,7 @@ def implicit_solve(layout: Layout, extraction: Extraction, held: Array, jacobian
 
     # One vector, not three: custom_linear_solve cannot transpose where nothing depends on one of several parts.
     def flat_product(v: Array) -> Array:
-        x, y, z = split(v)
+        x, y, z = system.split(v)
         minus_D = product((jnp.zeros_like(x), jnp.zeros_like(y), jnp.ones_like(z)))[2]
         Kx, Ky, Kz = product((x, y, z))
         return jnp.concatenate([Kx, Ky, Kz - system.tight * minus_D * z])
@@ -169,7 +166,7 @@ def implicit_solve(layout: Layout, extraction: Extraction, held: Array, jacobian
     # Cotangents pass as they are: for those of what is not unique the solve with K does not converge.
     u = jnp.concatenate([b[3], b[4]]) + v[n:]
     shown = lax.custom_linear_solve(identity, u, unique, lambda _, u: u)
-    return *split(v), shown[:m], shown[m:]
+    return *system.split(v), shown[:m], shown[m:]
 
 
 def regular(push: Callable[[Array], Triple], d: Array, held: Array) -> tuple[Array, Array]:

@@ -22,7 +22,7 @@ from ...extraction.linearise import linearize_gradient
 from ...extraction.products import Extraction, extract
 from ...framework.transforms import eager, forward_rule
 from ...linalg.solve import factor
-from ..solved import one_where, solved
+from ..solved import nan_unless, one_where, solved
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Implicit:
             return torch.func.grad_and_value(self.value)(x, every)
 
         pull = torch.func.vjp(both, *[tensors[i] for i in moving])[1]
-        found, kept = one_where(solved(status), x), torch.where(regular, one, 0)
-        return Linearised(moving, grad, factored.solve, found, one_where(regular, x), kept, pull)
+        found, kept = solved(status), torch.where(regular, one, 0)
+        return Linearised(moving, grad, factored.solve, found, found & regular, kept, pull)
 
 
 class Linearised(NamedTuple):
@@ -69,8 +69,8 @@ class Linearised(NamedTuple):
     moving: list[int]  # the tensors that have derivatives
     grad: Tensor  # g
     solve: Callable[[Tensor], Tensor]  # b -> H^-1 b
-    found: Tensor  # 1, or NaN where x is no solution
-    unique: Tensor  # 1, or NaN where H is singular to rounding: x has no derivative there
+    found: Tensor  # whether x is a solution
+    unique: Tensor  # and H not singular to rounding, where x has no derivative
     kept: Tensor  # 1, or 0 there: the minimum has one, as g = 0 (the envelope theorem)
     pull: Callable  # (u, s) -> the transposed derivative of (g, f) with respect to the moving tensors
 
@@ -96,9 +96,9 @@ class _Solution(torch.autograd.Function):
         at = ctx.implicit.linearise(x, status, tensors)
         u, s = torch.zeros_like(x), x.new_zeros(())
         if dx is not None:
-            u = u - at.found * at.unique * at.solve(dx)
+            u = u - at.solve(nan_unless(at.unique, dx))
         if dvalue is not None:  # g, which is 0 but for the tolerance, takes off the error that x makes
-            u, s = u - at.kept * at.solve(dvalue * at.grad), at.found * dvalue
+            u, s = u - at.kept * at.solve(dvalue * at.grad), nan_unless(at.found, dvalue)
         given = dict(zip(at.moving, at.pull((u, s)), strict=True))
         return (None, *[given.get(i) for i in range(len(tensors))])
 
@@ -111,7 +111,8 @@ class _Solution(torch.autograd.Function):
         moved = [torch.zeros_like(tensors[i]) if tangents[i] is None else tangents[i] for i in at.moving]
         dgrad, dvalue = push(tuple(moved))
         dx = -at.solve(dgrad)
-        return at.found * at.unique * dx, at.found * (dvalue + at.kept * (at.grad @ dx)), *[None] * ctx.rest
+        dvalue = dvalue + at.kept * (at.grad @ dx)
+        return one_where(at.unique, x) * dx, one_where(at.found, x) * dvalue, *[None] * ctx.rest
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, implicit: Implicit, *tensors: Tensor) -> tuple:
