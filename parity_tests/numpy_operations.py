@@ -50,6 +50,10 @@ def noise(like: np.ndarray, seed: int) -> np.ndarray:
     return hashed(len(like), seed).astype(like.dtype)
 
 
+def median(a: np.ndarray, of: np.ndarray) -> np.ndarray:
+    return np.sort(np.where(of, a, np.inf))[of.sum() // 2]
+
+
 def power_of_two(a: np.ndarray) -> np.ndarray:
     return np.ldexp(np.ones_like(a), np.rint(a).astype(np.int32))
 

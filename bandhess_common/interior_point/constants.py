@@ -33,14 +33,14 @@ class Constants(NamedTuple):
     relax_factor: float = 1e-4
     # Start
     push: float = 1e-2  # x0 moves inside by push max(1, |bound|) (WB 3.6)
-    push_width: float = 1e-2  # at most by this part of the width
+    push_width: float = 1e-2  # at most by this part of the width,
+    push_near: float = 0.1  # and by this part of that from a bound inside which it lies
     slack_least: float = 1e-2  # of inequalities
     multiplier_most: float = 1e3  # of estimated multipliers, which are 0 beyond it (WB 36)
-    # Scaling of rows and objective: min(1, most / top) (WB 3.8) clip(least / top, 1, grow)
-    # The objective's top counts how far its gradient would change, too: `scaling.bend`.
-    scale_most: float = 100.0
+    # Scaling: `scaling.py`
+    scale_most: float = 100.0  # of rows, whose median is 1
     scale_least: float = 1e-2
-    scale_grow: float = 1e8
+    scale_grow: float = 1e8  # above it and
     scale_floor: float = 1e-8  # below it no size at the start brings a scale
     scale_far: float = 1e-2  # the second point lies this far from the start, in units of max(1, |x|)
     # Measures
@@ -80,7 +80,7 @@ class Constants(NamedTuple):
     noise_after: int = 4  # successive shifted steps, after which noise is added to the right-hand side
     noise: float = 1e-2
     # Filter and line search (WB 18 to 23)
-    theta_fall: float = 1e-5  # gamma_theta
+    theta_fall: float = 3e-3  # gamma_theta
     phi_fall: float = 1e-8  # gamma_phi
     theta_power: float = 1.1  # s_theta
     phi_power: float = 2.3  # s_phi

@@ -72,7 +72,7 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     kind = none + kind
     at_x, at_r, at_d = 0 * x, ops.full((r,), 0.0, x), ops.full((2 * n + 3 * r,), 0.0, x)
     x_start = held(k, x)
-    x = ops.where(kind == WARM, x_start, inside(k, x))
+    x = ops.where(kind == WARM, x_start, inside(k, x, x_start))
     z = ops.join(given.z_lower, given.z_upper, ops.full((3 * r,), 0.0, x))
     y = ops.where(kind == ESTIMATED, 0.0, given.y)
     band = ops.full((rows, n), 0.0, x)
@@ -117,7 +117,7 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
         Local(at_x, at_x, res, zero, zero, zero), system, search, no, After(q, mode), zero, zero, zero,
         none, none, none, zero, zero, no,
     )  # fmt: skip
-    return ask_derivatives(k, state, SCALE, q._replace(x=far_point(k, x)), mode)
+    return ask_derivatives(k, state, SCALE, q._replace(x=far_point(k, x, x_start)), mode)
 
 
 def begin(ops: Operations, p: Problem, state: State, a: Derivatives) -> State:

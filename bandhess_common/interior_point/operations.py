@@ -64,6 +64,9 @@ class Operations(Protocol):
 
     def argmax(self, a: Array) -> Array: ...
 
+    def median(self, a: Array, of: Array) -> Array:
+        """Of the vector a, not empty, where `of` holds: the upper one of two, inf of none."""
+
     def range(self, n: int, like: Array) -> Array:
         """0 .. n - 1 as int32."""
 

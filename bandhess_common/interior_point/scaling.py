@@ -10,10 +10,12 @@ from .step import halves
 from .system import condensed, factored, ratio, solve
 
 
-def inside(k: Kit, x: Array) -> Array:
-    """Away from the bounds by min(1e-2 max(1, |bound|), 1e-2 (upper - lower)) (WB 3.6)."""
+def inside(k: Kit, x: Array, given: Array) -> Array:
+    """Away from the bounds by min(1e-2 max(1, |bound|), 1e-2 (upper - lower)) (WB 3.6), by a tenth of it where the
+    start as it was `given` lies no farther inside: a step of time may be small for good reason."""
     ops = k.ops
-    far = ops.minimum(k.c.push * k.p.unit, k.c.push_width * k.p.width)
+    far, room = ops.minimum(k.c.push * k.p.unit, k.c.push_width * k.p.width), distances(k, given)
+    far = ops.where(room > 0, ops.minimum(far, ops.maximum(room, k.c.push_near * far)), far)
     low, high = halves(ops.where(k.p.bounded, k.p.edges + far, -float("inf")))
     return held(k, ops.minimum(ops.maximum(x, low), -high))
 
@@ -22,11 +24,11 @@ def held(k: Kit, x: Array) -> Array:
     return k.ops.where(k.p.free > 0, x, k.p.held)
 
 
-def far_point(k: Kit, x: Array) -> Array:
+def far_point(k: Kit, x: Array, given: Array) -> Array:
     """Beside x, on the other side where a bound leaves no room: a gradient that vanishes at x alone is no size."""
     far = k.c.scale_far * k.ops.maximum(abs(x), 1.0) * k.p.noise
-    beside = inside(k, x + far)
-    return k.ops.where(beside == x, inside(k, x - far), beside)
+    beside = inside(k, x + far, given)
+    return k.ops.where(beside == x, inside(k, x - far, given), beside)
 
 
 def sizes(k: Kit, a: Derivatives) -> tuple[Array, Array]:
@@ -51,20 +53,31 @@ def seen(k: Kit, s: State, a: Derivatives) -> Array:
     return k.ops.where(rows >= k.c.vanishing * s.system.rows, rows, 0.0)
 
 
-def scale(k: Kit, top: Array) -> Array:
-    """For the largest entry of a gradient."""
-    top = k.ops.maximum(top, k.least)
-    grown = k.ops.minimum(k.ops.maximum(k.c.scale_least / top, 1.0), k.c.scale_grow)
-    return k.ops.maximum(k.ops.minimum(k.c.scale_most / top, 1.0), k.c.scale_floor) * grown
+def within(k: Kit, scale: Array) -> Array:
+    return k.ops.maximum(k.ops.minimum(scale, k.c.scale_grow), k.c.scale_floor)
+
+
+def row_scales(k: Kit, top: Array) -> Array:
+    """For the largest entries of the rows' gradients. The median of the equalities' is brought to 1, and that of the
+    inequalities', whatever units all of them are in; what is then beyond 1e-2 and 100 comes to that edge (WB 3.8)."""
+    ops, p = k.ops, k.p
+    if not top.shape[0]:
+        return top
+    kinds = (ops.median(top, kind & (top > 0)) for kind in (p.inequality, ~p.inequality))
+    common = ops.where(p.inequality, *kinds)
+    common = ops.where(ops.isfinite(common), common, 1.0)
+    size = ops.maximum(top / common, k.least)
+    edge = ops.minimum(k.c.scale_most / size, 1.0) * ops.maximum(k.c.scale_least / size, 1.0)
+    return within(k, edge / common)
 
 
 def placed(k: Kit, s: State, a: Derivatives) -> State:
-    """Scales (WB 3.8, and what is small grows), and the first slacks and multipliers."""
+    """Scales, and the first slacks and multipliers. The largest derivative of f is brought to 1."""
     ops, c = k.ops, k.c
     top_f, top = sizes(k, a)
     top_f = ops.maximum(ops.maximum(top_f, bend(k, s, a)), s.f_scale)
-    f_scale = ops.where(top_f > 0, scale(k, top_f), 1.0)
-    h_scale = scale(k, ops.maximum(top, s.h_scale))
+    f_scale = ops.where(top_f > 0, within(k, 1 / ops.maximum(top_f, k.least)), 1.0)
+    h_scale = row_scales(k, ops.maximum(top, s.h_scale))
     f, h, x = f_scale * a.f, h_scale * a.h, s.point.x
     # A warm start may lie where f nearly vanishes: what it is beside, is its size.
     value_unit = ops.where(f == 0, 1.0, ops.maximum(abs(f), f_scale * s.value_unit))

@@ -4,7 +4,7 @@
 
 #define BANDHESS_INTERIOR_CONSTANTS(C)                                                                  \
   C(mu_start) C(mu_error) C(mu_factor) C(mu_power) C(mu_least) C(boundary) C(multiplier_range)          \
-  C(relax) C(relax_factor) C(push) C(push_width) C(slack_least) C(multiplier_most) C(scale_most)        \
+  C(relax) C(relax_factor) C(push) C(push_width) C(push_near) C(slack_least) C(multiplier_most) C(scale_most)        \
   C(scale_least) C(scale_grow) C(scale_floor) C(scale_far) C(error_scale) C(dual_scale) C(dual_hidden) C(rounding_rows) C(gap) C(unbounded)         \
   C(gamma) C(column_sweeps) C(target) C(target_fine) C(target_predictor) C(target_curvature) C(target_small) C(cg_steps) C(cg_flat) C(cg_least)             \
   C(rounds) C(refinements) C(poor) C(shift_first) C(shift_fall) C(shift_grow) C(shift_grow_first) C(shift_most)        \

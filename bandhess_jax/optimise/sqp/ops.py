@@ -53,6 +53,10 @@ def largest(a: Array, axis: int | None = None) -> Array:
     return jnp.max(jnp.abs(a), axis=axis, initial=0)
 
 
+def median(a: Array, of: Array) -> Array:
+    return jnp.sort(jnp.where(of, a, jnp.inf))[of.sum() // 2]
+
+
 def join(*parts: Array) -> Array:
     return jnp.concatenate(parts)
 

@@ -67,6 +67,10 @@ def largest(a: Tensor, axis: int | None = None) -> Tensor:
     return a.abs().amax(axis)
 
 
+def median(a: Tensor, of: Tensor) -> Tensor:
+    return a.where(of, torch.inf).sort().values[of.sum() // 2]
+
+
 def join(*parts: Tensor) -> Tensor:
     return torch.cat(parts)
 
