@@ -39,6 +39,7 @@ class End(NamedTuple):
     history: list[dict[str, float]]
     begins: int
     trials: int
+    row_scales: np.ndarray
 
 
 def banded(W: np.ndarray, rows: int, p: int = 0) -> np.ndarray:
@@ -166,4 +167,17 @@ def solve(
     status = Status(int(engine.register("status")))
     registers = {name: engine.register(name) for name in REGISTERS}
     x, y, low, up, mu = engine.solution()
-    return End(status, int(engine.register("steps")), x, y, low, up, float(mu), registers, history, begins, trials)
+    return End(
+        status,
+        int(engine.register("steps")),
+        x,
+        y,
+        low,
+        up,
+        float(mu),
+        registers,
+        history,
+        begins,
+        trials,
+        engine.vector("h_scale"),
+    )

@@ -147,7 +147,7 @@ def disc_and_wave() -> Trajectory:
         return ((x - torch.tensor(centre, dtype=x.dtype)) ** 2).sum().reshape(1)
 
     def rows(z: torch.Tensor) -> tuple:
-        wave = square(z[0], 0, 0) - 0.4 + 0.4 * torch.sin(1.6 * z[0, :1])
-        return [wave**2], [square(z[0], 0.6, -1.3) - 0.5]
+        wave = square(z[0], 0, 0) - 0.4 + 0.2 * torch.sin(4 * z[0, :1])
+        return [wave**2], [square(z[0], -0.8, 0.2) - 0.5]
 
-    return trajectory(lambda z: square(z[0], -1.5, 1.5)[0], rows, [1.0, -0.6], 1, -INF, INF)
+    return trajectory(lambda z: square(z[0], 0.2, -0.6)[0], rows, [1.0, 1.8], 1, -INF, INF)

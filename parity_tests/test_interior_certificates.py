@@ -73,12 +73,10 @@ def assert_optimal(p: Problem, end: End, lower: np.ndarray, upper: np.ndarray) -
 
 
 def assert_infeasible(p: Problem, end: End, lower: np.ndarray, upper: np.ndarray) -> None:
-    """No direction reduces the sum of the violations by first order, rows scaled by their gradients at the start."""
+    """No direction reduces the sum of the violations, of rows as the engine scales them, by first order."""
     x, radius = end.x, 1e-3
     _, h, _, _, J = p.derivatives(x, 0.0, 0 * end.y)
-    top = np.abs(p.derivatives(p.x0, 0.0, 0 * end.y)[4]).max(axis=1)
-    scale = np.minimum(1, 100 / top) * np.clip(0.01 / top, 1, 1e8)
-    h, J = scale * h, scale[:, None] * J
+    h, J = end.row_scales * h, end.row_scales[:, None] * J
     r, n = J.shape
     # min sum s with s >= +-(h + J d) for equalities, s >= -(h + J d) for inequalities
     equal = np.arange(r) < p.m

@@ -8,7 +8,7 @@ import numpy as np
 import numpy_operations
 import pytest
 import torch
-from control_problems import Control, car
+from control_problems import INF, Control, car
 from interior_driver import Engine, Problem, banded, cut, windows
 from test_interior_shared import swing
 
@@ -109,13 +109,15 @@ def test_scale_of_a_cost_that_is_flat_at_the_start(room: float) -> None:
     noise = np.abs(numpy_operations.hashed(n, 2))
     change = (weights * noise).max() * min(1, room / noise.max())
     assert change > 200
-    assert engine.register("f_scale") == pytest.approx(100 / change, rel=1e-9)
+    assert engine.register("f_scale") == pytest.approx(1 / change, rel=1e-9)
     assert float(s.f_scale) == pytest.approx(engine.register("f_scale"), rel=1e-12)
 
 
-@pytest.mark.parametrize(("cost", "expected"), [(1e-3, 10.0), (0.0, 1.0), (2.0, 1.0), (1e5, 1e-3)])
-def test_scale_of_a_cost_as_of_rows(cost: float, expected: float) -> None:
-    """A linear one, whose gradient is `cost`, comes within 1e-2 and 100; without a gradient it remains as it is."""
+@pytest.mark.parametrize(
+    ("cost", "expected"), [(1e-3, 1e3), (0.0, 1.0), (2.0, 0.5), (1e5, 1e-5), (1e-12, 1e8), (1e12, 1e-8)]
+)
+def test_scale_of_a_cost(cost: float, expected: float) -> None:
+    """A linear one, whose gradient is `cost`, comes to 1 as far as 1e-8 and 1e8 take it, or remains without one."""
     n = 3
 
     def derivatives(x: np.ndarray, sigma: float, y: np.ndarray) -> tuple:
@@ -128,11 +130,33 @@ def test_scale_of_a_cost_as_of_rows(cost: float, expected: float) -> None:
     assert float(s.f_scale) == pytest.approx(expected, rel=1e-12)
 
 
-def solved(c: Control, units: np.ndarray, cost: float = 1.0) -> Any:
+@pytest.mark.parametrize("by", [1e-5, 1.0, 1e5])
+def test_scales_of_rows(by: float) -> None:
+    """The median of equalities becomes 1, and that of inequalities, the upper one of two; what is then beyond 1e-2 and
+    100 comes to that edge. A row without derivatives tells no size."""
+    sizes = [by * a for a in (3.0, 700.0, 2.0, 0.0, 5e-3, 7.0)] + [4.0, 20.0]
+    expected = [1 / (3 * by), 100 / (700 * by), 1 / (3 * by), None, 1e-2 / (5e-3 * by), 1 / (3 * by), 1 / 20, 1 / 20]
+    n = r = len(sizes)
+
+    def derivatives(x: np.ndarray, sigma: float, y: np.ndarray) -> tuple:
+        J = np.diag(sizes)
+        return x.sum(), J @ x, sigma * np.ones(n) + J @ y[:r], np.zeros((n, n)), J
+
+    p = Problem(lambda x: derivatives(x, 1, np.zeros(r))[:2], derivatives, np.zeros(n), 6, np.full(n, -INF),
+                np.full(n, INF), rows=1, fixed=np.zeros(n))  # fmt: skip
+    engine, s = at_the_start(p)
+    told = [i for i, scale in enumerate(expected) if scale is not None]
+    found = engine.vector("h_scale")
+    np.testing.assert_allclose(found[told], [expected[i] for i in told], rtol=1e-12)
+    np.testing.assert_allclose(s.h_scale, found, rtol=1e-12)
+
+
+def solved(c: Control, units: np.ndarray, cost: float = 1.0, start: Any = None) -> Any:
     scale = torch.as_tensor(units)
+    x0 = c.start if start is None else start
     lower, upper = (torch.as_tensor(np.asarray(b) / units) for b in (c.lower, c.upper))
     return bandhess_torch.sqp(
-        lambda z: cost * c.cost(z * scale), lambda z: c.constraints(z * scale), torch.as_tensor(c.start / units),
+        lambda z: cost * c.cost(z * scale), lambda z: c.constraints(z * scale), torch.as_tensor(x0 / units),
         c.bandwidth,
         inequalities=lambda z: c.inequalities(z * scale), bounds=(lower, upper),
     )  # fmt: skip
@@ -140,11 +164,14 @@ def solved(c: Control, units: np.ndarray, cost: float = 1.0) -> Any:
 
 @pytest.mark.parametrize("unit", [1e2, 1e-2])
 def test_a_car_in_mixed_units(unit: float) -> None:
-    """Hundreds and hundredths in turn: the plain problem's answer."""
+    """Hundreds and hundredths in turn: an answer of the plain problem, which has several."""
     c = car(torch, torch.as_tensor, N=20)
     plain = solved(c, np.ones(6))
     units = np.array([unit, 1 / unit] * 3)
     mixed = solved(c, units, cost=1e3)
     assert plain.status == mixed.status == bandhess_torch.Status.CONVERGED
-    assert float(mixed.value) / 1e3 == pytest.approx(float(plain.value), rel=1e-6)
-    np.testing.assert_allclose(mixed.x.numpy() * units, plain.x.numpy(), atol=1e-4)
+    assert mixed.steps <= 2 * plain.steps
+    own = solved(c, np.ones(6), start=mixed.x.numpy() * units)
+    assert own.status == bandhess_torch.Status.CONVERGED
+    assert float(mixed.value) / 1e3 == pytest.approx(float(own.value), rel=1e-6)
+    np.testing.assert_allclose(mixed.x.numpy() * units, own.x.numpy(), atol=1e-4)

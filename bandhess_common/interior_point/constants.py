@@ -40,6 +40,7 @@ class Constants(NamedTuple):
     # Scaling: `scaling.py`
     scale_most: float = 100.0  # of rows, whose median is 1
     scale_least: float = 1e-2
+    scale_value: float = 1.0  # to which the gradient of f grows where it is small
     scale_grow: float = 1e8  # above it and
     scale_floor: float = 1e-8  # below it no size at the start brings a scale
     scale_far: float = 1e-2  # the second point lies this far from the start, in units of max(1, |x|)
@@ -126,6 +127,7 @@ class Constants(NamedTuple):
     # Units of variables, `units.py`: powers of 2
     unit_sweeps: int = 4  # of equilibration
     unit_spread: float = 15.0  # they are 1 where they differ by less,
+    unit_apart: float = 12.0  # differing by more they are guesses, beside which scales remain what they are
     unit_common: float = 8.0  # and their mean is no farther from 2^0
     unit_way: float = 32.0  # the common size is no less than this part of the way to where rows are met
     unit_most: float = 24.0
@@ -181,6 +183,7 @@ def _of_functions(eps: float) -> Constants:
         dependent=dependent_rows(eps),
         dual_hidden=eps ** (1 / 3),
         straight=eps**0.75,
+        scale_value=1e-2,
         precision=eps,
     )
 

@@ -57,27 +57,38 @@ def within(k: Kit, scale: Array) -> Array:
     return k.ops.maximum(k.ops.minimum(scale, k.c.scale_grow), k.c.scale_floor)
 
 
-def row_scales(k: Kit, top: Array) -> Array:
+def to_edge(k: Kit, top: Array) -> Array:
+    """What is beyond 1e-2 and 100 comes to that edge (WB 3.8)."""
+    size = k.ops.maximum(top, k.least)
+    return k.ops.minimum(k.c.scale_most / size, 1.0) * k.ops.maximum(k.c.scale_least / size, 1.0)
+
+
+def value_scale(k: Kit, top: Array, apart: Array) -> Array:
+    """The largest derivative of f is brought to 1; a small one of float32, whose rounding grows with it, to 1e-2. Where
+    columns lie `apart`, sizes are guesses, and all that is within edges remains."""
+    ops, size = k.ops, k.ops.maximum(top, k.least)
+    to_one = ops.minimum(1 / size, ops.maximum(k.c.scale_value / size, 1.0))
+    return ops.where(top > 0, within(k, ops.where(apart, to_edge(k, top), to_one)), 1.0)
+
+
+def row_scales(k: Kit, top: Array, apart: Array) -> Array:
     """For the largest entries of the rows' gradients. The median of the equalities' is brought to 1, and that of the
-    inequalities', whatever units all of them are in; what is then beyond 1e-2 and 100 comes to that edge (WB 3.8)."""
+    inequalities', whatever units all of them are in."""
     ops, p = k.ops, k.p
     if not top.shape[0]:
         return top
     kinds = (ops.median(top, kind & (top > 0)) for kind in (p.inequality, ~p.inequality))
     common = ops.where(p.inequality, *kinds)
-    common = ops.where(ops.isfinite(common), common, 1.0)
-    size = ops.maximum(top / common, k.least)
-    edge = ops.minimum(k.c.scale_most / size, 1.0) * ops.maximum(k.c.scale_least / size, 1.0)
-    return within(k, edge / common)
+    common = ops.where(ops.isfinite(common) & ~apart, common, 1.0)
+    return within(k, to_edge(k, top / common) / common)
 
 
 def placed(k: Kit, s: State, a: Derivatives) -> State:
-    """Scales, and the first slacks and multipliers. The largest derivative of f is brought to 1."""
+    """Scales, and the first slacks and multipliers."""
     ops, c = k.ops, k.c
     top_f, top = sizes(k, a)
     top_f = ops.maximum(ops.maximum(top_f, bend(k, s, a)), s.f_scale)
-    f_scale = ops.where(top_f > 0, within(k, 1 / ops.maximum(top_f, k.least)), 1.0)
-    h_scale = row_scales(k, ops.maximum(top, s.h_scale))
+    f_scale, h_scale = value_scale(k, top_f, s.apart), row_scales(k, ops.maximum(top, s.h_scale), s.apart)
     f, h, x = f_scale * a.f, h_scale * a.h, s.point.x
     # A warm start may lie where f nearly vanishes: what it is beside, is its size.
     value_unit = ops.where(f == 0, 1.0, ops.maximum(abs(f), f_scale * s.value_unit))

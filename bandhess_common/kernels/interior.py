@@ -20,7 +20,7 @@ alpha_least phi0 theta0 slope curved curvature first raised augment any_finite c
 theta_old dual_max product_max product_min mean_d mean_z main_theta_max main_theta_min main_count own_theta_max
 own_theta_min own_count entries
 renewals theta_mark since_mark quadratic predicted best_error since_best diagonals held
-theta_noise phi_noise hidden_primal hidden_dual dual_rows measured lone_count barred barred_steps forgotten flat
+theta_noise phi_noise hidden_primal hidden_dual dual_rows measured apart lone_count barred barred_steps forgotten flat
 alone ahead short_row renewed last_renewals last_dual last_top fresh_y
 """
 REGISTERS = tuple(_REGISTERS.split())

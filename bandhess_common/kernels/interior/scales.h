@@ -98,20 +98,26 @@ T median_of_tops(const State<T>& s, Index begin, Index end) {
   return middle < last ? *middle : T(1);
 }
 
-// The largest derivative of f is brought to 1, and so is the median of the equalities' and that of the inequalities', in
-// whatever units they are; rows that are then beyond 1e-2 and 100 come to that edge.
+// The largest derivative of f is brought to 1 (in float32 a small one, whose rounding grows with it, to 1e-2), and so is the
+// median of the equalities' and that of the inequalities', in whatever units they are; rows that are then beyond 1e-2 and 100
+// come to that edge. Where columns lie far apart, sizes are guesses, and all that is within these edges remains.
 template <class T>
 void set_scales(const State<T>& s) {
   const auto& c = s.constants();
-  const T tiny = std::numeric_limits<T>::min();
+  const bool apart = s.reg.apart > 0;
   const auto within = [&c](T scale) { return std::max(std::min(scale, c.scale_grow), c.scale_floor); };
-  const T medians[2] = {median_of_tops(s, 0, s.m()), median_of_tops(s, s.m(), s.r)};
+  const auto to_edge = [&c](T top) {
+    const T size = std::max(top, std::numeric_limits<T>::min());
+    return std::min(c.scale_most / size, T(1)) * std::max(c.scale_least / size, T(1));
+  };
+  const T one = 1, medians[2] = {apart ? one : median_of_tops(s, 0, s.m()), apart ? one : median_of_tops(s, s.m(), s.r)};
   for (Index i = 0; i < s.r; ++i) {
-    const T median = medians[i < s.m() ? 0 : 1], size = std::max(s.top[i] / median, tiny);
-    const T edge = std::min(c.scale_most / size, T(1)) * std::max(c.scale_least / size, T(1));
-    s.h_scale[i] = within(edge / median);
+    const T median = medians[i < s.m() ? 0 : 1];
+    s.h_scale[i] = within(to_edge(s.top[i] / median) / median);
   }
-  s.reg.f_scale = s.reg.value_unit > 0 ? within(1 / std::max(s.reg.value_unit, tiny)) : T(1);
+  const T top = s.reg.value_unit;
+  const T scale = apart ? to_edge(top) : std::min(1 / top, std::max(c.scale_value / top, one));
+  s.reg.f_scale = top > 0 ? within(scale) : one;
 }
 
 // How large the columns of what `note_rows` saw are, squared, beside rows of one size: the largest of stages 1, and 1 of a column of

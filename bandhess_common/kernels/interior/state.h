@@ -19,7 +19,7 @@
   R(corrections) R(correction_alpha) R(theta_old) R(dual_max) R(product_max) R(product_min) R(mean_d) R(mean_z)  \
   R(main_theta_max) R(main_theta_min) R(main_count) R(own_theta_max) R(own_theta_min) R(own_count) \
   R(entries) R(renewals) R(theta_mark) R(since_mark) R(quadratic) R(predicted) R(best_error) R(since_best) R(diagonals) \
-  R(held) R(theta_noise) R(phi_noise) R(hidden_primal) R(hidden_dual) R(dual_rows) R(measured) R(lone_count) \
+  R(held) R(theta_noise) R(phi_noise) R(hidden_primal) R(hidden_dual) R(dual_rows) R(measured) R(apart) R(lone_count) \
   R(barred) R(barred_steps) R(forgotten) R(flat) R(alone) R(ahead) R(short_row) R(renewed) R(last_renewals) \
   R(last_dual) R(last_top) R(fresh_y)
 

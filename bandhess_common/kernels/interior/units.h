@@ -130,11 +130,14 @@ bool choose_units(const State<T>& s) {
   const Spread<T> of = sizes_of(s, relative);
   const bool within = of.spread <= c.unit_spread && std::abs(of.mean + of.common) <= c.unit_common;
   if (of.none || within) return false;
+  T least = c.unit_most, largest = -c.unit_most;
   for (Index j = 0; j < s.n; ++j) {
     if (s.free[j] == 0) continue;
     const T power = (relative[j] > 0 ? std::log2(relative[j]) : of.mean) + of.common;
     const T most = std::min(room_between_bounds(s, j), c.unit_most);
-    const T unit = std::exp2(std::nearbyint(std::max(std::min(power, most), -c.unit_most)));
+    const T rounded = std::nearbyint(std::max(std::min(power, most), -c.unit_most)), unit = std::exp2(rounded);
+    least = std::min(least, rounded);
+    largest = std::max(largest, rounded);
     s.unit[j] = s.mask[j] = unit;
     s.lower[j] /= unit;
     s.upper[j] /= unit;
@@ -142,6 +145,7 @@ bool choose_units(const State<T>& s) {
     s.z_lower[j] *= unit;
     s.z_upper[j] *= unit;
   }
+  s.reg.apart = largest - least > c.unit_apart ? 1 : 0;
   return true;
 }
 
