@@ -162,9 +162,9 @@ def sqp(
       s_d and s_c being the mean multiplier over 100, at least 1, s_d at most 100 but for the rounding of J^T y, and
       |f0| the larger of |f| at x0 and beside it. The last line holds whatever the units of x: the largest entry alone
       hides what small columns may gain.
-      (Scales bring the largest derivative of f near x0 to 1, and so the median of the equalities' largest ones and that of
-      the inequalities', rows besides to within 0.01 and 100: the units of all of them count for nothing. Those of x are
-      estimated.)
+      (Scales bring the largest derivative of f near x0 to 1, and so the median of the equalities' largest ones and
+      that of the inequalities', rows besides to within 0.01 and 100: the units of all of them count for nothing. Those
+      of x are estimated.)
       Other ends: PRECISION_FLOOR (steps at rounding level bring nothing more, or twenty points passed all but the last
       line, lacked the positive curvature, or, in float32, were further off by no more than rounding hides; one is
       enough where neither a step nor negative curvature promises tol F),
