@@ -130,6 +130,26 @@ def test_scale_of_a_cost(cost: float, expected: float) -> None:
     assert float(s.f_scale) == pytest.approx(expected, rel=1e-12)
 
 
+def test_starts_are_moved_inside() -> None:
+    """By 1e-2 max(1, |bound|), at most 1e-2 of the width; inside by their own distance, at least a tenth of that."""
+    cases = [  # lower, upper, given, where it begins
+        (0, INF, -1, 0.01), (0, INF, 0, 0.01), (0, INF, 1e-4, 1e-3), (0, INF, 5e-3, 5e-3), (0, INF, 0.5, 0.5),
+        (10, INF, 10, 10.1), (10, INF, 10.001, 10.01), (-INF, -10, -10.05, -10.05), (-INF, -10, 3, -10.1),
+        (0, 0.2, 0, 2e-3), (0, 0.2, 1e-5, 2e-4), (0, 0.2, 0.2 - 1e-5, 0.2 - 2e-4), (-INF, INF, 7, 7),
+    ]  # fmt: skip
+    lower, upper, given, expected = np.array(cases, float).T
+    n = len(cases)
+
+    def derivatives(x: np.ndarray, sigma: float, y: np.ndarray) -> tuple:
+        return x @ x / 2, np.zeros(0), sigma * x, sigma * np.eye(n), np.zeros((0, n))
+
+    p = Problem(lambda x: derivatives(x, 1, np.zeros(0))[:2], derivatives, given, 0, lower, upper, rows=1,
+                fixed=np.zeros(n))  # fmt: skip
+    engine, s = at_the_start(p)
+    np.testing.assert_allclose(engine.vector("x"), expected, rtol=1e-14)
+    np.testing.assert_allclose(s.point.x, expected, rtol=1e-14)
+
+
 @pytest.mark.parametrize("by", [1e-5, 1.0, 1e5])
 def test_scales_of_rows(by: float) -> None:
     """The median of equalities becomes 1, and that of inequalities, the upper one of two; what is then beyond 1e-2 and
