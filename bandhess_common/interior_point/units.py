@@ -41,8 +41,9 @@ def measured(k: Kit, s: State, a: Derivatives) -> State:
 
     def again(s: State) -> State:
         new = kit(k.ops, in_units(k.ops, k.p, units))
-        given = s.x_start / units
-        x = k.ops.where(s.start == WARM, given, inside(new, given, given))
+        x = s.x_start / units
+        given = k.ops.where(apart, float("nan"), x)  # where units are guesses, so is what is near a bound
+        x = k.ops.where(s.start == WARM, x, inside(new, x, given))
         s = s._replace(point=s.point._replace(x=x))
         return ask_derivatives(new, s, SCALE, s.point._replace(x=far_point(new, x, given)), s.mode)
 

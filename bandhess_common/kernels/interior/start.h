@@ -23,12 +23,13 @@ struct Problem {
 constexpr int kWarm = 2;
 
 // x[j] away from its bounds, less so where the start as it was given lies inside, near one: a step of time may be small for
-// good reason. Fixed variables stay.
+// good reason, unless units lie apart and are guesses, as is then what is near. Fixed variables stay.
 template <class T>
 T inside(const State<T>& s, Index j, T x) {
   const auto& c = s.constants();
   const bool below = s.has_lower[j] > 0, above = s.has_upper[j] > 0;
-  const T low = s.lower[j], up = s.upper[j], given = s.x_r[j];
+  const T low = s.lower[j], up = s.upper[j];
+  const T given = s.reg.apart > 0 ? std::numeric_limits<T>::quiet_NaN() : s.x_r[j];  // NaN lies nowhere
   const T most = below && above ? c.push_width * (up - low) : std::numeric_limits<T>::infinity();
   const auto push = [&c, most](T bound, T room) {
     const T far = std::min(c.push * unit(bound), most);
