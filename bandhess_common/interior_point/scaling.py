@@ -12,7 +12,7 @@ from .system import condensed, factored, ratio, solve
 
 def inside(k: Kit, x: Array, given: Array) -> Array:
     """Away from the bounds by min(1e-2 max(1, |bound|), 1e-2 (upper - lower)) (WB 3.6), by a tenth of it where the
-    start as it was `given` lies no farther inside: a step of time may be small for good reason."""
+    start as it was `given` (NaN lies nowhere) is no farther inside: a step of time may be small for good reason."""
     ops = k.ops
     far, room = ops.minimum(k.c.push * k.p.unit, k.c.push_width * k.p.width), distances(k, given)
     far = ops.where(room > 0, ops.minimum(far, ops.maximum(room, k.c.push_near * far)), far)
