@@ -34,7 +34,7 @@ class Constants(NamedTuple):
     # Start
     push: float = 1e-2  # x0 moves inside by push max(1, |bound|) (WB 3.6)
     push_width: float = 1e-2  # at most by this part of the width,
-    push_near: float = 0.1  # and by this part of that from a bound inside which it lies
+    push_near: float = 0.1  # and by its own distance inside a bound, or by this part of that if it is less
     slack_least: float = 1e-2  # of inequalities
     multiplier_most: float = 1e3  # of estimated multipliers, which are 0 beyond it (WB 36)
     # Scaling: `scaling.py`

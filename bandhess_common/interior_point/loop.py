@@ -112,7 +112,7 @@ def start(ops: Operations, p: Problem, x: Array, kind: Array, given: Solution) -
     )
     state = State(
         none, x, at_r, zero, none + RUNNING, none, none, zero, Report(*[zero] * len(Report._fields)),
-        Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, x_start, at_x + 1, no, no,
+        Solution(x, y, given.z_lower, given.z_upper, zero + given.mu), none, kind, x_start, at_x + 1, no,
         p.first, q, zero, at_r, zero, at_r, mode,
         Local(at_x, at_x, res, zero, zero, zero), system, search, no, After(q, mode), zero, zero, zero,
         none, none, none, zero, zero, no,

@@ -12,12 +12,20 @@ from .system import condensed, factored, ratio, solve
 
 def inside(k: Kit, x: Array, given: Array) -> Array:
     """Away from the bounds by min(1e-2 max(1, |bound|), 1e-2 (upper - lower)) (WB 3.6), by a tenth of it where the
-    start as it was `given` (NaN lies nowhere) is no farther inside: a step of time may be small for good reason."""
+    start as it was `given` is no farther inside: a step of time may be small for good reason, unless units are guesses,
+    as is then what is near."""
     ops = k.ops
     far, room = ops.minimum(k.c.push * k.p.unit, k.c.push_width * k.p.width), distances(k, given)
-    far = ops.where(room > 0, ops.minimum(far, ops.maximum(room, k.c.push_near * far)), far)
+    far = ops.where((room > 0) & ~apart(k), ops.minimum(far, ops.maximum(room, k.c.push_near * far)), far)
     low, high = halves(ops.where(k.p.bounded, k.p.edges + far, -float("inf")))
     return held(k, ops.minimum(ops.maximum(x, low), -high))
+
+
+def apart(k: Kit) -> Array:
+    """Whether units of variables differ so much that they are guesses."""
+    ops, p = k.ops, k.p
+    most, least = (ops.largest(ops.where(p.free > 0, p.units**sign, 0.0)) for sign in (1, -1))
+    return most * least > 2.0**k.c.unit_apart
 
 
 def held(k: Kit, x: Array) -> Array:
@@ -63,15 +71,15 @@ def to_edge(k: Kit, top: Array) -> Array:
     return k.ops.minimum(k.c.scale_most / size, 1.0) * k.ops.maximum(k.c.scale_least / size, 1.0)
 
 
-def value_scale(k: Kit, top: Array, apart: Array) -> Array:
+def value_scale(k: Kit, top: Array) -> Array:
     """The largest derivative of f is brought to 1; a small one of float32, whose rounding grows with it, to 1e-2. Where
-    columns lie `apart`, sizes are guesses, and all that is within edges remains."""
+    units are guesses, all that is within edges remains."""
     ops, size = k.ops, k.ops.maximum(top, k.least)
     to_one = ops.minimum(1 / size, ops.maximum(k.c.scale_value / size, 1.0))
-    return ops.where(top > 0, within(k, ops.where(apart, to_edge(k, top), to_one)), 1.0)
+    return ops.where(top > 0, within(k, ops.where(apart(k), to_edge(k, top), to_one)), 1.0)
 
 
-def row_scales(k: Kit, top: Array, apart: Array) -> Array:
+def row_scales(k: Kit, top: Array) -> Array:
     """For the largest entries of the rows' gradients. The median of the equalities' is brought to 1, and that of the
     inequalities', whatever units all of them are in."""
     ops, p = k.ops, k.p
@@ -79,7 +87,7 @@ def row_scales(k: Kit, top: Array, apart: Array) -> Array:
         return top
     kinds = (ops.median(top, kind & (top > 0)) for kind in (p.inequality, ~p.inequality))
     common = ops.where(p.inequality, *kinds)
-    common = ops.where(ops.isfinite(common) & ~apart, common, 1.0)
+    common = ops.where(ops.isfinite(common) & ~apart(k), common, 1.0)
     return within(k, to_edge(k, top / common) / common)
 
 
@@ -88,7 +96,7 @@ def placed(k: Kit, s: State, a: Derivatives) -> State:
     ops, c = k.ops, k.c
     top_f, top = sizes(k, a)
     top_f = ops.maximum(ops.maximum(top_f, bend(k, s, a)), s.f_scale)
-    f_scale, h_scale = value_scale(k, top_f, s.apart), row_scales(k, ops.maximum(top, s.h_scale), s.apart)
+    f_scale, h_scale = value_scale(k, top_f), row_scales(k, ops.maximum(top, s.h_scale))
     f, h, x = f_scale * a.f, h_scale * a.h, s.point.x
     # A warm start may lie where f nearly vanishes: what it is beside, is its size.
     value_unit = ops.where(f == 0, 1.0, ops.maximum(abs(f), f_scale * s.value_unit))

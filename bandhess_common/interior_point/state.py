@@ -247,7 +247,6 @@ class State(NamedTuple):
     x_start: Array  # where to start, in the user's units
     units: Array  # (n,) of x
     measured: Array  # bool: these are chosen
-    apart: Array  # bool: columns of the Jacobian have sizes far apart
     first: Array  # (r,) int32, the columns in which the rows of `system` begin
     point: Point  # before PLACE: y, z and mu as they came, unscaled
     f_scale: Array  # before PLACE these two and value_unit hold the sizes at the second point

@@ -36,23 +36,21 @@ def derivatives_in_units(k: Kit, a: Derivatives) -> Derivatives:
 
 def measured(k: Kit, s: State, a: Derivatives) -> State:
     """With units; where some are not 1, what was asked for is asked for again, from the start in these."""
-    units, wanted, apart = chosen(k, s, a)
-    s = s._replace(units=units, measured=s.measured | True, apart=apart)
+    units, wanted = chosen(k, s, a)
+    s = s._replace(units=units, measured=s.measured | True)
 
     def again(s: State) -> State:
         new = kit(k.ops, in_units(k.ops, k.p, units))
-        x = s.x_start / units
-        given = k.ops.where(apart, float("nan"), x)  # where units are guesses, so is what is near a bound
-        x = k.ops.where(s.start == WARM, x, inside(new, x, given))
+        given = s.x_start / units
+        x = k.ops.where(s.start == WARM, given, inside(new, given, given))
         s = s._replace(point=s.point._replace(x=x))
         return ask_derivatives(new, s, SCALE, s.point._replace(x=far_point(new, x, given)), s.mode)
 
     return k.ops.when(wanted, again, s)
 
 
-def chosen(k: Kit, s: State, a: Derivatives) -> tuple[Array, Array, Array]:
-    """Units, whether there are any but 1, and whether columns lie far apart, from the derivatives at the start and
-    beside it."""
+def chosen(k: Kit, s: State, a: Derivatives) -> tuple[Array, Array]:
+    """Units, and whether there are any but 1, from the derivatives at the start and beside it."""
     ops, c, rows = k.ops, k.c, seen(k, s, a)
     columns = equilibrated(k, rows)
     used, relative = columns > 0, ops.sqrt(columns)
@@ -70,9 +68,7 @@ def chosen(k: Kit, s: State, a: Derivatives) -> tuple[Array, Array, Array]:
     wanted = (common > 0) & (count > 0) & ~within
     most = ops.minimum(room_between_bounds(k), c.unit_most)
     power = ops.maximum(ops.minimum(ops.where(used, log, mean) + by, most), -c.unit_most)
-    units = ops.where(wanted & (k.p.free > 0), ops.power_of_two(power), 1.0)
-    most, least = (ops.largest(ops.where(k.p.free > 0, units**sign, 0.0)) for sign in (1, -1))
-    return units, wanted, most * least > 2.0**c.unit_apart
+    return ops.where(wanted & (k.p.free > 0), ops.power_of_two(power), 1.0), wanted
 
 
 def room_between_bounds(k: Kit) -> Array:

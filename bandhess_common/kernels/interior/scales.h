@@ -100,7 +100,7 @@ T median_of_tops(const State<T>& s, Index begin, Index end) {
 
 // The largest derivative of f is brought to 1 (in float32 a small one, whose rounding grows with it, to 1e-2), and so is the
 // median of the equalities' and that of the inequalities', in whatever units they are; rows that are then beyond 1e-2 and 100
-// come to that edge. Where columns lie far apart, sizes are guesses, and all that is within these edges remains.
+// come to that edge. Where units are guesses, all that is within these edges remains.
 template <class T>
 void set_scales(const State<T>& s) {
   const auto& c = s.constants();

@@ -28,12 +28,11 @@ template <class T>
 T inside(const State<T>& s, Index j, T x) {
   const auto& c = s.constants();
   const bool below = s.has_lower[j] > 0, above = s.has_upper[j] > 0;
-  const T low = s.lower[j], up = s.upper[j];
-  const T given = s.reg.apart > 0 ? std::numeric_limits<T>::quiet_NaN() : s.x_r[j];  // NaN lies nowhere
+  const T low = s.lower[j], up = s.upper[j], given = s.x_r[j];
   const T most = below && above ? c.push_width * (up - low) : std::numeric_limits<T>::infinity();
-  const auto push = [&c, most](T bound, T room) {
+  const auto push = [&c, most, sure = s.reg.apart == 0](T bound, T room) {
     const T far = std::min(c.push * unit(bound), most);
-    return room > 0 ? std::min(far, std::max(room, c.push_near * far)) : far;
+    return sure && room > 0 ? std::min(far, std::max(room, c.push_near * far)) : far;
   };
   if (below) x = std::max(x, low + push(low, given - low));
   if (above) x = std::min(x, up - push(up, up - given));
