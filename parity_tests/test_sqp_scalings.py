@@ -11,8 +11,8 @@ SCALES = (1e-4, 1e4)
 
 
 def solve(backend: Backend, p: Control, x: float = 1, c: float = 1, g: float = 1, f: float = 1) -> Any:
-    """In the variables x / `x`, with equalities times `c`, inequalities times `g` and the objective times `f`. Scales are
-    operands: one program serves them all."""
+    """In the variables x / `x`, with equalities times `c`, inequalities times `g` and the objective times `f`. Scales
+    are operands: one program serves them all."""
 
     def cost(z: Any, x: Any, c: Any, g: Any, f: Any) -> Any:
         return f * p.cost(x * z)
@@ -24,8 +24,9 @@ def solve(backend: Backend, p: Control, x: float = 1, c: float = 1, g: float = 1
         return [g * part for part in (p.inequalities or (lambda z: []))(x * z)]
 
     bounds = tuple(backend.array(np.broadcast_to(np.asarray(b, float), p.start.shape) / x) for b in (p.lower, p.upper))
+    scales = tuple(backend.array(float(a)) for a in (x, c, g, f))
     return backend.package.sqp(
-        cost, constraints, backend.array(p.start / x), p.bandwidth, args=tuple(backend.array(float(a)) for a in (x, c, g, f)),
+        cost, constraints, backend.array(p.start / x), p.bandwidth, args=scales,
         inequalities=inequalities, bounds=bounds,
     )  # fmt: skip
 
